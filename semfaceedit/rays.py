@@ -1,0 +1,44 @@
+"""Camera -> rays."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .camera import CameraConfig, camera_to_world
+
+FRONTAL_DIRECTION = (0.0, 0.0, -1.0)
+
+
+@dataclass(frozen=True)
+class Rays:
+    """Rays in world coordinates, row-major over the image."""
+
+    origins: Tensor  # (B, R, 3)
+    directions: Tensor  # (B, R, 3) unit length
+
+    def chunk(self, size: int | None) -> Iterator["Rays"]:
+        """Split along R into pieces of at most `size` rays (None: one piece)."""
+        count = self.origins.shape[1]
+        step = count if size is None else size
+        for start in range(0, count, step):
+            part = slice(start, start + step)
+            yield Rays(self.origins[:, part], self.directions[:, part])
+
+
+def camera_rays(pose: Tensor, resolution: int, config: CameraConfig) -> Rays:
+    """Rays through the pixel centres of a square image.
+
+    pose: (B, 2) yaw, pitch in radians. Returns B x (resolution * resolution) rays, first row first;
+    differentiable with respect to the pose.
+    """
+    centres = (2 * torch.arange(resolution, device=pose.device, dtype=pose.dtype) + 1) / resolution
+    extent = (centres - 1) * config.half_extent
+    y, x = torch.meshgrid(-extent, extent, indexing="ij")
+    local = torch.stack([x, y, -torch.ones_like(x)], -1).reshape(-1, 3)
+    local = torch.nn.functional.normalize(local, dim=-1)
+    matrix = camera_to_world(pose)
+    directions = local @ matrix[:, :3, :3].transpose(1, 2)
+    origins = matrix[:, None, :3, 3].expand_as(directions)
+    return Rays(origins, directions)
