@@ -1,0 +1,156 @@
+"""Which implementation runs: the only place in the project that asks about backends.
+
+An implementation of op `film_siren` for backend `cpu` is the module `film_siren_cpu.py` beside this
+file. It defines
+
+* `PRECISIONS`: the precisions it offers, the first being its automatic choice;
+* `unavailable() -> str | None`: why it cannot run on this machine (None: it can);
+* the functions that the op's `autograd.Function` calls (named in the op's own file).
+
+Nothing is compiled, and neither Triton nor CUDA is touched, before a backend is first considered.
+"""
+
+import functools
+import importlib
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+OPS = ("film_siren", "ray_isosurface", "semantic_composite")
+BACKENDS = ("reference", "triton", "cuda", "cpu")
+PRECISIONS = ("fp32", "tf32", "fp16", "accurate", "fast")
+
+DEVICE_TYPES = {"triton": ("cuda",), "cuda": ("cuda",), "cpu": ("cpu",)}
+AUTO_ORDER = {"cuda": ("triton", "cuda", "reference"), "cpu": ("cpu", "reference")}
+REFERENCE_PRECISIONS = {"cuda": ("fp32", "tf32", "fp16"), "cpu": ("fp32", "fp16")}
+
+_log = logging.getLogger("semfaceedit.kernels")
+_context: ContextVar[tuple[str | None, str | None]] = ContextVar(
+    "semfaceedit_backend", default=(None, None)
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend and a precision that it offers."""
+
+    backend: str
+    precision: str
+
+
+@contextmanager
+def use_backend(backend: str | None = None, precision: str | None = None) -> Iterator[None]:
+    """Within the block, every op without an explicit argument uses this backend and precision.
+
+    None keeps the surrounding choice. Raises ValueError for an unknown name.
+    """
+    _check_names(backend, precision)
+    outer_backend, outer_precision = _context.get()
+    token = _context.set((backend or outer_backend, precision or outer_precision))
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+def resolve(op: str, backend: str | None, precision: str | None, *tensors: Tensor) -> Choice:
+    """Choose for one call: explicit argument, then `use_backend`, then environment, then auto.
+
+    What was asked for by name never falls back: if it cannot run, RuntimeError says what was
+    asked, why it cannot be, and what to do. Only `auto` may fall back, and logs each reason once.
+    """
+    context_backend, context_precision = _context.get()
+    backend = backend or context_backend or os.environ.get("SEMFACEEDIT_BACKEND") or "auto"
+    precision = precision or context_precision or os.environ.get("SEMFACEEDIT_PRECISION") or None
+    _check_names(None if backend == "auto" else backend, precision)
+    device = tensors[0].device.type
+    dtype = tensors[0].dtype
+    if backend == "auto":
+        for candidate in AUTO_ORDER.get(device, ("reference",)):
+            reason = _reason_against(op, candidate, precision, device, dtype)
+            if reason is None:
+                return Choice(candidate, precision or _auto_precision(op, candidate, device))
+            _log_once(op, candidate, reason)
+        backend = "reference"
+    reason = _reason_against(op, backend, precision, device, dtype)
+    if reason is not None:
+        raise RuntimeError(f"{op}: backend {backend!r} cannot be used: {reason}")
+    return Choice(backend, precision or _auto_precision(op, backend, device))
+
+
+def implementation(op: str, backend: str) -> ModuleType:
+    """The module that implements `op` for `backend`, imported at first use."""
+    return importlib.import_module(f".{op}_{backend}", __package__)
+
+
+@functools.cache
+def unavailable(op: str, backend: str) -> str | None:
+    """Why `backend` cannot run `op` on this machine; None if it can. Asked once a process."""
+    if backend == "reference":
+        return None
+    if importlib.util.find_spec(f"{__package__}.{op}_{backend}") is None:
+        return f"this version has no {backend} implementation of {op}; use the reference backend"
+    try:
+        return implementation(op, backend).unavailable()
+    except ImportError as error:
+        return f"its module does not import: {error}"
+
+
+def available_backends() -> dict[str, dict[str, str | None]]:
+    """{backend: {op: None if it can run here, else the reason}}."""
+    return {backend: {op: unavailable(op, backend) for op in OPS} for backend in BACKENDS}
+
+
+def _reason_against(
+    op: str, backend: str, precision: str | None, device: str, dtype: torch.dtype
+) -> str | None:
+    devices = DEVICE_TYPES.get(backend)
+    if devices is not None and device not in devices:
+        return f"it needs {devices[0]} tensors, got {device}; move the tensors or the model"
+    reason = unavailable(op, backend)
+    if reason is not None:
+        return reason
+    if backend != "reference" and dtype != torch.float32:
+        return f"it takes float32 tensors, got {dtype}; use the reference backend for {dtype}"
+    offered = _precisions(op, backend, device)
+    if precision is not None and precision not in offered:
+        return f"precision {precision!r} is not among its precisions {', '.join(offered)}"
+    return None
+
+
+def _precisions(op: str, backend: str, device: str) -> tuple[str, ...]:
+    if backend == "reference":
+        return REFERENCE_PRECISIONS.get(device, ("fp32",))
+    return tuple(implementation(op, backend).PRECISIONS)
+
+
+def _auto_precision(op: str, backend: str, device: str) -> str:
+    """Autocast decides on CUDA; elsewhere an implementation's first precision, else fp32."""
+    offered = _precisions(op, backend, device)
+    if device == "cuda":
+        if torch.is_autocast_enabled("cuda") and "fp16" in offered:
+            return "fp16"
+        if torch.backends.cuda.matmul.allow_tf32 and "tf32" in offered:
+            return "tf32"
+        return "fp32" if "fp32" in offered else offered[0]
+    return "fp32" if backend == "reference" else offered[0]
+
+
+def _check_names(backend: str | None, precision: str | None) -> None:
+    if backend is not None and backend not in (*BACKENDS, "auto"):
+        raise ValueError(f"unknown backend {backend!r}: use one of {', '.join(BACKENDS)} or auto")
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}: use one of {', '.join(PRECISIONS)}")
+
+
+@functools.cache
+def _log_once(op: str, backend: str, reason: str) -> None:
+    _log.info("%s: not using backend %r: %s", op, backend, reason)

@@ -1,0 +1,149 @@
+"""FiLM-SIREN: a whole stack of FiLM layers with skip-summed heads, as one differentiable op."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._backend import implementation, resolve
+from ._checks import check_tensors
+from .film_siren_reference import film_siren_reference
+
+
+class FilmSirenWeights(NamedTuple):
+    """The parameters of a stack, stacked so that an op takes few tensors.
+
+    L layers of width W, G groups of view layers and heads, C output channels.
+    """
+
+    first_weight: Tensor  # (W, I)
+    first_bias: Tensor  # (W,)
+    hidden_weight: Tensor  # (L - 1, W, W)
+    hidden_bias: Tensor  # (L - 1, W)
+    view_weight: Tensor  # (G, W, 3 + W), direction first
+    view_bias: Tensor  # (G, W)
+    head_weight: Tensor  # (G, L - 1, C, W)
+    head_bias: Tensor  # (G, L - 1, C)
+
+
+def film_siren(
+    points: Tensor,  # (P, I) network inputs, sorted by row
+    directions: Tensor,  # (P, 3) unit view directions
+    frequencies: Tensor,  # (M, L + 1, W) multipliers f^ of each row, the view layer's last
+    phases: Tensor,  # (M, L + 1, W)
+    row_offsets: Tensor,  # (M + 1,) int64; row m owns points [row_offsets[m], row_offsets[m + 1])
+    row_groups: Tensor,  # (M,) int64 in [0, G): which view layer and heads a row uses
+    weights: FilmSirenWeights,
+    *,
+    trunk_channels: int = 0,
+    backend: str | None = None,
+    precision: str | None = None,
+) -> Tensor:  # (P, C)
+    """Evaluate a FiLM-SIREN stack (the paper's Eq. 1; section 4.1) on points grouped by FiLM row.
+
+    h_1 = sin(f^_1 (W_1 x + b_1) + p_1), h_{l+1} = sin(f^_{l+1} (W_{l+1} h_l + b_{l+1}) + p_{l+1}),
+    v = sin(f^_v (W_v [d, h_L] + b_v) + p_v). The output is the sum of L - 1 linear heads: the first
+    L - 2 read h_2 ... h_{L-1}; the last reads h_L for the first `trunk_channels` channels and v for
+    the others, so that the former cannot depend on the view direction.
+
+    Differentiable once, in everything but `row_offsets` and `row_groups`. Raises ValueError for
+    arguments that do not fit together, RuntimeError if a backend named explicitly cannot run.
+    """
+    _check(points, directions, frequencies, phases, row_offsets, row_groups, weights)
+    choice = resolve("film_siren", backend, precision, points)
+    if choice.backend == "reference":
+        return film_siren_reference(
+            points, directions, frequencies, phases, row_offsets, row_groups, weights,
+            trunk_channels=trunk_channels, precision=choice.precision,
+        )  # fmt: skip
+    return FilmSirenFunction.apply(
+        points, directions, frequencies, phases, row_offsets, row_groups, *weights,
+        trunk_channels, choice.backend, choice.precision,
+    )  # fmt: skip
+
+
+class FilmSirenFunction(torch.autograd.Function):
+    """The seam for fused backends: `<backend>.forward` and `<backend>.backward`, nothing else.
+
+    `forward(points, directions, frequencies, phases, row_offsets, row_groups, weights,
+    trunk_channels, precision)` returns the output; `backward(grad_output, <the same arguments>,
+    needed)` recomputes what it needs and returns twelve gradients, in the order points, directions,
+    frequencies, phases, then the weights; `needed` has twelve flags, and a gradient that is not
+    needed is None.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        tensors, (trunk_channels, backend, precision) = arguments[:14], arguments[14:]
+        ctx.save_for_backward(*tensors)
+        ctx.settings = trunk_channels, backend, precision
+        return implementation("film_siren", backend).forward(
+            *tensors[:6], FilmSirenWeights(*tensors[6:]), trunk_channels, precision
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+        trunk_channels, backend, precision = ctx.settings
+        tensors = ctx.saved_tensors
+        needed = (*ctx.needs_input_grad[:4], *ctx.needs_input_grad[6:14])
+        grads = implementation("film_siren", backend).backward(
+            grad_outputs[0], *tensors[:6], FilmSirenWeights(*tensors[6:]), trunk_channels,
+            precision, needed,
+        )  # fmt: skip
+        return (
+            *grads[:4],
+            None,  # row_offsets
+            None,  # row_groups
+            *grads[4:],
+            None,  # trunk_channels
+            None,  # backend
+            None,  # precision
+        )
+
+
+def _check(
+    points: Tensor,
+    directions: Tensor,
+    frequencies: Tensor,
+    phases: Tensor,
+    row_offsets: Tensor,
+    row_groups: Tensor,
+    weights: FilmSirenWeights,
+) -> None:
+    if points.dim() != 2 or weights.head_weight.dim() != 4 or frequencies.dim() != 3:
+        raise ValueError(
+            "film_siren: expected points (P, I), frequencies (M, L + 1, W) and head_weight "
+            f"(G, L - 1, C, W), got {tuple(points.shape)}, {tuple(frequencies.shape)} and "
+            f"{tuple(weights.head_weight.shape)}"
+        )
+    count, inputs = points.shape
+    rows = frequencies.shape[0]
+    groups, heads, channels, width = weights.head_weight.shape
+    if heads < 1:
+        raise ValueError("film_siren: a stack needs at least two layers")
+    check_tensors(
+        "film_siren",
+        {
+            "points": (points, (count, inputs)),
+            "directions": (directions, (count, 3)),
+            "frequencies": (frequencies, (rows, heads + 2, width)),
+            "phases": (phases, (rows, heads + 2, width)),
+            "first_weight": (weights.first_weight, (width, inputs)),
+            "first_bias": (weights.first_bias, (width,)),
+            "hidden_weight": (weights.hidden_weight, (heads, width, width)),
+            "hidden_bias": (weights.hidden_bias, (heads, width)),
+            "view_weight": (weights.view_weight, (groups, width, 3 + width)),
+            "view_bias": (weights.view_bias, (groups, width)),
+            "head_weight": (weights.head_weight, (groups, heads, channels, width)),
+            "head_bias": (weights.head_bias, (groups, heads, channels)),
+        },
+    )
+    for name, tensor, size in (
+        ("row_offsets", row_offsets, rows + 1),
+        ("row_groups", row_groups, rows),
+    ):
+        if tensor.shape != (size,) or tensor.dtype != torch.int64:
+            raise ValueError(
+                f"film_siren: {name} has shape {tuple(tensor.shape)} and type {tensor.dtype}, "
+                f"expected ({size},) torch.int64"
+            )
