@@ -1,0 +1,313 @@
+"""Training data: a packed, memory-mapped cache, and the batches that are cut from it.
+
+Whatever the layout of a source (`layouts`), it is decoded, aligned and packed once; training then
+reads slices of memory-mapped arrays. A packed folder holds `images.npy` (M, R, R, 3) uint8,
+`labels.npy` (M, R, R) uint8, `poses.npy` (M, 2) float32 and `dataset.json`.
+"""
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .align import ALIGNMENT_VERSION, centre_window, crop_pair, fit_window
+from .errors import UserError
+from .labels import FLIP_IDS, NUM_CLASSES
+from .layouts import Face, Source, find_source, read_image, read_labels
+from .packing import PACKED_VERSION, Item, is_packed, pack
+from .pose import Landmarks, estimate_pose, landmarks_from_labels
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training samples at one resolution r."""
+
+    images: Tensor  # (B, 3, r, r) float32 in [-1, 1], area-downsampled
+    semantics: Tensor  # (B, 19, r, r) float32 in [0, 1], area-downsampled one-hot maps
+    poses: Tensor  # (B, 2) yaw, pitch in radians; NaN where unknown
+
+
+@dataclass(frozen=True)
+class FaceDataset:
+    """A packed data set, memory-mapped and read-only."""
+
+    images: np.ndarray  # (M, R, R, 3) uint8
+    labels: np.ndarray  # (M, R, R) uint8
+    poses: np.ndarray  # (M, 2) float32
+    names: list[str]
+    resolution: int  # R
+    info: dict[str, Any]  # dataset.json
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def batch(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        flips: Sequence[bool] | np.ndarray,
+        resolution: int,
+    ) -> Batch:
+        """Samples at `resolution`, which must divide R.
+
+        A flip mirrors image and mask, swaps left and right class ids and negates the yaw.
+        """
+        if resolution < 1 or self.resolution % resolution:
+            raise ValueError(f"{resolution} does not divide the packed {self.resolution}")
+        chosen = np.asarray(indices, np.int64)
+        mirrored = np.asarray(flips, bool)
+        if len(chosen) != len(mirrored):
+            raise ValueError(f"{len(chosen)} indices but {len(mirrored)} flips")
+        images, labels = np.asarray(self.images[chosen]), np.asarray(self.labels[chosen])
+        poses = np.array(self.poses[chosen])
+        images[mirrored] = images[mirrored, :, ::-1]
+        labels[mirrored] = flip_labels(labels[mirrored])
+        poses[mirrored, 0] *= -1
+        return Batch(
+            images=area_images(images, resolution),
+            semantics=area_one_hot(labels, resolution),
+            poses=torch.from_numpy(poses),
+        )
+
+
+def flip_labels(labels: np.ndarray) -> np.ndarray:
+    """Mirror label maps (..., H, W) and swap the ids of left and right parts."""
+    return FLIP_IDS.astype(np.uint8)[labels[..., ::-1]]
+
+
+def area_images(images: np.ndarray, resolution: int) -> Tensor:
+    """(B, R, R, 3) uint8 -> (B, 3, r, r) float32 in [-1, 1], averaged over footprints."""
+    values = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32)
+    factor = images.shape[1] // resolution
+    if factor > 1:
+        values = torch.nn.functional.avg_pool2d(values, factor)
+    return (values / 127.5 - 1).contiguous()
+
+
+def area_one_hot(labels: np.ndarray, resolution: int) -> Tensor:
+    """(B, R, R) uint8 ids -> (B, 19, r, r) float32: the share of each class in a footprint."""
+    count, size = labels.shape[:2]
+    ids = torch.from_numpy(labels).long()
+    if size == resolution:
+        maps = torch.zeros(count, NUM_CLASSES, size, size)
+        return maps.scatter_(1, ids[:, None], 1.0)
+    factor = size // resolution
+    cell = torch.arange(size) // factor
+    offsets = torch.arange(count)[:, None, None] * NUM_CLASSES * resolution**2
+    places = offsets + cell[:, None] * resolution + cell + ids * resolution**2
+    total = count * NUM_CLASSES * resolution**2
+    counts = torch.bincount(places.reshape(-1), minlength=total)
+    return counts.reshape(count, NUM_CLASSES, resolution, resolution).float() / factor**2
+
+
+def sample_order(seed: int, length: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (count,) int64 and flips (count,) bool of global samples start..start+count-1.
+
+    An endless sequence of epoch permutations that depends on (seed, position) only, so that a run
+    resumes from its position alone.
+    """
+    if length < 1 or start < 0 or count < 0:
+        raise ValueError(f"length {length}, start {start}, count {count}")
+    indices, flips = np.empty(count, np.int64), np.empty(count, bool)
+    done = 0
+    while done < count:
+        epoch, offset = divmod(start + done, length)
+        take = min(count - done, length - offset)
+        order, mirrored = _epoch(seed, length, epoch)
+        indices[done : done + take] = order[offset : offset + take]
+        flips[done : done + take] = mirrored[offset : offset + take]
+        done += take
+    return indices, flips
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch(seed: int, length: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng([seed, epoch])
+    return generator.permutation(length), generator.random(length) < 0.5
+
+
+def open_dataset(
+    path: Path,
+    *,
+    resolution: int,
+    cache: Path | None = None,
+    align: bool = True,
+    keep_bad_masks: bool = False,
+) -> FaceDataset:
+    """Open faces in any layout at `resolution` or a multiple of it.
+
+    A packed folder is opened as it is. Anything else is aligned and packed on first use into
+    `cache`, by default a folder of `$SEMFACEEDIT_CACHE` (else `~/.cache/semfaceedit`) named after
+    the source's files, and opened from there ever after; the source is never written to.
+    Pack at a multiple of the training resolution where soft class boundaries are wanted: a batch
+    at the packed resolution has hard one-hot maps.
+    """
+    if is_packed(path):
+        return open_packed(path, resolution=resolution)
+    source = find_source(path, keep_bad_masks=keep_bad_masks)
+    folder = cache or cache_folder(source, resolution, align=align)
+    if not is_packed(folder) or (cache and not _same_source(folder, source, resolution, align)):
+        pack_source(source, folder, resolution=resolution, align=align)
+    return open_packed(folder, resolution=resolution)
+
+
+def open_packed(path: Path, *, resolution: int | None = None) -> FaceDataset:
+    """Memory-map a packed folder; `resolution` (if given) must divide its own."""
+    info = json.loads((path / "dataset.json").read_text())
+    if info.get("version") != PACKED_VERSION:
+        raise UserError(
+            f"{path}: packed format {info.get('version')}, this version reads {PACKED_VERSION}: "
+            "run `prepare` again"
+        )
+    try:
+        arrays = [
+            np.load(path / f"{name}.npy", mmap_mode="r") for name in ("images", "labels", "poses")
+        ]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: incomplete ({error}): delete it and prepare it again") from None
+    images, labels, poses = arrays
+    packed, names = int(info["resolution"]), list(info["names"])
+    if not (
+        images.shape == (len(names), packed, packed, 3)
+        and labels.shape == images.shape[:3]
+        and poses.shape == (len(names), 2)
+    ):
+        raise UserError(f"{path}: its arrays do not match dataset.json: prepare it again")
+    if resolution is not None and packed % resolution:
+        raise UserError(
+            f"{path}: packed at {packed}x{packed}, which {resolution} does not divide: prepare "
+            f"the source again with --resolution {resolution}"
+        )
+    return FaceDataset(images, labels, poses, names, packed, info)
+
+
+def cache_folder(source: Source, resolution: int, *, align: bool = True) -> Path:
+    """Where the packed form of `source` belongs."""
+    base = os.environ.get("SEMFACEEDIT_CACHE")
+    root = Path(base) if base else Path.home() / ".cache" / "semfaceedit"
+    return (
+        root / f"{source.root.resolve().name}-{resolution}-{source_key(source, resolution, align)}"
+    )
+
+
+def source_key(source: Source, resolution: int, align: bool) -> str:
+    """A hash of where the files are, their sizes and times, and how they are packed."""
+    digest = hashlib.sha256()
+    settings = (PACKED_VERSION, ALIGNMENT_VERSION, resolution, align, source.layout)
+    digest.update(repr((str(source.root.resolve()), settings)).encode())
+    for path in source.files():
+        state = path.stat()
+        digest.update(f"{path.name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    for face in source.faces:
+        digest.update(repr((face.name, face.pose)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _same_source(folder: Path, source: Source, resolution: int, align: bool) -> bool:
+    info = json.loads((folder / "dataset.json").read_text())
+    return info.get("source_key") == source_key(source, resolution, align)
+
+
+def pack_source(
+    source: Source,
+    out: Path,
+    *,
+    resolution: int,
+    align: bool = True,
+    landmarks: dict[str, Landmarks] | None = None,
+) -> None:
+    """Decode, align and pack every pair of `source` into the folder `out`, with progress."""
+    from .cli import progress
+
+    align = align and not source.rendered
+    info: dict[str, Any] = {
+        "layout": source.layout,
+        "source": str(source.root.resolve()),
+        "source_key": source_key(source, resolution, align),
+        "aligned": align,
+        "alignment_version": ALIGNMENT_VERSION,
+        "crop": [],
+        "pose_source": [],
+        "skipped": source.skipped,
+    }
+    given = landmarks or {}
+
+    def prepare(face: Face) -> "PreparedFace":
+        return prepare_face(face, resolution, align=align, landmarks=given.get(face.name))
+
+    def items() -> Iterator[Item]:
+        prepared = _parallel(prepare, source.faces)
+        for face in progress(
+            prepared, total=len(source.faces), title=f"packing {source.root.name}"
+        ):
+            info["crop"].append(face.crop)
+            info["pose_source"].append(face.pose_source)
+            yield face.name, face.image, face.labels, face.pose
+
+    pack(items(), len(source.faces), resolution, out, info)
+
+
+@dataclass(frozen=True)
+class PreparedFace:
+    """A face cropped to the packed resolution."""
+
+    name: str
+    image: np.ndarray  # (R, R, 3) uint8
+    labels: np.ndarray  # (R, R) uint8
+    pose: np.ndarray  # (2,) float32, NaN where unknown
+    pose_source: str  # "exact", "table", "landmarks" or "unknown"
+    crop: str  # what decided the crop: "eyes", "glasses", "brows", "given" or "centre"
+
+
+def prepare_face(
+    face: Face, resolution: int, *, align: bool = True, landmarks: Landmarks | None = None
+) -> PreparedFace:
+    """Decode a pair, find its window and its pose, and cut it out.
+
+    landmarks: in pixels of the image; None: derived from the label map.
+    """
+    image, labels = read_image(face.image), read_labels(face)
+    _check_aspect(face, image, labels)
+    if landmarks is None:
+        derived = landmarks_from_labels(labels)
+        landmarks = derived and derived.scaled(image.shape[1] / labels.shape[1])
+    window = fit_window(landmarks) if align and landmarks is not None else None
+    how = landmarks.eye_source if window is not None and landmarks is not None else "centre"
+    if window is None:
+        window = centre_window(image.shape[1], image.shape[0])
+    pose, pose_source = face.pose, face.pose_source
+    if pose is None and landmarks is not None:
+        pose, pose_source = estimate_pose(window.to_crop(landmarks.points, 2) - 1), "landmarks"
+    cut_image, cut_labels = crop_pair(image, labels, window, resolution)
+    values = np.array(pose if pose is not None else (np.nan, np.nan), np.float32)
+    return PreparedFace(face.name, cut_image, cut_labels, values, pose_source, how)
+
+
+def _check_aspect(face: Face, image: np.ndarray, labels: np.ndarray) -> None:
+    (height, width), (mask_height, mask_width) = image.shape[:2], labels.shape
+    if abs(width * mask_height - height * mask_width) > max(height, width):
+        raise UserError(
+            f"{face.masks[0]}: {mask_width}x{mask_height} pixels, but {face.image.name} has "
+            f"{width}x{height}: mask and image must show the same area, crop one like the other"
+        )
+
+
+def _parallel(function: Any, items: Sequence[Any]) -> Iterator[Any]:
+    """Map in threads, in order, a bounded number ahead (decoding and scaling release the GIL)."""
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = iter(items)
+        pending = [pool.submit(function, item) for item in islice(waiting, 2 * workers)]
+        while pending:
+            result = pending.pop(0).result()
+            pending.extend(pool.submit(function, item) for item in islice(waiting, 1))
+            yield result
