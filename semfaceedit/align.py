@@ -3,9 +3,10 @@
 A weak-perspective camera is fitted to the landmarks by least squares; the crop is centred on the
 template's origin and sized by the fitted scale, so that a template unit always has the same length
 in the picture. Roll is kept. The same window cuts image (Lanczos) and mask (nearest), and what lies
-outside the photograph is filled by reflection in both.
+outside the photograph is filled by reflection at its border in both.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,23 +48,35 @@ class Window:
         return (points - (self.left, self.top)) * (resolution / self.side)
 
 
-def centre_window(width: int, height: int) -> Window:
-    """The largest centred square."""
-    side = min(width, height)
-    return Window((width - side) / 2, (height - side) / 2, side)
-
-
 def fit_window(landmarks: Landmarks) -> Window | None:
     """The window that the template prescribes; None where the landmarks fit no face."""
     design = np.concatenate([TEMPLATE * (1, -1, -1), np.ones((5, 1))], 1)
     solution = np.linalg.lstsq(design, landmarks.points, rcond=None)[0]  # (4, 2)
     scales = np.linalg.norm(solution[:3], axis=0)
-    scale = float(scales.mean())
-    if scale <= 0 or scales.max() > 2 * scales.min():
+    if scales.min() <= 0 or scales.max() > 2 * scales.min():
         return None
-    side = WINDOW_UNITS * scale
-    centre = solution[3]
-    return Window(float(centre[0]) - side / 2, float(centre[1]) - side / 2, side)
+    side = WINDOW_UNITS * float(scales.mean())
+    x, y = (float(value) for value in solution[3])
+    return Window(x - side / 2, y - side / 2, side)
+
+
+def choose_window(landmarks: Landmarks | None, width: int, height: int) -> tuple[Window, str]:
+    """The window for a photograph of that size, and what decided it.
+
+    "eyes", "brows", "glasses" or "given": landmarks with eyes from there; "centre": the largest
+    centred square, where there are no landmarks or their window would hardly show the photograph.
+    """
+    window = None if landmarks is None else fit_window(landmarks)
+    if window is not None and landmarks is not None and _on_picture(window, width, height):
+        return window, landmarks.eye_source
+    side = min(width, height)
+    return Window((width - side) / 2, (height - side) / 2, side), "centre"
+
+
+def _on_picture(window: Window, width: int, height: int) -> bool:
+    x, y = window.left + window.side / 2, window.top + window.side / 2
+    fits = 8 <= window.side <= 2.5 * max(width, height)
+    return fits and 0 <= x <= width and 0 <= y <= height
 
 
 def crop(
@@ -71,14 +84,14 @@ def crop(
 ) -> np.ndarray:
     """Cut `window` out of (H, W[, 3]) uint8 and scale it to (resolution, resolution[, 3])."""
     height, width = picture.shape[:2]
-    before_x, before_y = max(0, -window.left), max(0, -window.top)
-    after_x = max(0, window.left + window.side - width)
-    after_y = max(0, window.top + window.side - height)
-    left, top, right, bottom = (int(np.ceil(v)) for v in (before_x, before_y, after_x, after_y))
-    if left or top or right or bottom:
-        padding = [(top, bottom), (left, right)] + [(0, 0)] * (picture.ndim - 2)
+    right, bottom = window.left + window.side - width, window.top + window.side - height
+    before_x, before_y, after_x, after_y = (
+        max(0, math.ceil(value)) for value in (-window.left, -window.top, right, bottom)
+    )
+    if before_x or before_y or after_x or after_y:
+        padding = [(before_y, after_y), (before_x, after_x)] + [(0, 0)] * (picture.ndim - 2)
         picture = np.pad(picture, padding, mode="symmetric")
-    x, y = window.left + left, window.top + top
+    x, y = window.left + before_x, window.top + before_y
     box = (
         max(x, 0.0),
         max(y, 0.0),

@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .align import ALIGNMENT_VERSION, centre_window, crop_pair, fit_window
+from .align import ALIGNMENT_VERSION, Window, choose_window, crop_pair
+from .cli import progress
 from .errors import UserError
 from .labels import FLIP_IDS, NUM_CLASSES
 from .layouts import Face, Source, find_source, read_image, read_labels
 from .packing import PACKED_VERSION, Item, is_packed, pack
-from .pose import Landmarks, estimate_pose, landmarks_from_labels
+from .pose import Landmarks, estimate_pose, landmarks_from_labels, outline_middle, sides_exchanged
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def open_dataset(
         return open_packed(path, resolution=resolution)
     source = find_source(path, keep_bad_masks=keep_bad_masks)
     folder = cache or cache_folder(source, resolution, align=align)
-    if not is_packed(folder) or (cache and not _same_source(folder, source, resolution, align)):
+    if not holds_source(folder, source_key(source, resolution, align=align)):
         pack_source(source, folder, resolution=resolution, align=align)
     return open_packed(folder, resolution=resolution)
 
@@ -194,66 +195,48 @@ def cache_folder(source: Source, resolution: int, *, align: bool = True) -> Path
     """Where the packed form of `source` belongs."""
     base = os.environ.get("SEMFACEEDIT_CACHE")
     root = Path(base) if base else Path.home() / ".cache" / "semfaceedit"
-    return (
-        root / f"{source.root.resolve().name}-{resolution}-{source_key(source, resolution, align)}"
-    )
+    key = source_key(source, resolution, align=align)
+    return root / f"{source.root.resolve().name}-{resolution}-{key}"
 
 
-def source_key(source: Source, resolution: int, align: bool) -> str:
+def source_key(
+    source: Source,
+    resolution: int,
+    *,
+    align: bool = True,
+    landmarks: dict[str, Landmarks] | None = None,
+) -> str:
     """A hash of where the files are, their sizes and times, and how they are packed."""
-    digest = hashlib.sha256()
-    settings = (PACKED_VERSION, ALIGNMENT_VERSION, resolution, align, source.layout)
-    digest.update(repr((str(source.root.resolve()), settings)).encode())
+    settings = (PACKED_VERSION, ALIGNMENT_VERSION, resolution, align and not source.rendered)
+    digest = hashlib.sha256(repr((str(source.root.resolve()), source.layout, settings)).encode())
     for path in source.files():
         state = path.stat()
         digest.update(f"{path.name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     for face in source.faces:
         digest.update(repr((face.name, face.pose)).encode())
+    for name, given in sorted((landmarks or {}).items()):
+        digest.update(repr((name, given.points.tolist())).encode())
     return digest.hexdigest()[:16]
 
 
-def _same_source(folder: Path, source: Source, resolution: int, align: bool) -> bool:
-    info = json.loads((folder / "dataset.json").read_text())
-    return info.get("source_key") == source_key(source, resolution, align)
+def holds_source(folder: Path, key: str) -> bool:
+    """Whether `folder` is the packed form of the source with that key."""
+    if not is_packed(folder):
+        return False
+    return json.loads((folder / "dataset.json").read_text()).get("source_key") == key
 
 
-def pack_source(
-    source: Source,
-    out: Path,
-    *,
-    resolution: int,
-    align: bool = True,
-    landmarks: dict[str, Landmarks] | None = None,
-) -> None:
-    """Decode, align and pack every pair of `source` into the folder `out`, with progress."""
-    from .cli import progress
+@dataclass(frozen=True)
+class LocatedFace:
+    """A decoded pair and where the face is in it."""
 
-    align = align and not source.rendered
-    info: dict[str, Any] = {
-        "layout": source.layout,
-        "source": str(source.root.resolve()),
-        "source_key": source_key(source, resolution, align),
-        "aligned": align,
-        "alignment_version": ALIGNMENT_VERSION,
-        "crop": [],
-        "pose_source": [],
-        "skipped": source.skipped,
-    }
-    given = landmarks or {}
-
-    def prepare(face: Face) -> "PreparedFace":
-        return prepare_face(face, resolution, align=align, landmarks=given.get(face.name))
-
-    def items() -> Iterator[Item]:
-        prepared = _parallel(prepare, source.faces)
-        for face in progress(
-            prepared, total=len(source.faces), title=f"packing {source.root.name}"
-        ):
-            info["crop"].append(face.crop)
-            info["pose_source"].append(face.pose_source)
-            yield face.name, face.image, face.labels, face.pose
-
-    pack(items(), len(source.faces), resolution, out, info)
+    face: Face
+    image: np.ndarray  # (H, W, 3) uint8
+    labels: np.ndarray  # (h, w) uint8, of the same aspect
+    landmarks: Landmarks | None  # pixels of the image
+    window: Window  # pixels of the image
+    crop: str  # what decided the window: see align.choose_window, or "whole"
+    sides_exchanged: bool  # left and right ids have changed places while reading
 
 
 @dataclass(frozen=True)
@@ -265,31 +248,96 @@ class PreparedFace:
     labels: np.ndarray  # (R, R) uint8
     pose: np.ndarray  # (2,) float32, NaN where unknown
     pose_source: str  # "exact", "table", "landmarks" or "unknown"
-    crop: str  # what decided the crop: "eyes", "glasses", "brows", "given" or "centre"
+    crop: str
+    sides_exchanged: bool
 
 
-def prepare_face(
-    face: Face, resolution: int, *, align: bool = True, landmarks: Landmarks | None = None
-) -> PreparedFace:
-    """Decode a pair, find its window and its pose, and cut it out.
+def pack_source(
+    source: Source,
+    out: Path,
+    *,
+    resolution: int,
+    align: bool = True,
+    landmarks: dict[str, Landmarks] | None = None,
+) -> None:
+    """Decode, align and pack every pair of `source` into the folder `out`, with progress."""
+    align = align and not source.rendered
+    info: dict[str, Any] = {
+        "layout": source.layout,
+        "source": str(source.root.resolve()),
+        "source_key": source_key(source, resolution, align=align, landmarks=landmarks),
+        "aligned": align,
+        "alignment_version": ALIGNMENT_VERSION,
+        "crop": [],
+        "pose_source": [],
+        "sides_exchanged": [],
+        "skipped": source.skipped,
+    }
+
+    def prepare(face: Face) -> PreparedFace:
+        given = (landmarks or {}).get(face.name)
+        located = locate(face, align=align, landmarks=given, rendered=source.rendered)
+        return prepare_face(located, resolution)
+
+    def items() -> Iterator[Item]:
+        prepared = _parallel(prepare, source.faces)
+        for face in progress(
+            prepared, total=len(source.faces), title=f"packing {source.root.name}"
+        ):
+            info["crop"].append(face.crop)
+            info["pose_source"].append(face.pose_source)
+            info["sides_exchanged"] += [face.name] * face.sides_exchanged
+            yield face.name, face.image, face.labels, face.pose
+
+    pack(items(), len(source.faces), resolution, out, info)
+
+
+def locate(
+    face: Face,
+    *,
+    align: bool = True,
+    landmarks: Landmarks | None = None,
+    rendered: bool = False,
+) -> LocatedFace:
+    """Decode a pair, set its left and right ids straight and choose its window.
 
     landmarks: in pixels of the image; None: derived from the label map.
     """
     image, labels = read_image(face.image), read_labels(face)
     _check_aspect(face, image, labels)
-    if landmarks is None:
-        derived = landmarks_from_labels(labels)
-        landmarks = derived and derived.scaled(image.shape[1] / labels.shape[1])
-    window = fit_window(landmarks) if align and landmarks is not None else None
-    how = landmarks.eye_source if window is not None and landmarks is not None else "centre"
-    if window is None:
-        window = centre_window(image.shape[1], image.shape[0])
+    if rendered:
+        window, _ = choose_window(None, image.shape[1], image.shape[0])
+        return LocatedFace(face, image, labels, None, window, "whole", False)
+    exchanged = sides_exchanged(labels)
+    if exchanged:
+        labels = FLIP_IDS.astype(np.uint8)[labels]
+    factor = image.shape[1] / labels.shape[1]
+    if landmarks is not None:
+        outline = outline_middle(labels, landmarks.points / factor)
+        landmarks = Landmarks(landmarks.points, None if outline is None else outline * factor)
+    elif (derived := landmarks_from_labels(labels)) is not None:
+        landmarks = derived.scaled(factor)
+    window, crop = choose_window(landmarks if align else None, image.shape[1], image.shape[0])
+    return LocatedFace(face, image, labels, landmarks, window, crop, exchanged)
+
+
+def prepare_face(located: LocatedFace, resolution: int) -> PreparedFace:
+    """Cut the window out, and estimate the pose where the source gives none."""
+    face, landmarks = located.face, located.landmarks
+    image, labels = crop_pair(located.image, located.labels, located.window, resolution)
     pose, pose_source = face.pose, face.pose_source
     if pose is None and landmarks is not None:
-        pose, pose_source = estimate_pose(window.to_crop(landmarks.points, 2) - 1), "landmarks"
-    cut_image, cut_labels = crop_pair(image, labels, window, resolution)
+        pose, pose_source = _estimate(landmarks, located.window), "landmarks"
     values = np.array(pose if pose is not None else (np.nan, np.nan), np.float32)
-    return PreparedFace(face.name, cut_image, cut_labels, values, pose_source, how)
+    return PreparedFace(
+        face.name, image, labels, values, pose_source, located.crop, located.sides_exchanged
+    )
+
+
+def _estimate(landmarks: Landmarks, window: Window) -> tuple[float, float]:
+    points, outline = landmarks.points, landmarks.outline
+    centred = None if outline is None else window.to_crop(outline, 2) - 1
+    return estimate_pose(window.to_crop(points, 2) - 1, centred)
 
 
 def _check_aspect(face: Face, image: np.ndarray, labels: np.ndarray) -> None:
