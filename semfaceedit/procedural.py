@@ -228,7 +228,7 @@ def _shadow(head: Head, points: Vector, normal: Vector) -> Array:
     light = head.light.direction
     x, y, z = (p + 0.03 * n for p, n in zip(points, normal, strict=True))
     visible = np.ones_like(x)
-    for reach in (0.06, 0.13, 0.24, 0.42):
+    for reach in (0.07, 0.16, 0.32, 0.6):
         gap = distance(head, x + reach * light[0], y + reach * light[1], z + reach * light[2])
         visible = np.minimum(visible, 0.5 + gap / (0.7 * reach))
     visible = positive(visible)

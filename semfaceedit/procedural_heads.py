@@ -24,8 +24,8 @@ Pattern = Literal["plain", "stripes", "bands", "buttons"]
 
 SKIN_TONES = ((88, 54, 38), (128, 82, 58), (176, 122, 90), (212, 160, 126), (240, 200, 172))
 HAIR_COLORS = (
-    (22, 18, 18), (46, 31, 24), (78, 50, 33), (112, 70, 42), (134, 62, 34), (176, 128, 74),
-    (216, 178, 116), (226, 206, 164), (128, 124, 122), (196, 194, 192), (168, 70, 36),
+    (22, 18, 18), (46, 31, 24), (78, 50, 33), (112, 70, 42), (124, 66, 40), (176, 128, 74),
+    (216, 178, 116), (226, 206, 164), (128, 124, 122), (196, 194, 192), (150, 78, 44),
 )  # fmt: skip
 HAIR_WEIGHTS = (0.2, 0.2, 0.16, 0.1, 0.06, 0.09, 0.08, 0.03, 0.03, 0.02, 0.03)
 EYE_COLORS = ((62, 38, 22), (92, 60, 32), (74, 108, 140), (104, 142, 172), (90, 112, 66))
@@ -83,6 +83,8 @@ class Hair:
     thickness: float
     hairline: float  # y of the hairline above the nose
     opening: float  # half-width of the face opening
+    locks: float  # how far single locks reach over the forehead
+    sides: float  # thickness at the sides, relative to the top
     sweep: float  # shear of the hairline: hair combed to one side
     parting: float  # depth of the notch where the hair parts
     parting_x: float
@@ -223,9 +225,9 @@ def _sample_face(shape: Generator, paint: Generator, feminine: bool) -> Face:
         jaw_width=_normal(shape, 1.0 - 0.09 * f, 0.07),
         jaw_depth=_normal(shape, 0.0, 0.03),
         chin_width=_normal(shape, 1.1 - 0.22 * f, 0.12),
-        chin_y=_normal(shape, -0.80 + 0.015 * f, 0.025),
+        chin_y=_normal(shape, -0.85 + 0.02 * f, 0.025),
         cheek=_normal(shape, 1.0, 0.12),
-        neck_radius=_normal(shape, 0.44 - 0.07 * f, 0.025),
+        neck_radius=_normal(shape, 0.39 - 0.07 * f, 0.022),
         eye_x=eye_x,
         eye_y=eye_y,
         eye_width=_normal(shape, 0.135 + 0.006 * f, 0.007),
@@ -246,7 +248,7 @@ def _sample_face(shape: Generator, paint: Generator, feminine: bool) -> Face:
         smile=smile,
         lip_upper=_normal(shape, 0.050 + 0.012 * f, 0.009),
         lip_lower=_normal(shape, 0.070 + 0.014 * f, 0.010),
-        mouth_open=_uniform(shape, 0.035, 0.10) if open_mouth else 0.0,
+        mouth_open=_uniform(shape, 0.05, 0.13) if open_mouth else 0.0,
         ear_size=_normal(shape, 1.0, 0.09),
         ear_angle=_normal(shape, 0.30, 0.10),
         skin=skin,
@@ -281,13 +283,13 @@ def _sample_hair(shape: Generator, paint: Generator, feminine: bool) -> Hair:
     hanging = style in ("long", "bob")
     fringe = bool(shape.random() < (0.28 if style in ("long", "bob", "short", "bun") else 0.0))
     parted = not fringe and bool(shape.random() < (0.75 if hanging else 0.3))
-    hairline = _normal(shape, 0.62, 0.03)
+    hairline = _normal(shape, 0.66, 0.035)
     if fringe:
-        hairline = _normal(shape, 0.42, 0.03)
+        hairline = _normal(shape, 0.40, 0.03)
     if style == "receding":
-        hairline = _normal(shape, 0.80, 0.03)
+        hairline = _normal(shape, 0.84, 0.03)
     thickness = {"crop": 0.035, "bun": 0.05, "receding": 0.03, "bald": 0.02, "quiff": 0.08}
-    length = _normal(shape, -1.25, 0.25) if style == "long" else _normal(shape, -0.62, 0.12)
+    length = _normal(shape, -1.45, 0.25) if style == "long" else _normal(shape, -0.62, 0.12)
     hat_styles = get_args(HatStyle)
     hat = hat_styles[int(shape.integers(3))] if shape.random() < 0.045 else None
     color = _shift(
@@ -298,7 +300,11 @@ def _sample_hair(shape: Generator, paint: Generator, feminine: bool) -> Hair:
         style=style,
         thickness=max(_normal(shape, thickness.get(style, 0.10), 0.015), 0.02),
         hairline=hairline,
-        opening=_normal(shape, 0.60 if hanging else 0.63, 0.02),
+        opening=_normal(shape, 0.55 if hanging else 0.60, 0.02),
+        locks=_uniform(shape, 0.0, 0.03) * (1.0 if fringe else 0.6),
+        sides=_uniform(shape, 0.6, 1.1)
+        if hanging or style == "curly"
+        else _uniform(shape, 0.3, 0.8),
         sweep=_normal(shape, 0.0, 0.14),
         parting=_uniform(shape, 0.25, 0.5) if parted else 0.0,
         parting_x=_uniform(shape, -0.28, 0.28) if parted else 0.0,
@@ -329,7 +335,7 @@ def _sample_garment(rng: Generator, feminine: bool) -> Garment:
     return Garment(
         neckline=neckline,
         pattern=patterns[int(rng.choice(len(patterns), p=(0.58, 0.16, 0.14, 0.12)))],
-        shoulder_y=_normal(rng, -1.02, 0.035),
+        shoulder_y=_normal(rng, -0.99, 0.035),
         color=color,
         second=second,
         frequency=_uniform(rng, 14.0, 26.0),
@@ -358,8 +364,10 @@ def _sample_accessories(rng: Generator, feminine: bool) -> Accessories:
 
 def _sample_backdrop(rng: Generator) -> Backdrop:
     hue = float(rng.random())
-    base = _hsv(hue, _uniform(rng, 0.0, 0.55), _uniform(rng, 0.2, 0.92))
-    other = _hsv((hue + _normal(rng, 0, 0.12)) % 1, _uniform(rng, 0.0, 0.6), _uniform(rng, 0.1, 1))
+    base = _hsv(hue, _uniform(rng, 0.0, 0.4), _uniform(rng, 0.2, 0.9))
+    other = _hsv(
+        (hue + _normal(rng, 0, 0.12)) % 1, _uniform(rng, 0.0, 0.45), _uniform(rng, 0.1, 0.95)
+    )
     discs = []
     for _ in range(int(rng.integers(0, 6))):
         color = _hsv((hue + _normal(rng, 0, 0.2)) % 1, _uniform(rng, 0, 0.7), _uniform(rng, 0.2, 1))

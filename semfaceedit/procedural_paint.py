@@ -160,7 +160,7 @@ def _beard(face: Face, albedo: Array, x: Array, y: Array, z: Array, where: Mask)
     moustache_y = face.mouth_y + face.lip_upper + 0.055
     moustache = bump(x / (0.9 * face.mouth_width), (y - moustache_y) / 0.045)
     cover = np.maximum(jaw, moustache * (z > 0)) * where
-    strands = 0.88 + 0.12 * np.sin(70 * mirrored + 25 * y)
+    strands = 0.94 + 0.06 * np.sin(60 * mirrored + 25 * y)
     return blend(albedo, face.brow_color, face.beard * cover * strands)
 
 
@@ -175,7 +175,7 @@ def _brows(face: Face, albedo: Array, labels: Ids, x: Array, y: Array, front: Ma
     cover = cover * smoothstep(-0.05, 0.10, along) * smoothstep(1.04, 0.92, along) * front
     labels[(cover > 0.5) & (x > 0)] = ID["l_brow"]
     labels[(cover > 0.5) & (x <= 0)] = ID["r_brow"]
-    strands = 0.86 + 0.10 * np.sin(95 * np.abs(x) - 60 * (y - centre))
+    strands = 0.90 + 0.06 * np.sin(95 * np.abs(x) - 60 * (y - centre))
     return blend(albedo, face.brow_color, cover * strands)
 
 
@@ -239,7 +239,7 @@ def _eyes(
     white = _eyeball(head, x, y, u, v, upper)
     albedo = np.where(eye, white, albedo)
     albedo = blend(albedo, (0.07, 0.05, 0.045), (0.75 + 0.25 * face.makeup) * lash)
-    return albedo, np.where(eye, np.full_like(gloss, 0.35), gloss)
+    return albedo, np.where(eye, np.full_like(gloss, 0.12), gloss)
 
 
 def _eyeball(head: Head, x: Array, y: Array, u: Array, v: Array, upper: Array) -> Array:
@@ -292,7 +292,7 @@ def strands(head: Head, x: Array, y: Array, z: Array) -> Array:
 
 def _hair_albedo(head: Head, x: Array, y: Array, z: Array) -> Array:
     hair = head.hair
-    tone = 1 + 0.20 * strands(head, x, y, z) + 0.10 * smoothstep(0.6, -0.8, y)
+    tone = 1 + 0.26 * strands(head, x, y, z) + 0.10 * smoothstep(0.6, -0.8, y)
     if hair.parting:
         part = bump((x - hair.parting_x) / 0.035) * smoothstep(0.45, 0.7, y) * (z > -0.45)
         tone = tone * (1 - 0.45 * part)

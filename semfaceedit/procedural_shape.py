@@ -85,7 +85,7 @@ def mouth_frame(face: Face, x: Array, y: Array) -> tuple[Array, Array, Array]:
     """(u, v, arch): position along the mouth in [-1, 1], height above its line, 1 - u^2 >= 0."""
     u = x / face.mouth_width
     square = u * u
-    line = face.mouth_y + 0.055 * face.smile * (np.minimum(square, 2.0) - 0.45)
+    line = face.mouth_y + 0.085 * face.smile * (np.minimum(square, 2.0) - 0.45)
     return u, y - line, positive(1 - square)
 
 
@@ -108,7 +108,7 @@ def relief(face: Face, x: Array, mirrored: Array, y: Array, z: Array) -> Array:
     under = face.mouth_y - 0.6 * gap - lower - 0.055
     depth += 0.028 * bump(x / 0.17, (y - under) / 0.05)
     fold = mirrored - 0.13 - 0.42 * (face.nose_tip[0] - 0.02 - y)
-    depth += (0.012 + 0.016 * max(face.smile, 0.0)) * bump(fold / 0.045, (y + 0.42) / 0.13)
+    depth += (0.006 + 0.010 * max(face.smile, 0.0)) * bump(fold / 0.045, (y + 0.42) / 0.13)
     return depth * clip(z * 5 + 0.5, 0, 1)
 
 
@@ -146,18 +146,18 @@ def skull_distance(face: Face, mirrored: Array, y: Array, z: Array) -> Array:
     w, c = face.width, face.cranium
     x = mirrored
     head = ellipsoid(x, y, z, (0, 0.22, -0.40), (0.70 * w, 0.76 * c, 0.68))
-    front = ellipsoid(x, y, z, (0, -0.26, -0.20), (0.56 * w, 0.60, 0.47))
+    front = ellipsoid(x, y, z, (0, -0.26, -0.20), (0.53 * w, 0.64, 0.47))
     head = smooth_min(head, front, 0.25)
     jaw = ellipsoid(
-        x, y, z, (0.27 * face.jaw_width, -0.50 - face.jaw_depth, -0.12), (0.25, 0.30, 0.34)
+        x, y, z, (0.24 * face.jaw_width, -0.46 - face.jaw_depth, -0.14), (0.22, 0.30, 0.33)
     )
     head = smooth_min(head, jaw, 0.22)
     cheek = ellipsoid(x, y, z, (0.35 * w, -0.17, 0.05), (0.17, 0.16 * face.cheek, 0.17))
     head = smooth_min(head, cheek, 0.20)
-    chin = ellipsoid(x, y, z, (0, face.chin_y, 0.13), (0.17 * face.chin_width, 0.125, 0.15))
+    chin = ellipsoid(x, y, z, (0, face.chin_y, 0.13), (0.16 * face.chin_width, 0.13, 0.15))
     head = smooth_min(head, chin, 0.22)
-    muzzle = ellipsoid(x, y, z, (0, face.mouth_y, 0.11), (0.27, 0.22, 0.20))
-    return smooth_min(head, muzzle, 0.16)
+    muzzle = ellipsoid(x, y, z, (0, face.mouth_y, 0.11), (0.25, 0.22, 0.18))
+    return smooth_min(head, muzzle, 0.24)
 
 
 def neck_distance(
@@ -219,7 +219,7 @@ def hair_distance(head: Head, skull: Array, x: Array, y: Array, z: Array) -> Arr
     mirrored = np.abs(x)
     w, c, t = face.width, face.cranium, hair.thickness + hair.curl
     centre = (0.0, 0.22 + 0.25 * hair.curl, -0.40)
-    radii = (0.70 * w + t, 0.76 * c + t * 1.1, 0.68 + 0.6 * t)
+    radii = (0.70 * w + hair.sides * t, 0.76 * c + t * 1.2, 0.68 + 0.6 * t)
     solid = ellipsoid(x, y, z, centre, radii)
     if hair.style == "quiff":
         lift = ellipsoid(x, y, z, (0.1 * hair.sweep, 0.80, 0.0), (0.46 * w, 0.24, 0.30))
@@ -232,7 +232,7 @@ def hair_distance(head: Head, skull: Array, x: Array, y: Array, z: Array) -> Arr
     elif hair.style == "curly":
         mass = ellipsoid(x, y, z, (0, -0.05, -0.5), (0.74 * w + 0.8 * t, 0.7, 0.55))
         solid = smooth_min(solid, mass, 0.2)
-    solid = smooth_max(solid, -_face_opening(head, x, y, z), 0.07)
+    solid = smooth_max(solid, -_face_opening(head, x, y, z), 0.10)
     if hair.style not in ("long", "bob", "curly"):
         nape = (0.02 - y + 0.80 * (z + 0.26)) * 0.78
         solid = smooth_max(solid, nape, 0.05)
@@ -262,7 +262,7 @@ def _hanging(head: Head, mirrored: Array, x: Array, y: Array, z: Array) -> Array
     middle = (0.66 * w + out, -0.35, -0.34)
     lower = (0.62 * w + out, end + 0.1, -0.28)
     locks = round_cone(side, y, z, upper, middle, 0.17, 0.17)
-    locks = smooth_min(locks, round_cone(side, y, z, middle, lower, 0.17, 0.13), 0.08)
+    locks = smooth_min(locks, round_cone(side, y, z, middle, lower, 0.17, 0.10), 0.08)
     back = ellipsoid(
         side, y, z, (0, 0.5 * (end + 0.3), -0.70), (0.72 * w + out, 0.5 * (0.9 - end), 0.42)
     )
@@ -270,17 +270,17 @@ def _hanging(head: Head, mirrored: Array, x: Array, y: Array, z: Array) -> Array
 
 
 def _face_opening(head: Head, x: Array, y: Array, z: Array) -> Array:
-    """The volume in front of the face that hair leaves free."""
+    """The volume in front of the face that hair leaves free; locks fringe its upper edge."""
     hair = head.hair
-    slanted = y - hair.sweep * x
+    off = x - hair.parting_x
+    top = y - hair.hairline - hair.sweep * x
     if hair.parting:
-        slanted = slanted + hair.parting * np.sqrt((x - hair.parting_x) ** 2 + 0.01) * 0.8
-        slanted = slanted - hair.parting * 0.25
-    bottom = -1.3
-    height = 0.5 * (hair.hairline - bottom)
-    return ellipsoid(
-        x, slanted, z, (0, bottom + height, 0.40), (hair.opening * head.face.width, height, 0.62)
-    )
+        top = top + hair.parting * (np.sqrt(off * off + 0.004) - 0.22)
+    p = hair.phases
+    top = top + hair.locks * (np.sin(17 * x + p[0]) + np.sin(29 * x + p[1]))
+    side = np.abs(x) - hair.opening * head.face.width + 0.10 * (y - 0.1)
+    window = smooth_max(side, 0.85 * top, 0.45)
+    return smooth_max(window, -0.30 - z, 0.2)
 
 
 def hat_distance(head: Head, x: Array, y: Array, z: Array) -> Array:
