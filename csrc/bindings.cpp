@@ -1,0 +1,95 @@
+// semfaceedit._C. Python checks shapes, types and contiguity and passes addresses; see kernels/.
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ops.h"
+
+namespace py = pybind11;
+
+namespace semfaceedit {
+namespace {
+
+template <size_t count>
+using Addresses = std::array<uintptr_t, count>;  // of tensors; 0 for a gradient that is not needed
+
+const std::pair<const char*, Isa> isa_names[] = {
+    {"avx512", Isa::avx512}, {"avx2", Isa::avx2}, {"portable", Isa::portable}};
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (const auto& [name, isa] : isa_names)
+    if (isa_available(isa)) names.emplace_back(name);
+  return names;
+}
+
+std::string isa_name() {
+  for (const auto& [name, value] : isa_names)
+    if (value == isa()) return name;
+  return "";
+}
+
+void set_isa_by_name(const std::string& wanted) {
+  for (const auto& [name, isa] : isa_names)
+    if (name == wanted && isa_available(isa)) return set_isa(isa);
+  throw std::invalid_argument("instruction set '" + wanted + "' is unknown or not on this CPU");
+}
+
+float* floats(uintptr_t address) { return reinterpret_cast<float*>(address); }
+const int64_t* integers(uintptr_t address) { return reinterpret_cast<const int64_t*>(address); }
+
+FilmSirenProblem film_siren_problem(const std::array<int64_t, 8>& s, const Addresses<14>& a) {
+  FilmSirenProblem p{s[0],          s[1],          s[2],         s[3],         s[4],
+                     s[5],          s[6],          s[7],         floats(a[0]), floats(a[1]),
+                     floats(a[2]),  floats(a[3]),  integers(a[4]), integers(a[5]), floats(a[6]),
+                     floats(a[7]),  floats(a[8]),  floats(a[9]), floats(a[10]), floats(a[11]),
+                     floats(a[12]), floats(a[13])};
+  if (p.row_offsets[0] != 0 || p.row_offsets[p.rows] != p.points)
+    throw std::invalid_argument("film_siren: row_offsets must run from 0 to the number of points");
+  if (p.trunk_channels < 0 || p.trunk_channels > p.channels)
+    throw std::invalid_argument("film_siren: trunk_channels must lie in [0, channels]");
+  for (int64_t row = 0; row < p.rows; ++row) {
+    if (p.row_offsets[row] > p.row_offsets[row + 1])
+      throw std::invalid_argument("film_siren: row_offsets must not decrease");
+    if (p.row_groups[row] < 0 || p.row_groups[row] >= p.groups)
+      throw std::invalid_argument("film_siren: row_groups must lie in [0, groups)");
+  }
+  return p;
+}
+
+void film_siren_forward_binding(const std::array<int64_t, 8>& sizes, const Addresses<14>& inputs,
+                                uintptr_t output, int threads) {
+  const FilmSirenProblem problem = film_siren_problem(sizes, inputs);
+  py::gil_scoped_release release;
+  film_siren_forward(problem, floats(output), threads);
+}
+
+void film_siren_backward_binding(const std::array<int64_t, 8>& sizes, const Addresses<14>& inputs,
+                                 uintptr_t grad_output, const Addresses<12>& g, int threads) {
+  const FilmSirenProblem problem = film_siren_problem(sizes, inputs);
+  const FilmSirenGradients gradients{
+      floats(g[0]), floats(g[1]), floats(g[2]), floats(g[3]), floats(g[4]),  floats(g[5]),
+      floats(g[6]), floats(g[7]), floats(g[8]), floats(g[9]), floats(g[10]), floats(g[11])};
+  py::gil_scoped_release release;
+  film_siren_backward(problem, floats(grad_output), gradients, threads);
+}
+
+}  // namespace
+}  // namespace semfaceedit
+
+PYBIND11_MODULE(_C, module) {
+  using namespace semfaceedit;
+  module.doc() = "Native kernels of semfaceedit; use semfaceedit.kernels.";
+  module.def("isas", &available_isas, "Instruction sets of this CPU that have kernels, best first");
+  module.def("isa", &isa_name, "The instruction set in use");
+  module.def("set_isa", &set_isa_by_name);
+  module.def("film_siren_forward", &film_siren_forward_binding);
+  module.def("film_siren_backward", &film_siren_backward_binding);
+}
