@@ -1,4 +1,4 @@
-"""Rays against a stack of learned iso-surfaces and the background plane, as one differentiable op."""
+"""Rays against a stack of learned iso-surfaces and the background plane, as one op."""
 
 from typing import Any, NamedTuple
 

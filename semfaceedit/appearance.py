@@ -38,7 +38,7 @@ class AppearanceModule(nn.Module):
                 config.width,
                 config.appearance_depth,
                 groups=heads,
-                gains=torch.full((COLORS,), config.color_gain),
+                gains=[config.color_gain] * COLORS,
                 trunk_channels=0,
             )
             for _ in range(stacks)
@@ -68,7 +68,8 @@ class AppearanceModule(nn.Module):
         offsets = nn.functional.pad(sizes.cumsum(0), (1, 0))
         row_groups = torch.arange(self.config.groups, device=rows.device).repeat_interleave(count)
         by_row = Film(
-            film.frequencies.transpose(0, 1).flatten(0, 1), film.phases.transpose(0, 1).flatten(0, 1)
+            film.frequencies.transpose(0, 1).flatten(0, 1),
+            film.phases.transpose(0, 1).flatten(0, 1),
         )
         sorted_colors = self._sorted(
             descriptor[order], directions[order], by_row, offsets, row_groups
@@ -91,8 +92,6 @@ class AppearanceModule(nn.Module):
             part = offsets[rows.start : rows.stop + 1]
             points = slice(int(part[0]), int(part[-1]))
             outputs.append(
-                stack(
-                    descriptor[points], directions[points], film[rows], part - part[0], one[rows]
-                )
+                stack(descriptor[points], directions[points], film[rows], part - part[0], one[rows])
             )
         return torch.cat(outputs)

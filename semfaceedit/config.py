@@ -168,7 +168,7 @@ def small() -> Config:
             manifolds=9,
             predictor_width=64,
             round_predictor=True,
-            ray_samples=32,
+            ray_samples=24,
             coordinate_scale=0.7 * 2 / 0.24,
             density_scale=0.4,
             density_shift=-1.0,

@@ -1,6 +1,7 @@
 """FiLM-SIREN pieces shared by both modules: mapping networks and stacked parameters."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,7 +73,7 @@ class FilmSirenStack(nn.Module):
     gains: Tensor
 
     def __init__(
-        self, inputs: int, width: int, layers: int, groups: int, gains: Tensor, trunk_channels: int
+        self, inputs: int, width: int, layers: int, groups: int, gains: Sequence[float], trunk_channels: int
     ):
         super().__init__()
         channels = len(gains)
@@ -85,8 +86,8 @@ class FilmSirenStack(nn.Module):
         self.view_bias = nn.Parameter(torch.empty(groups, width))
         self.head_weight = nn.Parameter(torch.empty(groups, layers - 1, channels, width))
         self.head_bias = nn.Parameter(torch.empty(groups, layers - 1, channels))
-        self.register_buffer("gains", gains, persistent=False)
-        self._unit_gain = bool((gains == 1).all())
+        self.register_buffer("gains", torch.tensor(gains), persistent=False)
+        self._unit_gain = all(gain == 1 for gain in gains)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -101,10 +102,9 @@ class FilmSirenStack(nn.Module):
         for weight, bias in pairs:
             fan_in = weight.shape[-1]
             bound = math.sqrt(6 / fan_in) / SIREN_BOUND
-            # Coordinates (3 inputs) take the first-layer rule; a descriptor is a hidden layer.
-            weight.uniform_(-1 / fan_in, 1 / fan_in) if fan_in <= 3 else weight.uniform_(
-                -bound, bound
-            )
+            if fan_in <= 3:  # coordinates take the first-layer rule; a descriptor is a hidden layer
+                bound = 1 / fan_in
+            weight.uniform_(-bound, bound)
             bias.uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
     def weights(self) -> FilmSirenWeights:

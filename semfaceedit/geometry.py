@@ -43,13 +43,11 @@ class GeometryModule(nn.Module):
             config.geometry_depth,
             config.width,
         )
-        gains = torch.cat(
-            [
-                torch.full((1,), config.density_gain),
-                torch.full((NUM_CLASSES,), config.semantic_gain),
-                torch.full((config.width,), config.descriptor_gain),
-            ]
-        )
+        gains = [
+            config.density_gain,
+            *[config.semantic_gain] * NUM_CLASSES,
+            *[config.descriptor_gain] * config.width,
+        ]
         self.stack = FilmSirenStack(
             3, config.width, config.geometry_depth, groups=1, gains=gains, trunk_channels=1
         )

@@ -5,6 +5,9 @@ This is the only file that knows it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -17,6 +20,22 @@ from .rays import FRONTAL_DIRECTION, Rays, camera_rays
 
 if TYPE_CHECKING:
     from .generator import Generator
+
+STAGES = ("rays", "manifolds", "geometry", "masking", "appearance", "compositing")
+
+_clock: ContextVar[Callable[[str], AbstractContextManager]] = ContextVar(
+    "semfaceedit_stage_clock", default=lambda stage: nullcontext()
+)
+
+
+@contextmanager
+def stage_clock(clock: Callable[[str], AbstractContextManager]) -> Iterator[None]:
+    """Within the block every stage of `render` runs inside `clock(stage name)`."""
+    token = _clock.set(clock)
+    try:
+        yield
+    finally:
+        _clock.reset(token)
 
 
 @dataclass(frozen=True)
@@ -59,17 +78,15 @@ def render(
     intersections: those of exactly these rays, found before (`find_intersections`); then pose
     carries no gradient and `chunk_rays` is not used.
     """
-    rays = camera_rays(pose, resolution, generator.config.camera)
-    if intersections is not None:
-        parts = [_render_rays(generator, codes, rays, intersections, lock_view)]
-    else:
-        parts = [
-            _render_rays(generator, codes, part, generator.manifolds(part), lock_view)
-            for part in rays.chunk(chunk_rays)
-        ]
-    pixels = _Pixels(
-        *(torch.cat([getattr(p, f.name) for p in parts], 1) for f in fields(_Pixels))
-    )
+    clock = _clock.get()
+    with clock("rays"):
+        rays = camera_rays(pose, resolution, generator.config.camera)
+    parts = []
+    for part in rays.chunk(chunk_rays if intersections is None else None):
+        with clock("manifolds"):
+            hits = generator.manifolds(part) if intersections is None else intersections
+        parts.append(_render_rays(generator, codes, part, hits, lock_view))
+    pixels = _Pixels(*(torch.cat([getattr(p, f.name) for p in parts], 1) for f in fields(_Pixels)))
     return RenderOutput(
         image=2 * _to_image(pixels.color, resolution) - 1,
         semantics=_to_image(pixels.semantics, resolution),
@@ -95,27 +112,31 @@ class _Pixels:
 def _render_rays(
     generator: Generator, codes: Codes, rays: Rays, hits: Intersections, lock_view: bool
 ) -> _Pixels:
+    clock = _clock.get()
     images, count = rays.origins.shape[:2]
     directions = rays.directions.reshape(-1, 3)
     if lock_view or not generator.config.view_dependent:
         directions = directions.new_tensor(FRONTAL_DIRECTION).expand_as(directions)
 
-    geometry = generator.geometry(hits, directions, codes.geometry)
-    labels, semantic_map = semantic_composite(geometry.alpha, geometry.semantics)
-
-    per_ray = labels.shape[1]
-    ray_of_hit = geometry.hits // per_ray
-    hit_colors = generator.appearance(
-        geometry.descriptor,
-        directions[ray_of_hit],
-        ray_of_hit // count,
-        generator.group_table(labels.flatten()[geometry.hits]),
-        codes.appearance,
-    )
-    colors = hit_colors.new_zeros(labels.numel(), 3).index_copy(0, geometry.hits, hit_colors)
-    color, depth, weights = color_composite(
-        geometry.alpha, colors.view(*labels.shape, 3), hits.depths
-    )
+    with clock("geometry"):
+        geometry = generator.geometry(hits, directions, codes.geometry)
+    with clock("masking"):
+        labels, semantic_map = semantic_composite(geometry.alpha, geometry.semantics)
+        groups = generator.group_table(labels.flatten()[geometry.hits])
+    with clock("appearance"):
+        ray_of_hit = geometry.hits // labels.shape[1]
+        hit_colors = generator.appearance(
+            geometry.descriptor,
+            directions[ray_of_hit],
+            ray_of_hit // count,
+            groups,
+            codes.appearance,
+        )
+        colors = hit_colors.new_zeros(labels.numel(), 3).index_copy(0, geometry.hits, hit_colors)
+    with clock("compositing"):
+        color, depth, weights = color_composite(
+            geometry.alpha, colors.view(*labels.shape, 3), hits.depths
+        )
     by_level = torch.zeros_like(weights).scatter(1, hits.level, weights.detach())
     return _Pixels(
         color.view(images, count, -1),

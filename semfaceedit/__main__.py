@@ -1,0 +1,35 @@
+"""`semfaceedit COMMAND ...` and `python -m semfaceedit COMMAND ...`."""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "train": "train a generator in two stages",
+    "synthesize": "make procedural faces in the CelebAMask-HQ layout",
+    "prepare": "align and pack photographs with label maps",
+    "render": "render faces of a checkpoint from several poses",
+    "profile": "time the render stage by stage",
+    "info": "versions, backends and parameter counts",
+}
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: semfaceedit COMMAND [options]\n\ncommands:")
+        for name, what in COMMANDS.items():
+            print(f"  {name:<12}{what}")
+        print("\nsemfaceedit COMMAND --help shows a command's options.")
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        print(
+            f"semfaceedit: error: no command {name!r}: use one of {', '.join(COMMANDS)}",
+            file=sys.stderr,
+        )
+        return 2
+    return importlib.import_module(f".{name}", __package__).main(arguments[1:])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,121 @@
+"""What is installed and what can run: `python -m semfaceedit.info`."""
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from . import __version__, config
+from .cli import print_json, run_command
+from .generator import Generator, count_parameters
+from .kernels import available_backends, resolve
+
+PACKAGES = ("torch", "triton", "numpy", "pillow", "safetensors", "tyro", "rich")
+
+
+@dataclass(kw_only=True)
+class Options:
+    """Show versions, backends (and why one is missing) and parameter counts.
+
+    Example: semfaceedit info --preset paper --json
+    """
+
+    preset: str = "paper"
+    """Whose parameters are counted for `generator_parameters`."""
+    json: bool = False
+    """Print one JSON object on standard output."""
+
+
+def cpu_name() -> str:
+    """The processor's marketing name, where the system tells it."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def machine() -> dict[str, Any]:
+    """Where figures come from: processor, threads, GPU, versions."""
+    cuda = torch.cuda.is_available()
+    return {
+        "cpu": cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "python": platform.python_version(),
+        "semfaceedit": __version__,
+        **{name: _version(name) for name in PACKAGES},
+    }
+
+
+def collect(preset: str) -> dict[str, Any]:
+    """Everything `info --json` prints."""
+    counts = {name: _parameters(name) for name in config.PRESETS}
+    config.preset(preset)
+    reasons = available_backends()
+    sample = torch.zeros(1)
+    choices = {op: resolve(op, None, None, sample) for op in reasons["reference"]}
+    return {
+        "version": __version__,
+        "machine": machine(),
+        "preset": preset,
+        "generator_parameters": counts[preset],
+        "parameters": counts,
+        "backends": {
+            name: {
+                "available": all(reason is None for reason in ops.values()),
+                "reason": "; ".join(f"{op}: {why}" for op, why in ops.items() if why) or None,
+                "ops": {op: reason is None for op, reason in ops.items()},
+            }
+            for name, ops in reasons.items()
+        },
+        "cpu_choice": {op: f"{c.backend}, {c.precision}" for op, c in choices.items()},
+    }
+
+
+def show(options: Options) -> None:
+    config.preset(options.preset)
+    facts = collect(options.preset)
+    if options.json:
+        print_json(facts)
+        return
+    print(f"semfaceedit {facts['version']}")
+    for name, value in facts["machine"].items():
+        print(f"  {name:<16}{value if value is not None else 'none'}")
+    print("backends")
+    for name, backend in facts["backends"].items():
+        print(f"  {name:<16}{'available' if backend['available'] else backend['reason']}")
+    print("ops on CPU tensors run with")
+    for op, choice in facts["cpu_choice"].items():
+        print(f"  {op:<20}{choice}")
+    print("generator parameters")
+    for name, count in facts["parameters"].items():
+        print(f"  {name:<16}{count:>12,}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _parameters(preset: str) -> int:
+    with torch.device("meta"):
+        return count_parameters(Generator(config.preset(preset).model))
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(Options, show, argv, name="info")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

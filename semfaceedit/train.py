@@ -1,0 +1,338 @@
+"""Train SemFaceEdit in two stages (Eq. 6-8): `python -m semfaceedit.train`.
+
+This file is the run: options, data, resuming, logging, samples, checkpoints and signals.
+`trainer.py` is one step of it.
+"""
+
+import json
+import signal
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import checkpoint, config, data
+from .cli import print_json, run_command, select_device, wrote
+from .config import Config, Phase
+from .distributed import World, join_world
+from .errors import UserError
+from .generator import count_parameters
+from .monitor import Monitor, RateDisplay, manifold_warning
+from .samples import sample_grid, save_png
+from .sources import open_training_data
+from .trainer import NonFiniteLossError, Trainer
+
+
+@dataclass(kw_only=True)
+class Options:
+    """Train a generator in two stages and write a run folder.
+
+    Example: semfaceedit train --preset small --data CelebAMask-HQ --out runs
+
+    Without --data, procedural faces are made first. A run that was stopped, or killed, goes on with
+    --resume RUN_FOLDER. Several GPUs: torchrun --nproc-per-node 4 -m semfaceedit.train ...
+    """
+
+    preset: str | None = None
+    """paper, small, tiny or an ablation variant (default: small)."""
+    data: Path | None = None
+    """Training data in any layout; none: procedural faces."""
+    out: Path = Path("runs")
+    """Where numbered run folders are made."""
+    resume: Path | None = None
+    """A run folder to go on with; its own settings are used."""
+    seed: int = 0
+    """Seed of weights, latents, poses and data order."""
+    device: str | None = None
+    """cpu, cuda or cuda:N (default: CUDA where there is one)."""
+    resolution: int | None = None
+    """Train at this resolution only, instead of the preset's phases."""
+    stage1_iterations: int | None = None
+    """Steps of stage 1, everything trained (default: the preset's)."""
+    stage2_iterations: int | None = None
+    """Steps of stage 2, geometry frozen (default: the preset's)."""
+    procedural_count: int = 2000
+    """How many procedural faces to make when there is no --data."""
+    sample_every: int = 500
+    """Steps between sample grids."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+    log_every: int = 20
+    """Steps between lines of metrics.jsonl."""
+    monitor_every: int = 1000
+    """Steps between pixel Frechet distances."""
+    tensorboard: bool = False
+    """Also write TensorBoard events (needs the `tb` extra)."""
+    dry_run: bool = False
+    """Print the settings and stop."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder with its settings, data and trainer."""
+
+    folder: Path
+    config: Config
+    trainer: Trainer
+    data: data.FaceDataset
+    world: World
+
+
+def train(options: Options) -> None:
+    """Set the run up, train both stages, and leave weights behind."""
+    device = select_device(options.device)
+    world = join_world(device.type)
+    try:
+        if device.type == "cuda" and world.size > 1:
+            device = torch.device("cuda", world.local_rank)
+            torch.cuda.set_device(device)
+        state = checkpoint.load_state(options.resume) if options.resume else None
+        settings = _settings(options, state)
+        if options.dry_run:
+            print_json(config.to_dict(settings))
+            return
+        run = _start(options, settings, state, device, world)
+        _loop(options, run)
+    finally:
+        world.close()
+
+
+def _settings(options: Options, state: dict[str, Any] | None) -> Config:
+    if state is not None:
+        settings = config.from_dict(json.loads(state["config"]))
+        if options.preset not in (None, settings.preset):
+            raise UserError(
+                f"--resume {options.resume} is a run of preset {settings.preset!r}, not "
+                f"{options.preset!r}: leave --preset out, or start a new run"
+            )
+    else:
+        settings = config.preset(options.preset or "small")
+    changes: dict[str, Any] = {}
+    if options.stage1_iterations is not None:
+        changes["stage1_iterations"] = options.stage1_iterations
+    if options.stage2_iterations is not None:
+        changes["stage2_iterations"] = options.stage2_iterations
+    model = settings.model
+    if options.resolution is not None and state is None:
+        batch = settings.train.phases[-1].batch
+        changes["phases"] = (Phase(until=1.0, resolution=options.resolution, batch=batch),)
+        model = replace(model, resolution=options.resolution)
+    return replace(settings, model=model, train=replace(settings.train, **changes))
+
+
+def _start(
+    options: Options,
+    settings: Config,
+    state: dict[str, Any] | None,
+    device: torch.device,
+    world: World,
+) -> Run:
+    seed = state["seed"] if state else options.seed
+    trainer = Trainer(settings, seed=seed, device=device, world=world)
+    folder, source = options.resume, options.data
+    if state is not None:
+        trainer.load_state(state)
+        source = source or (Path(state["data"]) if state["data"] else None)
+    resolution = max(phase.resolution for phase in settings.train.phases)
+    if not world.is_main:
+        world.barrier()  # the main process packs the data first
+    faces = open_training_data(
+        source, resolution=resolution, procedural_count=options.procedural_count
+    )
+    if world.is_main:
+        world.barrier()
+        if folder is None:
+            folder = new_run_folder(options.out, f"{settings.preset}-{_source_name(source)}")
+        checkpoint.write_text(
+            folder / "config.json", json.dumps(config.to_dict(settings), indent=2) + "\n"
+        )
+        print(
+            f"{folder}: {len(faces)} faces at {faces.resolution}x{faces.resolution}, generator "
+            f"{count_parameters(trainer.generator):,} parameters, D_c "
+            f"{count_parameters(trainer.d_image):,}, D_s {count_parameters(trainer.d_semantic):,}, "
+            f"{trainer.images_before(trainer.total_steps):,} images on {device} x {world.size}",
+            file=sys.stderr,
+        )
+    options.data = source
+    return Run(folder or options.out, settings, trainer, faces, world)
+
+
+def _source_name(source: Path | None) -> str:
+    return source.resolve().name if source else "procedural"
+
+
+def new_run_folder(out: Path, name: str) -> Path:
+    """Make and return `out/NNNNN-name`, NNNNN one more than the largest there."""
+    out.mkdir(parents=True, exist_ok=True)
+    numbers = [int(path.name[:5]) for path in out.iterdir() if path.name[:5].isdigit()]
+    folder = out / f"{max(numbers, default=-1) + 1:05d}-{name}"
+    folder.mkdir()
+    return folder
+
+
+def _loop(options: Options, run: Run) -> None:
+    """Train until the last step, a signal, or a loss that is no number."""
+    trainer, world = run.trainer, run.world
+    stopping = _Signals()
+    writer = _Writer(options, run) if world.is_main else None
+    while trainer.completed < trainer.total_steps:
+        try:
+            log = trainer.step(run.data)
+        except NonFiniteLossError as error:
+            raise UserError(
+                f"{error}: stopped before any weight changed; the last checkpoint in {run.folder} "
+                f"is usable. Go on with a lower learning rate, or look at metrics.jsonl; resume "
+                f"with --resume {run.folder}"
+            ) from None
+        if writer is not None:
+            writer.after_step(log)
+        if world.any(stopping.received is not None, trainer.device):
+            if writer is not None:
+                writer.save_state()
+            break
+    if writer is not None and trainer.completed == trainer.total_steps:
+        writer.finish()
+    if stopping.received is not None:
+        raise SystemExit(128 + stopping.received)
+
+
+class _Signals:
+    """Notes SIGTERM and SIGINT, so that the step in progress ends and is saved."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame: object) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = number
+        print("\nstopping after this step; the state will be saved", file=sys.stderr)
+
+
+class _Writer:
+    """What the main process writes: metrics.jsonl, sample grids, states and weights."""
+
+    def __init__(self, options: Options, run: Run):
+        self.options, self.run, self.trainer = options, run, run.trainer
+        self.monitor: Monitor | None = None
+        self.display = RateDisplay(self.trainer.total_steps, self.trainer.completed)
+        self.metrics = run.folder / "metrics.jsonl"
+        self._drop_metrics_after(self.trainer.completed)
+        self.tensorboard = _tensorboard(run.folder) if options.tensorboard else None
+        self.lap = time.monotonic(), self.trainer.completed  # when the last log line was written
+        self.warned = False
+
+    def after_step(self, log: dict[str, Any]) -> None:
+        done, options = self.trainer.completed, self.options
+        last = done == self.trainer.total_steps
+        if done % options.log_every == 0 or last:
+            self._log(log)
+        if done % options.monitor_every == 0 or last:
+            self._measure()
+        if done % options.sample_every == 0 or last:
+            self._samples()
+        if done % options.checkpoint_every == 0 or last:
+            self.save_state()
+
+    def save_state(self) -> None:
+        state = self.trainer.state()
+        state["data"] = str(self.options.data.resolve()) if self.options.data else ""
+        checkpoint.save_state(self.run.folder, self.trainer.completed, state)
+
+    def finish(self) -> None:
+        """Write the averaged weights, which `render` and editing use."""
+        images = self.trainer.images_before(self.trainer.completed)
+        for average, decay in zip(
+            self.trainer.averages, self.run.config.train.ema_decays, strict=True
+        ):
+            path = self.run.folder / f"generator-ema{decay}.safetensors"
+            checkpoint.save_generator(
+                path, average, self.run.config, images=images, ema_decay=decay
+            )
+            wrote(path)
+
+    def _log(self, log: dict[str, Any]) -> None:
+        done, trainer = self.trainer.completed, self.trainer
+        start, first = self.lap
+        self.lap = time.monotonic(), done
+        seconds, steps = self.lap[0] - start, done - first
+        phase, _ = trainer.phase(done - 1)
+        record: dict[str, Any] = {
+            "step": done,
+            "images": trainer.images_before(done),
+            "stage": trainer.stage(done - 1),
+            "resolution": phase.resolution,
+            "seconds": round(seconds, 3),
+            "images_per_second": round(steps * phase.batch / seconds, 2) if seconds else None,
+        }
+        weights = log.pop("weights").cpu()
+        record.update({name: float(value) for name, value in log.items()})
+        record["manifold_weights"] = [round(value, 4) for value in weights.tolist()]
+        self._append(record)
+        note = f"D_c {record['d_image']:.2f} G {record['g_image']:.2f} {phase.resolution}px"
+        self.display.update(done, record["images"], record["images_per_second"] or 0.0, note)
+        warning = manifold_warning(weights, self.run.config.train.collapse_share)
+        if warning and not self.warned:
+            self.display.message(f"warning: {warning}")
+        self.warned = warning is not None
+
+    def _measure(self) -> None:
+        if self.monitor is None:
+            self.monitor = Monitor(self.run.data)
+        phase, _ = self.trainer.phase(self.trainer.completed - 1)
+        values = self.monitor.measure(self.trainer.averages[0], phase.resolution)
+        self._append({"step": self.trainer.completed, **values})
+        self.display.message(
+            f"step {self.trainer.completed}: pixel Frechet distance, images "
+            f"{values['frechet_image']:.4f}, semantic maps {values['frechet_semantic']:.4f}"
+        )
+
+    def _samples(self) -> None:
+        phase, _ = self.trainer.phase(self.trainer.completed - 1)
+        grid = sample_grid(
+            self.trainer.averages[0], seeds=list(range(6)), resolution=phase.resolution
+        )
+        path = self.run.folder / f"samples-{self.trainer.completed:08d}.png"
+        save_png(path, grid, scale=max(1, 64 // phase.resolution))
+
+    def _append(self, record: dict[str, Any]) -> None:
+        with open(self.metrics, "a") as file:
+            file.write(json.dumps(record) + "\n")
+        if self.tensorboard is not None:
+            for name, value in record.items():
+                if isinstance(value, float):
+                    self.tensorboard.add_scalar(name, value, record["step"])
+
+    def _drop_metrics_after(self, step: int) -> None:
+        """Remove lines that a killed run wrote after the state that is resumed."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except ValueError:  # the line that was being written when the run was killed
+                continue
+        checkpoint.write_text(self.metrics, "".join(f"{line}\n" for line in kept))
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("--tensorboard needs tensorboard: pip install 'semfaceedit[tb]'") from None
+    return SummaryWriter(str(folder))
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(Options, train, argv, name="train")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
