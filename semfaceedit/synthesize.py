@@ -1,0 +1,215 @@
+"""Command `synthesize`: procedural faces on disk, in CelebAMask-HQ's own layout.
+
+CelebA-HQ-img/{i}.jpg                                the pictures
+CelebAMask-HQ-mask-anno/{i // 2000}/{i:05d}_{part}.png    0 or 255, one file per part present
+CelebAMask-HQ-pose-anno.txt                          yaw, pitch, roll in the data set's degrees
+poses.npy                                            (N, 2) float32 yaw, pitch in radians, exact
+depth/{i:05d}.png                                    16 bit, DEPTH_SCALE world units a step
+dataset.json                                         what all this is
+"""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .camera import CELEBAMASKHQ_PITCH, CameraConfig
+from .cli import progress, run_command, wrote
+from .errors import UserError
+from .labels import CLASS_NAMES
+from .layouts import NATIVE_IMAGES, NATIVE_MASKS, POSE_TABLE, SYNTHETIC_FORMAT
+from .procedural import render_faces
+from .procedural_heads import sample_head
+
+VERSION = 1
+DEPTH_SCALE = 1 / 32768  # world units a step of the depth maps; farther than 2 is cut off
+FACES_PER_FOLDER = 2000
+SMALLEST, LARGEST = 16, 1024
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Options:
+    """Make procedural faces with exact poses, class and depth maps, as CelebAMask-HQ stores them.
+
+    Example: semfaceedit synthesize --out faces --count 2000 --resolution 128
+
+    The same seeds always give the same faces. A run that was stopped goes on where it was when it
+    is started again with the same options.
+    """
+
+    out: Path
+    """Folder to write; new, empty, or begun by the same command."""
+    count: int = 2000
+    """How many faces."""
+    resolution: int = 128
+    """Width and height in pixels."""
+    seed: int = 0
+    """Seed of the first face; the next ones count up from it."""
+    workers: int | None = None
+    """Processes; none: one a core."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(Options, synthesize, argv, name="synthesize")
+
+
+def synthesize(options: Options) -> None:
+    """Write the faces that are not there yet."""
+    _check(options)
+    out = options.out
+    _begin(options)
+    _write_poses(options)
+    missing = [i for i in range(options.count) if not _image_path(out, i).is_file()]
+    tasks = [(out, i, options.seed + i, options.resolution) for i in missing]
+    workers = min(options.workers or len(os.sched_getaffinity(0)), len(tasks))
+    with _mapped(tasks, workers) as done:
+        for _ in progress(done, total=len(tasks), title="faces"):
+            pass
+    _write_text(out / "dataset.json", json.dumps(_document(options) | {"complete": True}, indent=1))
+    wrote(out)
+
+
+def _check(options: Options) -> None:
+    if options.count < 1:
+        raise UserError(f"--count {options.count}: must be at least 1")
+    if not SMALLEST <= options.resolution <= LARGEST:
+        raise UserError(f"--resolution {options.resolution}: must be {SMALLEST} to {LARGEST}")
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed}: must not be negative")
+    if options.workers is not None and options.workers < 1:
+        raise UserError(f"--workers {options.workers}: must be at least 1")
+
+
+def _document(options: Options) -> dict[str, Any]:
+    return {
+        "format": SYNTHETIC_FORMAT,
+        "version": VERSION,
+        "count": options.count,
+        "resolution": options.resolution,
+        "seed": options.seed,
+        "camera": asdict(CameraConfig()),
+        "depth_scale": DEPTH_SCALE,
+        "classes": list(CLASS_NAMES),
+    }
+
+
+def _begin(options: Options) -> None:
+    """Make the folders; refuse what another command, or other options, left there."""
+    out = options.out
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file: choose another --out")
+    if out.is_dir() and any(out.iterdir()):
+        _check_own(options)
+    for folder in (NATIVE_IMAGES, "depth"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    for index in range(math.ceil(options.count / FACES_PER_FOLDER)):
+        (out / NATIVE_MASKS[0] / str(index)).mkdir(parents=True, exist_ok=True)
+    if not (out / "dataset.json").is_file():
+        document = json.dumps(_document(options) | {"complete": False}, indent=1)
+        _write_text(out / "dataset.json", document)
+
+
+def _check_own(options: Options) -> None:
+    path = options.out / "dataset.json"
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or found.get("format") != SYNTHETIC_FORMAT:
+        raise UserError(
+            f"{options.out}: is not empty and holds no synthesized faces: choose another --out"
+        )
+    for key, value in _document(options).items():
+        if found.get(key) != value:
+            raise UserError(
+                f"{options.out}: holds faces with {key} {found.get(key)}, not {value}: give the "
+                "same options to go on, or choose another --out"
+            )
+
+
+def _write_poses(options: Options) -> None:
+    """poses.npy, and the table in the data set's own terms (see `pose_from_celebamaskhq`)."""
+    config = CameraConfig()
+    seeds = range(options.seed, options.seed + options.count)
+    poses = np.array([sample_head(seed, config).pose for seed in seeds], np.float32)
+    with _replacing(options.out / "poses.npy") as path, path.open("wb") as file:
+        np.save(file, poses)
+    lines = [str(options.count), "Yaw Pitch Raw"]
+    for index, (yaw, pitch) in enumerate(np.rad2deg(poses.astype(np.float64))):
+        lines.append(f"{index}.jpg {-yaw:.6f} {pitch - CELEBAMASKHQ_PITCH:.6f} {0:.6f}")
+    _write_text(options.out / POSE_TABLE, "\n".join(lines) + "\n")
+
+
+Task = tuple[Path, int, int, int]  # folder, number of the face, its seed, resolution
+
+
+@contextmanager
+def _mapped(tasks: list[Task], workers: int) -> Iterator[Iterator[None]]:
+    """Write the faces in this process or in several."""
+    if workers <= 1:
+        yield map(_write_face, tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, initializer=_start_worker) as pool:
+        yield pool.imap_unordered(_write_face, tasks, chunksize=4)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    torch.set_num_threads(1)
+
+
+def _write_face(task: Task) -> None:
+    """Write one face; its picture comes last and shows that the rest is there."""
+    out, number, seed, resolution = task
+    faces = render_faces([seed], resolution)
+    _write_parts(out, number, faces.labels[0])
+    steps = (faces.depth[0].double() / DEPTH_SCALE).round().clamp(0, 65535)
+    with _replacing(out / "depth" / f"{number:05d}.png") as path:
+        Image.fromarray(steps.numpy().astype(np.uint16)).save(path, format="PNG")
+    pixels = ((faces.images[0] + 1) * 127.5).round().byte().movedim(0, -1)
+    with _replacing(_image_path(out, number)) as path:
+        Image.fromarray(pixels.numpy()).save(path, format="JPEG", quality=JPEG_QUALITY)
+
+
+def _write_parts(out: Path, number: int, labels: Tensor) -> None:
+    folder = out / NATIVE_MASKS[0] / str(number // FACES_PER_FOLDER)
+    for index in labels.unique().tolist():
+        if index == 0:
+            continue
+        mask = (labels == index).byte().mul(255).numpy()
+        with _replacing(folder / f"{number:05d}_{CLASS_NAMES[index]}.png") as path:
+            Image.fromarray(mask).save(path, format="PNG")
+
+
+def _image_path(out: Path, number: int) -> Path:
+    return out / NATIVE_IMAGES / f"{number}.jpg"
+
+
+def _write_text(path: Path, text: str) -> None:
+    with _replacing(path) as partial:
+        partial.write_text(text)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write, which then takes its place at once."""
+    partial = path.with_name(f".{path.name}.partial")
+    yield partial
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
