@@ -85,29 +85,35 @@ def flip_labels(labels: np.ndarray) -> np.ndarray:
     return FLIP_IDS.astype(np.uint8)[labels[..., ::-1]]
 
 
+# Batches are cut with numpy: threads of torch that wait for one another cost more than the work
+# wherever other processes share the machine.
+
+
 def area_images(images: np.ndarray, resolution: int) -> Tensor:
     """(B, R, R, 3) uint8 -> (B, 3, r, r) float32 in [-1, 1], averaged over footprints."""
-    values = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32)
-    factor = images.shape[1] // resolution
-    if factor > 1:
-        values = torch.nn.functional.avg_pool2d(values, factor)
-    return (values / 127.5 - 1).contiguous()
+    count, size = images.shape[:2]
+    factor = size // resolution
+    rows = images.reshape(count, resolution, factor, size * 3)
+    sums = rows[:, :, 0].astype(np.uint32)
+    for index in range(1, factor):
+        sums += rows[:, :, index]
+    columns = sums.reshape(count, resolution, resolution, factor, 3)
+    total = columns.sum(3).transpose(0, 3, 1, 2)
+    scaled = np.multiply(total, 1 / (127.5 * factor**2), dtype=np.float32, order="C")
+    return torch.from_numpy(scaled - np.float32(1))
 
 
 def area_one_hot(labels: np.ndarray, resolution: int) -> Tensor:
     """(B, R, R) uint8 ids -> (B, 19, r, r) float32: the share of each class in a footprint."""
     count, size = labels.shape[:2]
-    ids = torch.from_numpy(labels).long()
-    if size == resolution:
-        maps = torch.zeros(count, NUM_CLASSES, size, size)
-        return maps.scatter_(1, ids[:, None], 1.0)
-    factor = size // resolution
-    cell = torch.arange(size) // factor
-    offsets = torch.arange(count)[:, None, None] * NUM_CLASSES * resolution**2
-    places = offsets + cell[:, None] * resolution + cell + ids * resolution**2
+    cell = np.arange(size) // (size // resolution)
+    places = labels * np.int64(resolution**2)
+    places += cell[:, None] * resolution + cell
+    places += np.arange(count)[:, None, None] * (NUM_CLASSES * resolution**2)
     total = count * NUM_CLASSES * resolution**2
-    counts = torch.bincount(places.reshape(-1), minlength=total)
-    return counts.reshape(count, NUM_CLASSES, resolution, resolution).float() / factor**2
+    shares = np.bincount(places.reshape(-1), minlength=total).astype(np.float32)
+    shares *= (resolution / size) ** 2
+    return torch.from_numpy(shares.reshape(count, NUM_CLASSES, resolution, resolution))
 
 
 def sample_order(seed: int, length: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,12 @@
-"""Landmarks from label maps, and head pose from landmarks."""
+"""Landmarks from label maps, and head pose from landmarks.
+
+Measured on the 13 CelebAMask-HQ faces at hand with both a label map and an entry in the data set's
+pose table (itself a network's estimate): yaw correlates 0.99 with it, RMS error 2.7 degrees; pitch
+0.84 and 5.3 degrees, of which 3.5 are a common offset. Without the face's outline yaw falls to
+0.86 and 10 degrees. Pitch is weak because a low nose and a bowed head look alike, and a wide-open
+mouth reads as a lifted one; the prior pulls it towards level, to a spread of 5.9 degrees where the
+table has 8.2.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,16 +17,17 @@ from .camera import CameraConfig
 from .labels import CLASS_NAMES
 
 NOSE = CLASS_NAMES.index("nose")
-GLASSES = (CLASS_NAMES.index("eye_g"),)
+GLASSES = CLASS_NAMES.index("eye_g")
 EYES = (CLASS_NAMES.index("l_eye"), CLASS_NAMES.index("r_eye"))
 BROWS = (CLASS_NAMES.index("l_brow"), CLASS_NAMES.index("r_brow"))
 MOUTH = tuple(CLASS_NAMES.index(name) for name in ("mouth", "u_lip", "l_lip"))
 SIDES = (EYES, BROWS, (CLASS_NAMES.index("l_ear"), CLASS_NAMES.index("r_ear")))
-FACE = (CLASS_NAMES.index("skin"), NOSE, *GLASSES, *EYES, *BROWS, *MOUTH)
+FACE = (CLASS_NAMES.index("skin"), NOSE, GLASSES, *EYES, *BROWS, *MOUTH)
 
 EyeSource = Literal["eyes", "brows", "glasses", "given"]
 
 EYES_BELOW_BROWS = 0.25  # in distances between the brows' centres, mean of 794 faces
+EYES_INSIDE_LENSES = 0.055  # in distances between the lenses' centres, mean of 34 faces
 TIP_BAND = (0.65, 0.85)  # the nose tip lies in this part of the nose's height, from its top
 
 
@@ -84,12 +93,12 @@ def outline_middle(labels: np.ndarray, points: np.ndarray) -> np.ndarray | None:
     It shows the yaw far better than the five landmarks do. Hair over the face counts as outside.
     """
     eyes, mouth = points[:2].mean(0), points[3:].mean(0)
-    axis = (mouth - eyes) / np.linalg.norm(mouth - eyes)
     first, last = (int(eyes[1] + part * (mouth[1] - eyes[1])) for part in (0.3, 0.9))
     face = np.isin(labels[max(first, 0) : last], FACE)
     rows = np.flatnonzero(face.any(1))
     if not len(rows):
         return None
+    axis = (mouth - eyes) / np.linalg.norm(mouth - eyes)
     left = face[rows].argmax(1)
     right = face.shape[1] - face[rows, ::-1].argmax(1)
     y = rows + max(first, 0) + 0.5
@@ -107,7 +116,7 @@ def _eyes(labels: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], EyeSource]
         along = brows[1] - brows[0]
         down = EYES_BELOW_BROWS * np.array([-along[1], along[0]])
         return (brows[0] + down, brows[1] + down), "brows"
-    if (lenses := _two_halves(labels, GLASSES)) is not None:
+    if (lenses := _two_lenses(labels)) is not None:
         return lenses, "glasses"
     return None
 
@@ -128,16 +137,19 @@ def _two_blobs(labels: np.ndarray, ids: tuple[int, ...]) -> tuple[np.ndarray, np
     return left.mean(0), right.mean(0)
 
 
-def _two_halves(labels: np.ndarray, ids: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Centres of the left and the right half of one wide thing between brow and nose."""
-    places = _coordinates(np.isin(labels, ids))
+def _two_lenses(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Where the eyes are behind the glasses, whose arms are left out."""
+    mask = labels == GLASSES
+    heights = mask.sum(0)
+    places = _coordinates(mask & (heights >= 0.5 * heights.max()))
     if places is None:
         return None
     split = (places[:, 0].min() + places[:, 0].max()) / 2
     left, right = places[places[:, 0] < split], places[places[:, 0] > split]
     if not len(left) or not len(right):
         return None
-    return left.mean(0), right.mean(0)
+    inward = EYES_INSIDE_LENSES * (right.mean(0) - left.mean(0))
+    return left.mean(0) + inward, right.mean(0) - inward
 
 
 def _coordinates(mask: np.ndarray) -> np.ndarray | None:
