@@ -23,7 +23,8 @@ CHUNK = 16384  # points a step: keeps the working set in the cache
 START = 9.0  # head units from the camera: nothing is nearer
 HIT = 0.002  # head units: a ray this near a surface has reached it
 STEP = 0.95  # share of the distance bound that a ray advances
-MAX_STEPS = 24
+LEAVE = 2.5  # the same for rays that move away from the nearest surface
+APPROACH_STEPS, CONVERGE_STEPS = 20, 20
 FINE_GRID = 128  # the image is averaged from a grid at least this wide and twice as fine
 
 Vector = tuple[Array, Array, Array]
@@ -135,7 +136,7 @@ def _approach(head: Head, view: _View, cone: float) -> Array:
     limit = view.plane()
     t = np.full_like(limit, START)
     active = np.arange(len(t))
-    for _ in range(MAX_STEPS):
+    for _ in range(APPROACH_STEPS):
         here = t[active]
         gap = distance(head, *view.points(here, active)) - cone * here
         here = here + positive(gap) * STEP
@@ -150,7 +151,7 @@ def _converge(head: Head, view: _View, start: Array) -> Array:
     """Follow rays from `start` to the surface by Newton's method along the ray; misses: the plane.
 
     The rate at which the last step closed the distance predicts the next one, so that rays that
-    graze a surface take few steps.
+    graze a surface take few steps; rays that move away from it take long ones.
     """
     limit = view.plane()
     t = np.minimum(start, limit)
@@ -158,18 +159,20 @@ def _converge(head: Head, view: _View, start: Array) -> Array:
     here = t[active]
     step: Array = np.ones_like(here)
     gap: Array | None = None
-    for _ in range(MAX_STEPS):
+    for _ in range(CONVERGE_STEPS):
         if not len(active):
             break
         last, gap = gap, distance(head, *view.points(here, active))
         rate = np.ones_like(gap) if last is None else (last - gap) / step
-        rate = np.where(rate > 0, clip(rate, 0.3, 1.5), np.float32(1))
+        rate = np.where(rate > 0, clip(rate, 0.3, 1.5), np.float32(1 / LEAVE))
         step = gap * STEP / rate
         step = np.copysign(np.maximum(np.abs(step), 1e-4), step)
         here = here + step
         t[active] = here
         moving = (np.abs(gap) > HIT) & (here < limit[active])
         active, here, step, gap = active[moving], here[moving], step[moving], gap[moving]
+    if gap is not None and len(active):
+        t[active[gap > 3 * HIT]] = np.inf
     return np.minimum(t, limit)
 
 

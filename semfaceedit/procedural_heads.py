@@ -312,7 +312,7 @@ def _sample_hair(shape: Generator, paint: Generator, feminine: bool) -> Hair:
         spread=_uniform(shape, 0.0, 0.10),
         wave=_uniform(shape, 0.0, 0.05) if hanging else 0.0,
         wave_phase=_uniform(shape, 0.0, 2 * math.pi),
-        curl=_uniform(shape, 0.12, 0.3) if style == "curly" else 0.0,
+        curl=_uniform(shape, 0.12, 0.3) * (0.4 if hat else 1.0) if style == "curly" else 0.0,
         phases=tuple(float(p) for p in shape.uniform(0.0, 2 * math.pi, 4)),  # type: ignore[arg-type]
         color=color,
         shine=_uniform(paint, 0.25, 0.8),

@@ -241,7 +241,7 @@ def hair_distance(head: Head, skull: Array, x: Array, y: Array, z: Array) -> Arr
         )
         solid = smooth_max(solid, -around_ear, 0.04)
     if hair.style in ("receding", "bald"):
-        crown = 0.42 if hair.style == "bald" else 0.86
+        crown = 0.34 if hair.style == "bald" else 0.86
         solid = smooth_max(solid, y - crown, 0.05)
     if hair.curl > 0:
         p = hair.phases
@@ -295,8 +295,8 @@ def hat_distance(head: Head, x: Array, y: Array, z: Array) -> Array:
         cuff = np.maximum(dome - 0.045, np.abs(edge - 0.02) - 0.10)
         return smooth_min(crown, cuff, 0.03)
     if style == "cap":
-        slant = y + 0.10 * z + 0.25 * x * x
-        visor = ellipsoid(x, slant, z, (0, 0.565, 0.24), (0.54, 0.035, 0.50))
+        slant = (y + 0.28 * (z - 0.24) + 0.25 * x * x) * 0.95
+        visor = ellipsoid(x, slant, z, (0, 0.53, 0.24), (0.54, 0.035, 0.50))
         return smooth_min(crown, visor, 0.05)
     slant = y - 0.12 * (z + 0.4) - 0.06 * x * x
     brim = ellipsoid(x, slant, z, (0, 0.47, -0.30), (1.08, 0.045, 0.86))
