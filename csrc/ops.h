@@ -59,4 +59,81 @@ void film_siren_forward(const FilmSirenProblem& problem, float* output, int thre
 void film_siren_backward(const FilmSirenProblem& problem, const float* grad_output,
                          const FilmSirenGradients& gradients, int threads);
 
+struct RayIsosurfaceProblem {
+  int64_t rays, hits, samples, width, layers;  // R K S H D
+  float centre[3], scale, far, plane_z;
+  const float* origins;        // (R, 3)
+  const float* directions;     // (R, 3)
+  const float* levels;         // (K - 1,)
+  const float* distances;      // (S,) of the samples, ascending
+  const float* first_weight;   // (H, 3)
+  const float* first_bias;     // (H,)
+  const float* hidden_weight;  // (D - 1, H, H)
+  const float* hidden_bias;    // (D - 1, H)
+  const float* last_weight;    // (1, H)
+  const float* last_bias;      // (1,)
+};
+
+struct RayIsosurfaceHits {
+  float* points;         // (R, K, 3)
+  float* depths;         // (R, K)
+  bool* valid;           // (R, K)
+  int64_t* level;        // (R, K)
+  int64_t* plane_index;  // (R,)
+  int32_t* interval;     // (R, K): the sample that starts the hit's interval
+};
+
+// What the backward pass reads of the hits, and the gradients that arrive at them.
+struct RayIsosurfaceGradHits {
+  const float* points;  // (R, K, 3) gradient
+  const float* depths;  // (R, K) gradient
+  const float* depth;   // (R, K)
+  const int64_t* level;
+  const bool* valid;
+  const int32_t* interval;
+};
+
+// Shapes as in RayIsosurfaceProblem; null where a gradient is not needed.
+struct RayIsosurfaceGradients {
+  float* origins;
+  float* directions;
+  float* first_weight;
+  float* first_bias;
+  float* hidden_weight;
+  float* hidden_bias;
+  float* last_weight;
+  float* last_bias;
+};
+
+void ray_isosurface_forward(const RayIsosurfaceProblem& problem, const RayIsosurfaceHits& hits,
+                            int threads);
+void ray_isosurface_backward(const RayIsosurfaceProblem& problem,
+                             const RayIsosurfaceGradHits& hits,
+                             const RayIsosurfaceGradients& gradients, int threads);
+
+// R rays, K hits a ray, N channels a hit.
+struct CompositeSizes {
+  int64_t rays, hits, channels;
+};
+
+void semantic_forward(const CompositeSizes& sizes, const float* alpha, const float* semantics,
+                      int64_t* labels, float* map, int threads);
+// Gradients that are not needed are null, here and below.
+void semantic_backward(const CompositeSizes& sizes, const float* grad_map, const float* alpha,
+                       const float* semantics, float* grad_alpha, float* grad_semantics,
+                       int threads);
+void color_forward(const CompositeSizes& sizes, const float* alpha, const float* colors,
+                   const float* depths, float* color, float* depth, float* weights, int threads);
+
+struct ColorGradOutputs {
+  const float* color;    // (R, C)
+  const float* depth;    // (R,)
+  const float* weights;  // (R, K)
+};
+
+void color_backward(const CompositeSizes& sizes, const ColorGradOutputs& grad_outputs,
+                    const float* alpha, const float* colors, const float* depths,
+                    const float* depth, float* grad_alpha, float* grad_colors,
+                    float* grad_depths, int threads);
+
 }  // namespace semfaceedit

@@ -100,7 +100,7 @@ static void multiply(int64_t rows, int64_t depth, int64_t columns, const float* 
 }
 
 // (rows, columns) -> (columns, rows), four by four.
-static void transpose(int64_t rows, int64_t columns, const float* __restrict__ from,
+static inline void transpose(int64_t rows, int64_t columns, const float* __restrict__ from,
                       int64_t ld_from, float* __restrict__ to, int64_t ld_to) {
   typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
   const auto four = [](const float* p) { return *reinterpret_cast<const Four*>(p); };

@@ -100,7 +100,7 @@ class RayIsosurfaceFunction(torch.autograd.Function):
 
     `forward(origins, directions, levels, weights, settings, precision)` returns the five tensors of
     `Intersections` and `interval` (R, K) int32, the sample that starts each hit's interval;
-    `backward(grad_points, grad_depths, origins, directions, levels, weights, level, valid,
+    `backward(grad_points, grad_depths, origins, directions, levels, weights, depths, level, valid,
     interval, settings, precision, needed)` returns eight gradients (origins, directions, then the
     weights), None where `needed` is False.
     """
@@ -111,7 +111,7 @@ class RayIsosurfaceFunction(torch.autograd.Function):
         points, depths, valid, level, plane_index, interval = implementation(
             "ray_isosurface", backend
         ).forward(*tensors[:3], FieldWeights(*tensors[3:]), settings, precision)
-        ctx.save_for_backward(*tensors, level, valid, interval)
+        ctx.save_for_backward(*tensors, depths, level, valid, interval)
         ctx.settings = settings, backend, precision
         ctx.mark_non_differentiable(valid, level, plane_index)
         return points, depths, valid, level, plane_index
@@ -119,11 +119,11 @@ class RayIsosurfaceFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
         settings, backend, precision = ctx.settings
-        *tensors, level, valid, interval = ctx.saved_tensors
+        *tensors, depths, level, valid, interval = ctx.saved_tensors
         needed = (*ctx.needs_input_grad[:2], *ctx.needs_input_grad[3:9])
         grads = implementation("ray_isosurface", backend).backward(
             grad_outputs[0], grad_outputs[1], *tensors[:3], FieldWeights(*tensors[3:]),
-            level, valid, interval, settings, precision, needed,
+            depths, level, valid, interval, settings, precision, needed,
         )  # fmt: skip
         return (
             *grads[:2],
