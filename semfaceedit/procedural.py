@@ -200,6 +200,7 @@ def _shade(head: Head, points: Vector, toward: Vector) -> Array:
     surface = _surface(head, points)
     look = paint(head, surface, *points)
     normal = _normals(head, points)
+    _groove(head, surface, points, normal)
     occlusion = np.ones_like(points[0])
     for reach, weight in ((0.06, 1.6), (0.2, 1.1)):
         field = distance(head, *(p + reach * n for p, n in zip(points, normal, strict=True)))
@@ -219,6 +220,18 @@ def _normals(head: Head, points: Vector) -> Vector:
     c = distance(head, x - e, y + e, z - e)
     d = distance(head, x + e, y + e, z + e)
     return _unit((a - b - c + d, c + d - a - b, b + d - a - c))
+
+
+def _groove(head: Head, surface: Ids, points: Vector, normal: Vector) -> None:
+    """Tilt the normals of hair, in place, as if its strands were raised."""
+    hair = np.nonzero(surface == HAIR)[0]
+    x, y, z = (p[hair] for p in points)
+    across_x, _, across_z = _unit((z + 0.42, np.zeros_like(x), -x))
+    rise = strands(head, x + 0.008 * across_x, y, z + 0.008 * across_z) - strands(head, x, y, z)
+    nx, ny, nz = (n[hair] for n in normal)
+    tilted = _unit((nx - 0.9 * rise * across_x, ny, nz - 0.9 * rise * across_z))
+    for part, value in zip(normal, tilted, strict=True):
+        part[hair] = value
 
 
 def _unit(v: Vector) -> Vector:

@@ -6,7 +6,7 @@ unit is `HEAD_UNIT` world units. Colours are sRGB in [0, 1].
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -89,6 +89,7 @@ class Hair:
     parting: float  # depth of the notch where the hair parts
     parting_x: float
     length: float  # y where hanging hair ends
+    tucked: bool  # hanging hair worn behind the ears
     spread: float  # how far hanging hair stands off
     wave: float
     wave_phase: float
@@ -166,6 +167,9 @@ def sample_head(seed: int, config: CameraConfig) -> Head:
     streams = [np.random.default_rng([seed, stream]) for stream in range(8)]
     feminine = bool(streams[1].random() < 0.58)
     hair = _sample_hair(streams[2], streams[3], feminine)
+    accessories = _sample_accessories(streams[6], feminine)
+    if hair.style in ("long", "bob", "curly") and not hair.tucked:
+        accessories = replace(accessories, earrings=None)  # hair covers the ears
     yaw, pitch = streams[0].normal(0.0, (config.yaw_std, config.pitch_std))
     return Head(
         seed=seed,
@@ -173,7 +177,7 @@ def sample_head(seed: int, config: CameraConfig) -> Head:
         face=_sample_face(streams[1], streams[4], feminine),
         hair=hair,
         garment=_sample_garment(streams[5], feminine),
-        accessories=_sample_accessories(streams[6], feminine),
+        accessories=accessories,
         backdrop=_sample_backdrop(streams[7]),
         light=_sample_light(streams[0]),
     )
@@ -216,7 +220,7 @@ def _sample_face(shape: Generator, paint: Generator, feminine: bool) -> Face:
     f = 1.0 if feminine else 0.0
     skin = _sample_skin(paint)
     open_mouth = shape.random() < 0.45
-    smile = max(_normal(shape, 0.35, 0.35), -0.2) + (0.35 if open_mouth else 0.0)
+    smile = max(_normal(shape, 0.30, 0.27), -0.2) + (0.35 if open_mouth else 0.0)
     eye_x, eye_y = _normal(shape, 0.31, 0.014), _normal(shape, 0.09, 0.015)
     lip_tint = (0.70, 0.16, 0.20) if feminine and paint.random() < 0.55 else (0.66, 0.30, 0.29)
     return Face(
@@ -309,6 +313,7 @@ def _sample_hair(shape: Generator, paint: Generator, feminine: bool) -> Hair:
         parting=_uniform(shape, 0.25, 0.5) if parted else 0.0,
         parting_x=_uniform(shape, -0.28, 0.28) if parted else 0.0,
         length=length,
+        tucked=hanging and bool(shape.random() < 0.4),
         spread=_uniform(shape, 0.0, 0.10),
         wave=_uniform(shape, 0.0, 0.05) if hanging else 0.0,
         wave_phase=_uniform(shape, 0.0, 2 * math.pi),
@@ -331,7 +336,7 @@ def _sample_garment(rng: Generator, feminine: bool) -> Garment:
     color = _hsv(float(rng.random()), saturation, _uniform(rng, 0.12, 0.92))
     second = _hsv(float(rng.random()), _uniform(rng, 0.0, 0.4), _uniform(rng, 0.6, 0.95))
     gold = _mix((0.85, 0.66, 0.28), (0.85, 0.85, 0.87), float(rng.random() < 0.4))
-    necklace = rng.random() < (0.22 if feminine else 0.03)
+    necklace = rng.random() < (0.13 if feminine else 0.02)
     return Garment(
         neckline=neckline,
         pattern=patterns[int(rng.choice(len(patterns), p=(0.58, 0.16, 0.14, 0.12)))],
@@ -350,7 +355,7 @@ def _sample_accessories(rng: Generator, feminine: bool) -> Accessories:
     glasses = ("round", "square", "dark")[int(kind)] if rng.random() < 0.06 else None
     frame = _hsv(float(rng.random()), _uniform(rng, 0.0, 0.5), _uniform(rng, 0.05, 0.4))
     shapes = ("stud", "drop", "hoop")
-    worn = rng.random() < (0.42 if feminine else 0.03)
+    worn = rng.random() < (0.75 if feminine else 0.04)
     metal = (0.86, 0.70, 0.34) if rng.random() < 0.6 else (0.84, 0.85, 0.88)
     bright = _hsv(float(rng.random()), 0.6, 0.8)
     return Accessories(

@@ -145,6 +145,8 @@ def _complexion(head: Head, x: Array, y: Array, z: Array, on_head: Mask) -> Arra
     albedo = blend(albedo, darken(rosy, 0.62), (0.22 + 0.45 * face.makeup) * lids)
     under = bump((mirrored - face.eye_x + 0.02) / 0.12, (y - face.eye_y + 0.095) / 0.04) * (z > 0)
     albedo = blend(albedo, darken(rosy, 0.8), 0.22 * under)
+    shell = bump((mirrored - 0.75 * face.width) / 0.07, (y + 0.02) / 0.10, (z + 0.32) / 0.07)
+    albedo = blend(albedo, darken(rosy, 0.55), 0.5 * shell * ~on_head)
     tip_y, tip_z = face.nose_tip
     nostril = bump(
         (mirrored - 0.058 * face.nose_width) / 0.034, (y - tip_y + 0.078) / 0.020,

@@ -240,9 +240,13 @@ def hair_distance(head: Head, skull: Array, x: Array, y: Array, z: Array) -> Arr
             mirrored, y, z, (EAR_CENTRE[0] * w, EAR_CENTRE[1], EAR_CENTRE[2]), (0.2, 0.21, 0.15)
         )
         solid = smooth_max(solid, -around_ear, 0.04)
-    if hair.style in ("receding", "bald"):
-        crown = 0.34 if hair.style == "bald" else 0.86
-        solid = smooth_max(solid, y - crown, 0.05)
+    if hair.tucked:
+        behind = ellipsoid(
+            mirrored, y, z, (EAR_CENTRE[0] * w, EAR_CENTRE[1] - 0.32, -0.18), (0.32, 0.58, 0.27)
+        )
+        solid = smooth_max(solid, -behind, 0.16)
+    if hair.style == "bald":
+        solid = smooth_max(solid, y - 0.34, 0.05)
     if hair.curl > 0:
         p = hair.phases
         f = 15.0
