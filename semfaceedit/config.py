@@ -179,7 +179,7 @@ def small() -> Config:
             background_prior=4.0,
             view_dependent=False,
         ),
-        discriminator=DiscriminatorConfig(channels=(32, 64, 96, 128, 160, 192)),
+        discriminator=DiscriminatorConfig(channels=(16, 32, 48, 64, 96, 128)),
         train=TrainConfig(
             stage1_iterations=4_000,
             stage2_iterations=400,

@@ -225,13 +225,15 @@ class _Writer:
         self._drop_metrics_after(self.trainer.completed)
         self.tensorboard = _tensorboard(run.folder) if options.tensorboard else None
         self.lap = time.monotonic(), self.trainer.completed  # when the last log line was written
+        self.latest: dict[str, Any] = {}  # of each value; R1 is not computed in every step
         self.warned = False
 
     def after_step(self, log: dict[str, Any]) -> None:
         done, options = self.trainer.completed, self.options
+        self.latest.update(log)
         last = done == self.trainer.total_steps
         if done % options.log_every == 0 or last:
-            self._log(log)
+            self._log(dict(self.latest))
         if done % options.monitor_every == 0 or last:
             self._measure()
         if done % options.sample_every == 0 or last:

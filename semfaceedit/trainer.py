@@ -73,12 +73,13 @@ class Trainer:
                     {"params": predictor, "lr": train.predictor_lr},
                 ],
                 betas=train.betas,
+                fused=True,
             ),
             "d_image": torch.optim.Adam(
-                self.d_image.parameters(), lr=train.discriminator_lr, betas=train.betas
+                self.d_image.parameters(), lr=train.discriminator_lr, betas=train.betas, fused=True
             ),
             "d_semantic": torch.optim.Adam(
-                self.d_semantic.parameters(), lr=train.discriminator_lr, betas=train.betas
+                self.d_semantic.parameters(), lr=train.discriminator_lr, betas=train.betas, fused=True
             ),
         }
         self.base_lrs = {

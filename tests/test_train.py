@@ -1,0 +1,200 @@
+"""The train command: run folder, resuming after signals and kills, and what it says of bad input."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from training import drawn_faces
+
+from semfaceedit import checkpoint, train
+from semfaceedit.train import new_run_folder
+
+ROOT = Path(__file__).parent.parent
+STEPS = ["--stage1-iterations", "40", "--stage2-iterations", "20", "--checkpoint-every", "3",
+         "--log-every", "2", "--sample-every", "1000", "--monitor-every", "1000"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "drawn"
+    drawn_faces(folder)
+    return folder
+
+
+def command(data: Path, out: Path, *extra: str) -> list[str]:
+    return ["--preset", "tiny", "--data", str(data), "--out", str(out), "--device", "cpu", *extra]
+
+
+def start(arguments: list[str]) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "semfaceedit.train", *arguments],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def weights(folder: Path) -> bytes:
+    return next(folder.glob("generator-ema0.995.safetensors")).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def straight(data, tmp_path_factory) -> Path:
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("straight")
+    process = start(command(data, out, *STEPS))
+    _, text = process.communicate(timeout=300)
+    assert process.returncode == 0, text
+    return out / "00000-tiny-drawn"
+
+
+def test_run_folder_holds_all_that_is_promised(straight):
+    names = {path.name for path in straight.iterdir()}
+    assert {"config.json", "metrics.jsonl", "samples-00000060.png", "state-00000060.pt"} <= names
+    records = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records if "d_image" in r] == list(range(2, 61, 2))
+    assert {"d_image", "d_semantic", "g_image", "r1_image", "manifold_weights"} <= set(records[0])
+    assert {"frechet_image", "frechet_semantic"} <= set(records[-1])
+    assert records[-2]["stage"] == 2
+    generator, settings = checkpoint.load_generator(straight / "generator-ema0.995.safetensors")
+    assert settings.preset == "tiny" and not any(p.requires_grad for p in generator.parameters())
+
+
+def test_sigterm_saves_and_resuming_ends_bit_identical(data, straight, tmp_path):
+    process = start(command(data, tmp_path, *STEPS))
+    folder = tmp_path / "00000-tiny-drawn"
+    _wait_for(lambda: list(folder.glob("state-*.pt")), process)
+    process.send_signal(signal.SIGTERM)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, text
+    assert "the state will be saved" in text
+    process = start(["--resume", str(folder), *STEPS])
+    _, text = process.communicate(timeout=120)
+    assert process.returncode == 0, text
+    assert weights(folder) == weights(straight)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines if "d_image" in line]
+    assert steps == sorted(set(steps))
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_sigkill_at_random_moments(data, straight, tmp_path, kills):
+    chance = random.Random(0)
+    folder = tmp_path / "00000-tiny-drawn"
+    arguments = command(data, tmp_path, *STEPS)
+    for _ in range(kills):
+        process = start(arguments)
+        if folder.exists():
+            _wait_for(lambda: _first_sign(folder, before=before), process)  # noqa: B023
+        else:
+            _wait_for(lambda: list(folder.glob("state-*.pt")), process)
+        time.sleep(chance.uniform(0, 0.15))
+        process.kill()
+        process.communicate()
+        before = _sizes(folder)
+        assert checkpoint.load_state(folder)["completed"] >= 3
+        arguments = ["--resume", str(folder), *STEPS]
+    process = start(arguments)
+    _, text = process.communicate(timeout=300)
+    assert process.returncode == 0, text
+    assert weights(folder) == weights(straight)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in folder.iterdir()}
+
+
+def _first_sign(folder: Path, before: dict[str, int]) -> bool:
+    return _sizes(folder) != before
+
+
+def _wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < end, "nothing was written in time"
+        time.sleep(0.005)
+
+
+def test_a_damaged_newest_state_gives_way_to_the_one_before(straight, tmp_path):
+    for path in sorted(straight.glob("state-*.pt")):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    newest = sorted(tmp_path.glob("state-*.pt"))[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert checkpoint.load_state(tmp_path)["completed"] == 57
+
+
+def run(arguments: list[str], capsys) -> tuple[int, str]:
+    code = train.main(arguments)
+    return code, capsys.readouterr().err
+
+
+def test_bad_input_is_one_clear_line(data, straight, tmp_path, capsys):
+    missing = tmp_path / "nowhere"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    cases = [
+        (["--preset", "huge"], "--preset 'huge' is unknown"),
+        (["--data", str(missing)], str(missing)),
+        (["--data", str(empty)], str(empty)),
+        (["--resume", str(missing)], "no such run folder"),
+        (["--resume", str(empty)], "no usable state"),
+        (["--resume", str(straight), "--preset", "small"], "is a run of preset 'tiny'"),
+        (["--device", "gpu3"], "is not a device"),
+        (["--preset", "tiny", "--resolution", "12", "--data", str(data)], "must be a power of two"),
+    ]
+    if not torch.cuda.is_available():
+        cases.append((["--device", "cuda"], "CUDA is not available here"))
+    for arguments, said in cases:
+        code, text = run([*arguments, "--out", str(tmp_path / "runs")], capsys)
+        line = text.strip().splitlines()[-1]
+        assert code == 1 and line.startswith("semfaceedit train: error:") and said in line, text
+    assert not (tmp_path / "runs").exists()
+
+
+def test_dry_run_prints_settings_and_writes_nothing(tmp_path, capsys):
+    assert train.main(["--preset", "paper", "--dry-run", "--out", str(tmp_path / "runs")]) == 0
+    settings = json.loads(capsys.readouterr().out)
+    assert settings["model"]["manifolds"] == 24 and settings["train"]["image_r1"] == 5
+    assert not (tmp_path / "runs").exists()
+
+
+def test_run_folders_are_numbered(tmp_path):
+    assert new_run_folder(tmp_path, "a").name == "00000-a"
+    (tmp_path / "00007-b").mkdir()
+    assert new_run_folder(tmp_path, "c").name == "00008-c"
+
+
+def test_a_full_disk_is_said_and_loses_nothing(tmp_path):
+    def write(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(path))
+
+    target = tmp_path / "state.pt"
+    target.write_bytes(b"old")
+    with pytest.raises(OSError):
+        checkpoint.write_atomically(target, write)
+    assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_full_disk_ends_the_command_in_one_line(data, straight, tmp_path, capsys, monkeypatch):
+    def full(*_arguments, **_settings):
+        raise OSError(28, "No space left on device", "state.pt")
+
+    monkeypatch.setattr(checkpoint, "save_state", full)
+    code, text = run(command(data, tmp_path, "--stage1-iterations", "1",
+                             "--stage2-iterations", "0"), capsys)  # fmt: skip
+    assert code == 1 and "no space left on the disk (state.pt)" in text.splitlines()[-1]
+
+
+def test_a_loss_that_is_no_number_ends_the_command(data, tmp_path, capsys, monkeypatch):
+    from semfaceedit import trainer
+
+    monkeypatch.setattr(trainer, "generator_loss", lambda fake: fake.mean() * float("nan"))
+    code, text = run(command(data, tmp_path, *STEPS), capsys)
+    assert code == 1 and "a loss of step 0 is nan" in text and "--resume" in text

@@ -1,0 +1,188 @@
+"""One step of training: gradients everywhere, stages, accumulation, processes, state."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from training import drawn_faces, tiny, train_five_steps
+
+from semfaceedit.config import Phase
+from semfaceedit.distributed import World
+from semfaceedit.errors import UserError
+from semfaceedit.trainer import NonFiniteLossError, Trainer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "drawn"
+    drawn_faces(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(data_folder):
+    from semfaceedit.data import open_packed
+
+    return open_packed(data_folder)
+
+
+def new_trainer(seed: int = 0, **changes) -> Trainer:
+    return Trainer(tiny(**changes), seed=seed, device=CPU, dtype=torch.float64)
+
+
+def snapshot(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+def changed(before: dict[str, torch.Tensor], module: torch.nn.Module) -> set[str]:
+    return {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
+
+
+def test_one_step_gives_every_parameter_a_gradient(data):
+    for seed in range(60):  # the first seed at which points of all four groups occur
+        trainer = new_trainer(
+            seed, phases=(Phase(until=1.0, resolution=8, batch=8),), micro_batch=8
+        )
+        trainer.step(data)
+        modules = (trainer.generator, trainer.d_image, trainer.d_semantic)
+        missing = [
+            name
+            for module in modules
+            for name, p in module.named_parameters()
+            if p.grad is None or not p.grad.any()
+        ]
+        if not any("mappings" in name for name in missing):
+            break
+    assert missing == []
+
+
+def test_stage_two_freezes_geometry_predictor_and_semantic_discriminator(data):
+    trainer = new_trainer(stage1_iterations=1, stage2_iterations=3)
+    trainer.step(data)
+    before = snapshot(trainer.generator)
+    before_image, before_semantic = snapshot(trainer.d_image), snapshot(trainer.d_semantic)
+    log = trainer.step(data)
+    moved = changed(before, trainer.generator)
+    assert moved and all(name.startswith("appearance") for name in moved)
+    assert changed(before_image, trainer.d_image)
+    assert not changed(before_semantic, trainer.d_semantic)
+    assert "g_semantic" not in log and "d_latent" not in log
+
+
+def test_stage_one_moves_everything(data):
+    trainer = new_trainer(seed=1)
+    before = snapshot(trainer.generator)
+    for _ in range(3):
+        trainer.step(data)
+    moved = changed(before, trainer.generator)
+    assert {name.split(".")[0] for name in moved} == {"manifolds", "geometry", "appearance"}
+
+
+def test_every_optimizer_group_is_consumed(data):
+    trainer = new_trainer()
+    owned = {
+        id(p)
+        for optimizer in trainer.optimizers.values()
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    modules = (trainer.generator, trainer.d_image, trainer.d_semantic)
+    assert owned == {id(p) for module in modules for p in module.parameters()}
+
+
+def test_accumulation_equals_one_batch(data):
+    # D's own step comes first in both; gradients of means over equal parts are equal.
+    whole = new_trainer(micro_batch=4, augment=0.7)
+    parts = new_trainer(micro_batch=1, augment=0.7)
+    for trainer in (whole, parts):
+        for _ in range(2):
+            trainer.step(data)
+    for name, p in whole.generator.named_parameters():
+        other = dict(parts.generator.named_parameters())[name]
+        torch.testing.assert_close(other, p, rtol=0, atol=1e-9, msg=name)
+
+
+def test_two_processes_equal_one(data_folder, tmp_path):
+    alone = train_five_steps(data_folder, World())
+    out = tmp_path / "result.pt"
+    root = Path(__file__).parent.parent
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{Path(__file__).parent}"}
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+         "--master-port", "29517", str(Path(__file__).parent / "training.py"),
+         str(data_folder), str(out)],
+        check=True, env=environment, timeout=300,
+    )  # fmt: skip
+    together = torch.load(out, weights_only=True)
+    assert together.keys() == alone.keys()
+    worst = max(float((together[name] - alone[name]).abs().max()) for name in alone)
+    assert worst <= 1e-8
+
+
+def test_a_batch_must_divide_among_processes(data):
+    trainer = Trainer(tiny(), seed=0, device=CPU, world=World(0, 3), dtype=torch.float64)
+    with pytest.raises(UserError, match="batch 4 does not divide among 3 processes"):
+        trainer.step(data)
+
+
+def test_resumed_state_goes_on_bit_for_bit(data, tmp_path):
+    straight, first = new_trainer(one_phase=False), new_trainer(one_phase=False)
+    for _ in range(6):
+        straight.step(data)
+    for _ in range(3):
+        first.step(data)
+    torch.save(first.state(), tmp_path / "state.pt")
+    second = new_trainer(seed=0, one_phase=False)
+    second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    for _ in range(3):
+        second.step(data)
+    for name, value in straight.generator.state_dict().items():
+        assert torch.equal(value, second.generator.state_dict()[name]), name
+    for name, value in straight.averages[1].state_dict().items():
+        assert torch.equal(value, second.averages[1].state_dict()[name]), name
+
+
+def test_phases_images_and_fading(data):
+    trainer = new_trainer(one_phase=False, stage1_iterations=8, stage2_iterations=4)
+    assert [trainer.phase(step)[0].resolution for step in range(12)] == [8] * 4 + [16] * 8
+    assert trainer.images_before(0) == 0
+    assert trainer.images_before(5) == 20
+    assert trainer.images_before(12) == 48
+    fades = [trainer.step(data)["fade"] for _ in range(7)]
+    assert fades == [1, 1, 1, 1, 0.5, 1, 1]
+
+
+def test_learning_rate_falls_over_the_last_share_of_a_stage():
+    trainer = new_trainer(stage1_iterations=10, stage2_iterations=5, decay_share=0.4)
+    rates = []
+    for step in range(15):
+        trainer._set_learning_rates(step)
+        rates.append(trainer.optimizers["d_image"].param_groups[0]["lr"])
+    base = rates[0]
+    assert rates[:7] == [base] * 7
+    assert rates[9] == pytest.approx(base * 0.1 / 0.4)
+    assert rates[10] == base  # the second stage starts anew
+
+
+def test_a_loss_that_is_no_number_stops_before_weights_change(data):
+    trainer = new_trainer()
+    with torch.no_grad():
+        trainer.d_image.last.bias.fill_(float("nan"))
+    before = snapshot(trainer.generator)
+    with pytest.raises(NonFiniteLossError, match="step 0"):
+        trainer.step(data)
+    assert not changed(before, trainer.generator)
+
+
+def test_averages_follow_the_generator(data):
+    trainer = new_trainer(ema_decays=(0.5,), ema_warmup=False)
+    start = snapshot(trainer.generator)
+    trainer.step(data)
+    for name, p in trainer.averages[0].named_parameters():
+        now = dict(trainer.generator.named_parameters())[name]
+        torch.testing.assert_close(p, (start[name] + now) / 2)
