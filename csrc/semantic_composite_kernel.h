@@ -22,7 +22,7 @@ struct Channels {
     if (count - j >= LANES) {
       store(row + j, v);
     } else {
-      std::memcpy(row + j, &v, (count - j) * sizeof(float));
+      for (int64_t i = 0; i < count - j; ++i) row[j + i] = v[i];
     }
   }
 
@@ -37,44 +37,40 @@ static Channels channels_of(const CompositeSizes& s, const float* values) {
   return {s.channels, values + s.rays * s.hits * s.channels};
 }
 
-// The first index of the largest value; NaN counts as the largest, as in PyTorch.
-static int64_t argmax(const float* values, int64_t count) {
-  const VecInt lanes = Channels::lanes();
-  Vec best = lanes < static_cast<int32_t>(std::min<int64_t>(count, LANES))
-                 ? load(values) : splat(-INFINITY);
-  VecInt index = lanes;
-  for (int64_t j = LANES; j < count; j += LANES) {
-    const Vec v = load(values + j);
-    const VecInt inside = lanes < static_cast<int32_t>(std::min<int64_t>(count - j, LANES));
-    const VecInt better = inside & ((v > best) | ((v != v) & (best == best)));
-    best = better ? v : best;
-    index = better ? lanes + static_cast<int32_t>(j) : index;
+// The first index of each column's largest value; NaN counts as the largest, as in PyTorch.
+static void argmax(const float* values, int64_t rows, int64_t columns, int64_t ld,
+                   int64_t* result) {
+  for (int64_t j = 0; j < columns; j += LANES) {
+    Vec best = load(values + j);
+    VecInt index{};
+    for (int64_t i = 1; i < rows; ++i) {
+      const Vec v = load(values + i * ld + j);
+      const VecInt better = (v > best) | ((v != v) & (best == best));
+      best = better ? v : best;
+      index = better ? VecInt{} + static_cast<int32_t>(i) : index;
+    }
+    for (int64_t i = 0; i < std::min<int64_t>(columns - j, LANES); ++i) result[j + i] = index[i];
   }
-  int lane = 0;
-  for (int i = 1; i < LANES; ++i) {
-    const float a = best[i], b = best[lane];
-    const bool nan = a != a, other_nan = b != b;
-    const bool equal = a == b || (nan && other_nan);
-    if (equal ? index[i] < index[lane] : a > b || nan) lane = i;
-  }
-  return index[lane];
 }
 
 static void semantic_forward(const CompositeSizes& s, const float* alpha, const float* semantics,
                              int64_t* labels, float* map, int threads) {
   const Channels channels = channels_of(s, semantics);
+  const int64_t ld = channels.padded(), ld_hits = round_up(s.hits);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t ray = 0; ray < s.rays; ++ray) {
-    float* running = thread_scratch(channels.padded());
-    std::fill(running, running + channels.padded(), 0.0f);
+    float* running = thread_scratch((s.hits + 1) * ld + s.channels * ld_hits);  // (K + 1, N padded)
+    float* by_channel = running + (s.hits + 1) * ld;                            // (N, K padded)
+    std::fill(running + s.hits * ld, running + (s.hits + 1) * ld, 0.0f);
     for (int64_t k = s.hits - 1; k >= 0; --k) {
-      const int64_t hit = ray * s.hits + k;
-      const float a = alpha[hit], rest = 1.0f - a;
-      for (int64_t j = 0; j < s.channels; j += LANES)
-        store(running + j,
-              a * channels.read(semantics + hit * s.channels, j) + rest * load(running + j));
-      labels[hit] = argmax(running, s.channels);
+      const float a = alpha[ray * s.hits + k], rest = 1.0f - a;
+      const float* values = semantics + (ray * s.hits + k) * s.channels;
+      float* at = running + k * ld;
+      for (int64_t j = 0; j < ld; j += LANES)
+        store(at + j, a * channels.read(values, j) + rest * load(at + ld + j));
     }
+    transpose(s.hits, s.channels, running, ld, by_channel, ld_hits);
+    argmax(by_channel, s.channels, s.hits, ld_hits, labels + ray * s.hits);
     std::copy(running, running + s.channels, map + ray * s.channels);
   }
 }

@@ -7,6 +7,7 @@
 typedef float Vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t VecInt __attribute__((vector_size(LANES * 4)));
 typedef float UnalignedVec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
 
 constexpr int64_t BLOCK_VECS = 3;
 constexpr int64_t TILE = 96;
@@ -21,11 +22,11 @@ static inline void store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) 
 static inline Vec splat(float x) { return x - Vec{}; }
 
 static inline float sum(Vec v) {
-  float total[LANES];
-  std::memcpy(total, &v, sizeof v);
-  for (int step = LANES / 2; step > 0; step /= 2)
-    for (int i = 0; i < step; ++i) total[i] += total[i + step];
-  return total[0];
+  Four parts[LANES / 4];
+  std::memcpy(parts, &v, sizeof v);
+  Four total = parts[0];
+  for (int i = 1; i < LANES / 4; ++i) total += parts[i];
+  return (total[0] + total[2]) + (total[1] + total[3]);
 }
 
 static inline bool any(VecInt mask) {
@@ -102,7 +103,6 @@ static void multiply(int64_t rows, int64_t depth, int64_t columns, const float* 
 // (rows, columns) -> (columns, rows), four by four.
 static inline void transpose(int64_t rows, int64_t columns, const float* __restrict__ from,
                       int64_t ld_from, float* __restrict__ to, int64_t ld_to) {
-  typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
   const auto four = [](const float* p) { return *reinterpret_cast<const Four*>(p); };
   const auto put = [](float* p, Four v) { *reinterpret_cast<Four*>(p) = v; };
   int64_t j = 0;
