@@ -86,7 +86,8 @@ def find_source(root: Path, *, keep_bad_masks: bool = False) -> Source:
 def read_image(path: Path) -> np.ndarray:
     """Decode a photograph: (H, W, 3) uint8 RGB, turned upright where EXIF says so."""
     with _opened(path) as picture:
-        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+        ImageOps.exif_transpose(picture, in_place=True)
+        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def read_labels(face: Face) -> np.ndarray:

@@ -14,7 +14,14 @@ from semfaceedit.camera import CELEBAMASKHQ_PITCH
 from semfaceedit.data import open_dataset
 from semfaceedit.errors import UserError
 from semfaceedit.labels import FLIP_IDS, PALETTE
-from semfaceedit.layouts import BAD_MASKS, POSE_TABLE, find_source, merge_parts, read_label_map
+from semfaceedit.layouts import (
+    BAD_MASKS,
+    POSE_TABLE,
+    find_source,
+    merge_parts,
+    read_image,
+    read_label_map,
+)
 
 TABLE = "2\nYaw Pitch Raw\n"
 
@@ -125,6 +132,19 @@ def test_color_label_pictures(tmp_path):
     for name, picture in (("color", colors), ("grey", np.repeat(labels[..., None], 3, -1))):
         Image.fromarray(picture).save(tmp_path / f"{name}.png")
         np.testing.assert_array_equal(read_label_map(tmp_path / f"{name}.png"), labels)
+
+
+def test_photographs_are_turned_upright(tmp_path):
+    picture = Image.new("RGB", (40, 20), (255, 0, 0))
+    picture.paste((0, 0, 255), (0, 0, 20, 20))  # blue on the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side: turn clockwise to view
+    picture.save(tmp_path / "phone.png", exif=exif)
+    upright = read_image(tmp_path / "phone.png")
+    assert upright.shape == (40, 20, 3)
+    assert tuple(upright[5, 10]) == (0, 0, 255) and tuple(upright[35, 10]) == (255, 0, 0)
+    Image.new("LA", (4, 4), (7, 255)).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), np.full((4, 4, 3), 7))
 
 
 def test_exchanged_sides_are_set_straight(tmp_path):
