@@ -2,10 +2,11 @@
 
 Measured on the 13 CelebAMask-HQ faces at hand with both a label map and an entry in the data set's
 pose table (itself a network's estimate): yaw correlates 0.99 with it, RMS error 2.7 degrees; pitch
-0.84 and 5.3 degrees, of which 3.5 are a common offset. Without the face's outline yaw falls to
-0.86 and 10 degrees. Pitch is weak because a low nose and a bowed head look alike, and a wide-open
-mouth reads as a lifted one; the prior pulls it towards level, to a spread of 5.9 degrees where the
-table has 8.2.
+0.84 and 5.3 degrees, with a common offset of 3.5. Without the face's outline yaw falls to 0.86 and
+10 degrees. The template's depths were chosen with these faces in view, so the figures are not
+those of a held-out set. Pitch is weak because a low nose and a bowed head look alike, and a
+wide-open mouth reads as a lifted one; the prior pulls it towards level, to a spread of 5.9 degrees
+where the table has 8.2.
 """
 
 from dataclasses import dataclass
@@ -172,9 +173,9 @@ TEMPLATE = np.array(
 )
 """Mean landmarks of label maps, x right, y up, z forward, in units of `align.TEMPLATE`.
 
-Widths and heights are means over 845 faces, so that the mean face has pitch 0. The depths are
-those at which the landmarks move as much as CelebAMask-HQ's poses vary (15.6 degrees of yaw, 8.2
-of pitch).
+Widths and heights are means over 845 faces, so that the mean face has about pitch 0. The depths
+are effective ones: a landmark of a mask moves less than the point of the head it is named after.
+They follow from how far the landmarks move with the poses of CelebAMask-HQ's table.
 """
 
 SPREAD = np.array(
