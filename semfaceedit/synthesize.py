@@ -73,7 +73,7 @@ def synthesize(options: Options) -> None:
     _write_poses(options)
     missing = [i for i in range(options.count) if not _image_path(out, i).is_file()]
     tasks = [(out, i, options.seed + i, options.resolution) for i in missing]
-    workers = min(options.workers or len(os.sched_getaffinity(0)), len(tasks))
+    workers = min(options.workers or os.cpu_count() or 1, len(tasks))
     with _mapped(tasks, workers) as done:
         for _ in progress(done, total=len(tasks), title="faces"):
             pass
