@@ -1,0 +1,326 @@
+"""film_siren: the reference against numbers worked out by hand, backends against the reference."""
+
+import functools
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from support import (
+    assert_identical,
+    assert_matches,
+    isas,
+    needs_native,
+    use_isa,
+    use_threads,
+    values_and_gradients,
+)
+from torch import Tensor
+
+from semfaceedit.kernels import FilmSirenWeights, film_siren
+
+Problem = tuple[dict[str, Tensor], Tensor, Tensor]  # differentiable inputs, offsets, groups
+Sizes = tuple[int, int, int, int, int, int, int]
+
+SHAPES = {  # points, inputs, width, layers, rows, groups, channels
+    "tiny": (1000, 3, 16, 3, 5, 1, 52),
+    "small geometry": (1000, 3, 64, 3, 4, 1, 84),
+    "small appearance": (1000, 64, 64, 2, 8, 4, 3),
+    "one point": (1, 3, 64, 3, 1, 1, 84),
+    "odd": (63, 5, 17, 4, 9, 3, 7),
+    "narrow": (500, 3, 5, 2, 2, 1, 30),
+}
+LARGE_SHAPES = {
+    "paper": (200, 3, 256, 8, 2, 1, 276),
+    "paper appearance": (200, 256, 256, 8, 4, 4, 3),
+    "many rows": (20_000, 3, 64, 3, 64, 4, 84),
+    "odd and deep": (977, 33, 129, 5, 7, 2, 41),
+}
+
+
+def problem(sizes: Sizes, *, seed: int = 0) -> Problem:
+    """Random inputs whose FiLM arguments span several periods, and rows of uneven lengths."""
+    count, inputs, width, layers, rows, groups, channels = sizes
+    generator = torch.Generator().manual_seed(seed)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    cuts = torch.randint(0, count + 1, (rows - 1,), generator=generator).sort().values
+    if rows > 2:
+        cuts[1] = cuts[0]  # an empty row
+    tensors = {
+        "points": randn(count, inputs),
+        "directions": torch.nn.functional.normalize(randn(count, 3), dim=1),
+        "frequencies": 15 + 2 * randn(rows, layers + 1, width),
+        "phases": randn(rows, layers + 1, width),
+        "first_weight": 0.3 * randn(width, inputs) / inputs**0.5,
+        "first_bias": 0.1 * randn(width),
+        "hidden_weight": 0.1 * randn(layers - 1, width, width) / width**0.5,
+        "hidden_bias": 0.05 * randn(layers - 1, width),
+        "view_weight": 0.1 * randn(groups, width, 3 + width) / width**0.5,
+        "view_bias": 0.05 * randn(groups, width),
+        "head_weight": randn(groups, layers - 1, channels, width) / width**0.5,
+        "head_bias": randn(groups, layers - 1, channels),
+    }
+    offsets = torch.cat([torch.tensor([0]), cuts, torch.tensor([count])])
+    return tensors, offsets, torch.randint(0, groups, (rows,), generator=generator)
+
+
+def call(
+    offsets: Tensor, groups: Tensor, backend: str, trunk: int | None = None
+) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    def function(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        weights = FilmSirenWeights(*(inputs[name] for name in FilmSirenWeights._fields))
+        channels = weights.head_weight.shape[2]
+        output = film_siren(
+            inputs["points"],
+            inputs["directions"],
+            inputs["frequencies"],
+            inputs["phases"],
+            offsets,
+            groups,
+            weights,
+            trunk_channels=channels // 4 if trunk is None else trunk,
+            backend=backend,
+        )
+        return {"output": output}
+
+    return function
+
+
+@functools.cache
+def expected(sizes: Sizes, dtype: torch.dtype, trunk: int | None) -> dict[str, Tensor]:
+    inputs, *rows = problem(sizes)
+    return values_and_gradients(call(*rows, "reference", trunk), inputs, dtype)
+
+
+def compare(sizes: Sizes, trunk: int | None = None) -> None:
+    inputs, *rows = problem(sizes)
+    actual = values_and_gradients(call(*rows, "cpu", trunk), inputs, torch.float32)
+    exact, plain = (expected(sizes, dtype, trunk) for dtype in (torch.float64, torch.float32))
+    assert_matches(actual, exact, plain)
+
+
+def test_reference_against_numbers_by_hand() -> None:
+    weights = FilmSirenWeights(
+        first_weight=torch.tensor([[1.0, 0.0, 2.0]]),
+        first_bias=torch.tensor([0.5]),
+        hidden_weight=torch.tensor([[[3.0]]]),
+        hidden_bias=torch.tensor([[-1.0]]),
+        view_weight=torch.tensor([[[0.1, 0.2, 0.3, 2.0]]]),
+        view_bias=torch.tensor([[0.25]]),
+        head_weight=torch.tensor([[[[4.0], [5.0]]]]),
+        head_bias=torch.tensor([[[1.0, -1.0]]]),
+    )
+    output = film_siren(
+        torch.tensor([[0.2, 9.0, 0.1]]),
+        torch.tensor([[0.0, 0.6, 0.8]]),
+        torch.tensor([[[2.0], [1.5], [0.5]]]),
+        torch.tensor([[[0.1], [0.2], [0.3]]]),
+        torch.tensor([0, 1]),
+        torch.tensor([0]),
+        weights,
+        trunk_channels=1,
+        backend="reference",
+    )
+    first = math.sin(2 * (0.2 + 0.2 + 0.5) + 0.1)
+    second = math.sin(1.5 * (3 * first - 1) + 0.2)
+    viewed = math.sin(0.5 * (0.12 + 0.24 + 2 * second + 0.25) + 0.3)
+    assert output[0].tolist() == pytest.approx([4 * second + 1, 5 * viewed - 1], rel=1e-5)
+
+
+def test_rows_choose_their_film_and_their_group() -> None:
+    inputs, _, _ = problem((4, 3, 8, 3, 2, 2, 5))
+    offsets, groups = torch.tensor([0, 1, 4]), torch.tensor([1, 0])
+    both = call(offsets, groups, "reference")(inputs)["output"]
+    for row, points in ((0, slice(0, 1)), (1, slice(1, 4))):
+        alone = dict(inputs)
+        for name in ("points", "directions"):
+            alone[name] = inputs[name][points]
+        for name in ("frequencies", "phases"):
+            alone[name] = inputs[name][row : row + 1]
+        ends = torch.tensor([0, points.stop - points.start])
+        output = call(ends, groups[row : row + 1], "reference")(alone)["output"]
+        torch.testing.assert_close(both[points], output)
+
+
+def test_reference_gradcheck() -> None:
+    inputs, offsets, groups = problem((6, 3, 4, 3, 4, 2, 5))
+    names = list(inputs)
+    inputs["frequencies"] /= 10
+
+    def function(*tensors: Tensor) -> Tensor:
+        return call(offsets, groups, "reference")(dict(zip(names, tensors, strict=True)))["output"]
+
+    leaves = [tensor.double().requires_grad_() for tensor in inputs.values()]
+    assert torch.autograd.gradcheck(function, leaves)
+
+
+@pytest.mark.parametrize("backend", ["reference", pytest.param("cpu", marks=needs_native)])
+def test_trunk_channels_do_not_depend_on_the_direction(backend: str) -> None:
+    inputs, offsets, groups = problem((70, 3, 16, 3, 2, 1, 10))
+    turned = {**inputs, "directions": inputs["directions"].roll(1, 1)}
+    before = call(offsets, groups, backend, trunk=4)(inputs)["output"]
+    after = call(offsets, groups, backend, trunk=4)(turned)["output"]
+    assert torch.equal(before[:, :4], after[:, :4])
+    assert (before[:, 4:] != after[:, 4:]).any(0).all()
+
+
+@needs_native
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("name", SHAPES)
+def test_cpu_matches_reference(name: str, isa: str) -> None:
+    with use_isa(isa):
+        compare(SHAPES[name])
+
+
+@needs_native
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("name", LARGE_SHAPES)
+def test_cpu_matches_reference_at_large_sizes(name: str, isa: str) -> None:
+    with use_isa(isa):
+        compare(LARGE_SHAPES[name])
+
+
+@needs_native
+@pytest.mark.parametrize("trunk", [0, 7])
+def test_cpu_with_only_viewed_or_only_trunk_channels(trunk: int) -> None:
+    compare(SHAPES["odd"], trunk=trunk)
+
+
+@needs_native
+@pytest.mark.parametrize("rows", [1, 3])
+def test_no_points(rows: int) -> None:
+    inputs, offsets, groups = problem((0, 3, 16, 2, rows, 1, 5))
+    result = values_and_gradients(call(offsets, groups, "cpu"), inputs, torch.float32)
+    assert result["output"].shape == (0, 5)
+    for name, value in result.items():
+        assert not value.any(), name
+
+
+@needs_native
+def test_each_gradient_alone_is_the_same() -> None:
+    inputs, *rows = problem(SHAPES["odd"])
+    every = values_and_gradients(call(*rows, "cpu"), inputs, torch.float32)
+    for name in inputs:
+        alone = values_and_gradients(call(*rows, "cpu"), inputs, torch.float32, [name])
+        assert_identical({name: alone[f"d {name}"]}, {name: every[f"d {name}"]})
+
+
+@needs_native
+@pytest.mark.parametrize("isa", isas())
+def test_same_bits_for_every_run_and_thread_count(isa: str) -> None:
+    inputs, *rows = problem((5000, 3, 32, 3, 6, 2, 20))
+    results = []
+    for threads in (1, 1, 2, 4):
+        with use_isa(isa), use_threads(threads):
+            results.append(values_and_gradients(call(*rows, "cpu"), inputs, torch.float32))
+    for result in results[1:]:
+        assert_identical(results[0], result)
+
+
+@needs_native
+def test_strided_inputs() -> None:
+    inputs, *rows = problem(SHAPES["odd"])
+    strided = {name: tensor.mT.contiguous().mT if tensor.dim() > 1 else
+               tensor.repeat_interleave(2)[::2] for name, tensor in inputs.items()}  # fmt: skip
+    plain = call(*rows, "cpu")(inputs)
+    assert_identical(plain, call(*rows, "cpu")(strided))
+
+
+def sine(arguments: Tensor) -> Tensor:
+    """sin of (N,) numbers by the native code: as the phases of a layer with no other input."""
+    size = len(arguments)
+    phases = torch.stack([torch.zeros(size), arguments, torch.zeros(size)])[None]
+    weights = FilmSirenWeights(
+        first_weight=torch.zeros(size, 3),
+        first_bias=torch.zeros(size),
+        hidden_weight=torch.zeros(1, size, size),
+        hidden_bias=torch.zeros(1, size),
+        view_weight=torch.zeros(1, size, 3 + size),
+        view_bias=torch.zeros(1, size),
+        head_weight=torch.eye(size)[None, None],
+        head_bias=torch.zeros(1, 1, size),
+    )
+    ends, group = torch.tensor([0, 1]), torch.tensor([0])
+    output = film_siren(
+        torch.zeros(1, 3), torch.zeros(1, 3), torch.ones_like(phases), phases, ends, group, weights,
+        trunk_channels=size, backend="cpu",
+    )  # fmt: skip
+    return output[0]
+
+
+@needs_native
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("reach", [4.0, 1e3, 1e6, 1e30])
+def test_sine(isa: str, reach: float) -> None:
+    arguments = torch.linspace(-reach, reach, 501)
+    arguments[:9] = torch.arange(-4, 5) * (math.pi / 2)
+    with use_isa(isa):
+        error = (sine(arguments).double() - arguments.double().sin()).abs().max().item()
+    assert error <= 1.2e-7
+
+
+@needs_native
+def test_not_finite_values_spread_as_in_the_reference() -> None:
+    inputs, *rows = problem((97, 3, 16, 3, 2, 1, 6))
+    for value in (math.nan, math.inf, -math.inf):
+        for name in inputs:
+            broken = {key: tensor.clone() for key, tensor in inputs.items()}
+            broken[name].view(-1)[0] = value
+            expected = call(*rows, "reference")(broken)["output"]
+            output = call(*rows, "cpu")(broken)["output"]
+            torch.testing.assert_close(output, expected, equal_nan=True, rtol=1e-3, atol=1e-3)
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "offsets, groups",
+    [
+        ([1, 3, 5], [0, 0]),
+        ([0, 6, 5], [0, 0]),
+        ([0, 3, 6], [0, 0]),
+        ([0, 3, 5], [0, 2]),
+        ([0, 3, 5], [-1, 0]),
+    ],
+)
+def test_rows_that_do_not_fit(offsets: list[int], groups: list[int]) -> None:
+    inputs, _, _ = problem((5, 3, 8, 2, 2, 2, 4))
+    with pytest.raises(ValueError, match="row_"):
+        call(torch.tensor(offsets), torch.tensor(groups), "cpu")(inputs)
+
+
+def test_shapes_that_do_not_fit() -> None:
+    inputs, *rows = problem((5, 3, 8, 2, 2, 2, 4))
+    for name in set(inputs) - {"points", "frequencies", "head_weight"}:
+        wrong = {**inputs, name: inputs[name][..., :-1]}
+        with pytest.raises(ValueError, match=f"film_siren: {name} has shape"):
+            call(*rows, "reference")(wrong)
+    wrong = {**inputs, "phases": inputs["phases"].double()}
+    with pytest.raises(ValueError, match="phases is torch.float64"):
+        call(*rows, "reference")(wrong)
+
+
+@needs_native
+def test_second_derivative_is_refused() -> None:
+    inputs, *rows = problem((5, 3, 8, 2, 2, 2, 4))
+    points = inputs["points"].requires_grad_()
+    output = call(*rows, "cpu")(inputs)["output"]
+    (grad,) = torch.autograd.grad(output.sum(), points, create_graph=True)
+    with pytest.raises(RuntimeError, match="autograd|does not require grad"):
+        torch.autograd.grad(grad.sum(), points)
+
+
+@needs_native
+def test_registered_ops() -> None:
+    inputs, offsets, groups = problem((70, 3, 8, 3, 2, 2, 4))
+    values = list(inputs.values())
+    tensors = [*values[:4], offsets, groups, *values[4:]]
+    ops = torch.ops.semfaceedit
+    call(offsets, groups, "cpu")(inputs)  # imports the module that registers them
+    torch.library.opcheck(ops.film_siren_forward_cpu.default, (tensors, 2))
+    needed = [True, False] * 6
+    grad = torch.randn(70, 4)
+    torch.library.opcheck(ops.film_siren_backward_cpu.default, (grad, tensors, 2, needed))

@@ -1,0 +1,387 @@
+"""ray_isosurface: the crossing rule on fields that are known by hand, backends on random ones."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from support import (
+    assert_identical,
+    assert_matches,
+    isas,
+    needs_native,
+    use_isa,
+    use_threads,
+    values_and_gradients,
+)
+from torch import Tensor
+
+from semfaceedit.kernels import FieldWeights, Intersections, ray_isosurface
+
+BOTH = pytest.mark.parametrize("backend", ["reference", pytest.param("cpu", marks=needs_native)])
+WORLD = {"centre": (0.0, 0.0, 0.0), "scale": 1.0, "near": 0.0, "far": 1.0, "samples": 11}
+
+# Rays, surfaces and the plane, samples, width, layers
+Sizes = tuple[int, int, int, int, int]
+SHAPES: dict[str, Sizes] = {
+    "small": (250, 9, 32, 64, 3),
+    "odd": (63, 24, 33, 17, 3),
+    "one layer": (63, 4, 16, 24, 1),
+    "more surfaces than a tile has points": (40, 80, 128, 16, 2),
+    "only the plane": (63, 1, 5, 8, 2),
+}
+LARGE_SHAPES: dict[str, Sizes] = {"paper": (1000, 24, 64, 128, 3), "wide": (100, 24, 64, 256, 4)}
+
+
+def height_field(coefficients: list[tuple[float, float]], offset: float) -> FieldWeights:
+    """s(x, y, z) = offset + sum of a relu(z - b) and a relu(b - z), one pair each."""
+    slopes = [sign for _ in coefficients for sign in (1.0, -1.0)]
+    weight = torch.tensor([[0.0, 0.0, slope] for slope in slopes])
+    bias = torch.tensor([-sign * b for _, b in coefficients for sign in (1.0, -1.0)])
+    last = torch.tensor([[a for a, _ in coefficients for _ in range(2)]])
+    empty = torch.zeros(0, len(slopes), len(slopes))
+    return FieldWeights(weight, bias, empty, empty[:, 0], last, torch.tensor([float(offset)]))
+
+
+def ramp(slope: float, offset: float) -> FieldWeights:
+    """s = offset + slope * relu(z)."""
+    weights = height_field([(slope, 0.0)], offset)
+    return weights._replace(last_weight=torch.tensor([[slope, 0.0]], dtype=torch.float32))
+
+
+def look(
+    weights: FieldWeights,
+    levels: list[float],
+    *,
+    backend: str,
+    origin: tuple[float, float, float] = (0.0, 0.0, 1.0),
+    direction: tuple[float, float, float] = (0.0, 0.0, -1.0),
+    plane_z: float = -0.5,
+    **settings: Any,
+) -> Intersections:
+    return ray_isosurface(
+        torch.tensor([origin]),
+        torch.tensor([direction]),
+        torch.tensor(levels),
+        weights,
+        **{**WORLD, **settings},
+        plane_z=plane_z,
+        backend=backend,
+    )
+
+
+def depths_of(hits: Intersections) -> Any:
+    return pytest.approx(hits.depths[0].tolist(), abs=1e-6)
+
+
+@BOTH
+def test_levels_are_met_in_order_of_distance(backend: str) -> None:
+    hits = look(ramp(10, 0), [8.0, 5.0], backend=backend)
+    assert [0.2, 0.5, 1.5] == depths_of(hits)
+    assert hits.level.tolist() == [[0, 1, 2]] and hits.valid.all()
+    assert hits.plane_index.tolist() == [2]
+    points = torch.tensor([[[0, 0, 0.8], [0, 0, 0.5], [0, 0, -0.5]]])
+    torch.testing.assert_close(hits.points, points)
+
+
+@BOTH
+def test_plane_before_a_surface(backend: str) -> None:
+    hits = look(ramp(10, 0), [8.0, 5.0], plane_z=0.6, backend=backend)
+    assert [0.2, 0.4, 0.5] == depths_of(hits)
+    assert hits.level.tolist() == [[0, 2, 1]]
+    assert hits.plane_index.tolist() == [1]
+
+
+@BOTH
+def test_order_changes_with_the_angle(backend: str) -> None:
+    """A surface x = const is met later, the steeper the view; then the plane comes before it."""
+    weights = ramp(10, 0)._replace(first_weight=torch.tensor([[-1.0, 0, 0], [1.0, 0, 0]]))
+    weights = weights._replace(first_bias=torch.tensor([1.0, 0.0]))  # s = 10 relu(1 - x)
+    for x, order in ((0.8, [0, 1]), (0.6, [1, 0])):
+        z = -math.sqrt(1 - x * x)
+        hits = look(weights, [5.0], backend=backend, direction=(x, 0, z), plane_z=0.45)
+        assert hits.level.tolist() == [order]
+        assert sorted([0.5 / x, 0.55 / -z]) == depths_of(hits)
+
+
+@BOTH
+def test_only_the_first_falling_crossing_counts(backend: str) -> None:
+    valley = height_field([(10.0, 0.5)], 0.0)  # 5, 0, 5 along the ray
+    hits = look(valley, [3.0], backend=backend)
+    assert [0.2, 1.5] == depths_of(hits)
+    peak = height_field([(-10.0, 0.5)], 5.0)  # 0, 5, 0: the rise at 0.3 is not a hit
+    hits = look(peak, [3.0], backend=backend)
+    assert [0.7, 1.5] == depths_of(hits)
+    hits = look(peak, [3.0], backend=backend, origin=(0, 0, 0.5))  # falls at 0.2, and no more
+    assert [0.2, 1.0] == depths_of(hits)
+
+
+@BOTH
+def test_missed_levels_stand_at_the_far_end(backend: str) -> None:
+    hits = look(ramp(10, 0), [20.0, 5.0], plane_z=0.2, backend=backend)
+    assert [0.5, 0.8, 1.0] == depths_of(hits)
+    assert hits.level.tolist() == [[1, 2, 0]]
+    assert hits.valid.tolist() == [[True, True, False]]
+
+
+@BOTH
+def test_ties_go_by_level_and_the_plane_is_last(backend: str) -> None:
+    hits = look(ramp(10, 0), [5.0, 5.0], plane_z=0.5, backend=backend)
+    assert hits.level.tolist() == [[0, 1, 2]]
+    assert [0.5, 0.5, 0.5] == depths_of(hits)
+
+
+@BOTH
+def test_flat_field_is_not_interpolated(backend: str) -> None:
+    """0.04 an interval is below the guard: the hit is the interval's end and has no gradient."""
+    weights = ramp(0.4, 0)
+    leaves = FieldWeights(*(tensor.clone().requires_grad_() for tensor in weights))
+    hits = look(leaves, [0.3], backend=backend)
+    assert [0.3, 1.5] == depths_of(hits)
+    hits.depths.sum().backward()
+    assert leaves.last_weight.grad is not None and not leaves.last_weight.grad.any()
+    steeper = look(ramp(0.6, 0), [0.45], backend=backend)  # 0.06 an interval
+    assert [0.25, 1.5] == depths_of(steeper)
+
+
+@BOTH
+def test_gradient_by_hand(backend: str) -> None:
+    """The level l of slope a is met at 1 - l / a; moving back by o moves the hit by as much."""
+    weights = FieldWeights(*(tensor.requires_grad_() for tensor in ramp(10, 0)))
+    origins = torch.tensor([[0.0, 0.0, 1.0]], requires_grad=True)
+    directions = torch.tensor([[0.0, 0.0, -1.0]], requires_grad=True)
+    settings: dict[str, Any] = {**WORLD, "plane_z": -0.5, "backend": backend}
+    hits = ray_isosurface(origins, directions, torch.tensor([5.3]), weights, **settings)
+    hits.depths[0, 0].backward()
+    assert weights.last_weight.grad is not None and weights.last_bias.grad is not None
+    assert origins.grad is not None and directions.grad is not None
+    assert weights.last_weight.grad[0, 0].item() == pytest.approx(5.3 / 10**2, rel=1e-4)
+    assert weights.last_bias.grad.item() == pytest.approx(1 / 10, rel=1e-4)
+    assert origins.grad[0, 2].item() == pytest.approx(1.0, rel=1e-4)
+    assert directions.grad[0, 2].item() == pytest.approx(0.47, rel=1e-4)
+
+
+@BOTH
+def test_plane_that_is_not_in_front(backend: str) -> None:
+    for direction, origin in (
+        ((0.0, 0.0, 1.0), (0.0, 0.0, 1.0)),  # looks away
+        ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0)),  # along it
+        ((0.0, 0.0, -1.0), (0.0, 0.0, -0.9)),  # already behind it
+    ):
+        hits = look(ramp(10, 0), [50.0], backend=backend, direction=direction, origin=origin)
+        assert [1.0, 1.0] == depths_of(hits)
+        assert hits.level.tolist() == [[0, 1]] and hits.valid.tolist() == [[False, True]]
+
+
+def problem(sizes: Sizes, seed: int = 0) -> dict[str, Tensor]:
+    """A random field that falls by 30 along the rays, so that every interval is steep enough."""
+    rays, _, _, width, layers = sizes
+    generator = torch.Generator().manual_seed(seed)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    forward = torch.tensor([0.0, 0.0, -1.0])
+    first = randn(width, 3) * (2 / 3) ** 0.5
+    last = randn(1, width) / width**0.5
+    tensors = {
+        "origins": 0.02 * randn(rays, 3) - forward,
+        "directions": torch.nn.functional.normalize(forward + 0.1 * randn(rays, 3), dim=1),
+        "first_weight": first,
+        "first_bias": 0.1 * randn(width),
+        "hidden_weight": randn(layers - 1, width, width) * (1 / width) ** 0.5,
+        "hidden_bias": 0.1 * randn(layers - 1, width),
+        "last_weight": last,
+        "last_bias": torch.tensor([-2.0]),
+    }
+    # One path of units carries relu(z) with weight 1 through the layers, undisturbed.
+    tensors["first_weight"][0] = torch.tensor([0.0, 0.0, 3.0])
+    tensors["first_bias"][0] = 0.0
+    tensors["hidden_weight"][:, 0] = 0.0
+    tensors["hidden_weight"][:, 0, 0] = 1.0
+    tensors["hidden_bias"][:, 0] = 0.0
+    tensors["last_weight"][0, 0] = 3.0
+    return tensors
+
+
+def call(sizes: Sizes, backend: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    _, hits, samples, _, _ = sizes
+
+    def function(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        result = ray_isosurface(
+            inputs["origins"],
+            inputs["directions"],
+            torch.linspace(22, 2, hits - 1, dtype=inputs["origins"].dtype),
+            FieldWeights(*(inputs[name] for name in FieldWeights._fields)),
+            centre=(0.0, 0.0, -1.5),
+            scale=8.0,
+            near=0.88,
+            far=1.12,
+            samples=samples,
+            plane_z=-0.12,
+            backend=backend,
+        )
+        return result._asdict()
+
+    return function
+
+
+@functools.cache
+def expected(sizes: Sizes, dtype: torch.dtype) -> dict[str, Tensor]:
+    return values_and_gradients(call(sizes, "reference"), problem(sizes), dtype)
+
+
+def compare(sizes: Sizes) -> None:
+    """Rays where a hit is within rounding of a sample may differ in discrete results; none here."""
+    exact = expected(sizes, torch.float64)
+    plain = expected(sizes, torch.float32)
+    actual = values_and_gradients(call(sizes, "cpu"), problem(sizes), torch.float32)
+    for name in ("valid", "level", "plane_index"):
+        differ = actual[name] != exact[name]
+        assert not differ[near_no_tie(exact["depths"])].any(), name
+        assert differ.double().mean().item() <= 0.01, name
+    assert sizes[1] == 1 or 0.05 < exact["valid"][:, :-1].double().mean() < 1
+    names = [name for name in exact if exact[name].is_floating_point()]
+    assert_matches(actual, {name: exact[name] for name in names}, plain)
+
+
+def near_no_tie(depths: Tensor) -> Tensor:
+    """(R,) whether no two neighbours in the list are closer than float32 tells apart."""
+    gaps = depths.diff(dim=1)
+    return ((gaps > 1e-5) | (gaps == 0)).all(1)
+
+
+@needs_native
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("name", SHAPES)
+def test_cpu_matches_reference(name: str, isa: str) -> None:
+    with use_isa(isa):
+        compare(SHAPES[name])
+
+
+@needs_native
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("name", LARGE_SHAPES)
+def test_cpu_matches_reference_at_large_sizes(name: str, isa: str) -> None:
+    with use_isa(isa):
+        compare(LARGE_SHAPES[name])
+
+
+def test_reference_gradcheck() -> None:
+    sizes = (5, 4, 8, 6, 2)
+    inputs = problem(sizes)
+    names = list(inputs)
+
+    def function(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+        result = call(sizes, "reference")(dict(zip(names, tensors, strict=True)))
+        return result["points"], result["depths"]
+
+    leaves = [tensor.double().requires_grad_() for tensor in inputs.values()]
+    assert torch.autograd.gradcheck(function, leaves)
+
+
+@needs_native
+@pytest.mark.parametrize("isa", isas())
+def test_a_ray_alone_has_the_same_bits_as_among_others(isa: str) -> None:
+    sizes, ray = SHAPES["odd"], 41
+    inputs = problem(sizes)
+    alone = {name: inputs[name][ray : ray + 1] for name in ("origins", "directions")}
+    with use_isa(isa):
+        many = call(sizes, "cpu")(inputs)
+        one = call((1, *sizes[1:]), "cpu")({**inputs, **alone})
+    for name, value in one.items():
+        assert torch.equal(value, many[name][ray : ray + 1]), name
+
+
+@needs_native
+def test_no_rays() -> None:
+    sizes = (0, 4, 8, 6, 2)
+    result = values_and_gradients(call(sizes, "cpu"), problem(sizes), torch.float32)
+    assert result["points"].shape == (0, 4, 3) and result["plane_index"].shape == (0,)
+    assert not any(result[f"d {name}"].any() for name in FieldWeights._fields)
+
+
+@needs_native
+def test_each_gradient_alone_is_the_same() -> None:
+    sizes = SHAPES["odd"]
+    every = values_and_gradients(call(sizes, "cpu"), problem(sizes), torch.float32)
+    for name in problem(sizes):
+        alone = values_and_gradients(call(sizes, "cpu"), problem(sizes), torch.float32, [name])
+        assert_identical({name: alone[f"d {name}"]}, {name: every[f"d {name}"]})
+
+
+@needs_native
+@pytest.mark.parametrize("isa", isas())
+def test_same_bits_for_every_run_and_thread_count(isa: str) -> None:
+    sizes = (1000, 9, 24, 32, 3)
+    results = []
+    for threads in (1, 1, 2, 4):
+        with use_isa(isa), use_threads(threads):
+            result = values_and_gradients(call(sizes, "cpu"), problem(sizes), torch.float32)
+            results.append({name: result[name] for name in result if name != "valid"})
+    for result in results[1:]:
+        assert_identical(results[0], result)
+
+
+@needs_native
+def test_all_rays_miss() -> None:
+    sizes = (63, 9, 16, 16, 2)
+    inputs = {**problem(sizes), "last_bias": torch.tensor([-500.0])}
+    exact = values_and_gradients(call(sizes, "reference"), inputs, torch.float64)
+    plain = values_and_gradients(call(sizes, "reference"), inputs, torch.float32)
+    actual = values_and_gradients(call(sizes, "cpu"), inputs, torch.float32)
+    assert actual["valid"].sum() == 63
+    floats = {name: value for name, value in exact.items() if value.is_floating_point()}
+    assert_matches(actual, floats, plain)
+
+
+@needs_native
+def test_not_finite_values_as_in_the_reference() -> None:
+    sizes = (33, 9, 16, 16, 2)
+    for value in (math.nan, math.inf, -math.inf):
+        for name in ("origins", "directions", "first_weight", "last_weight", "last_bias"):
+            inputs = {key: tensor.clone() for key, tensor in problem(sizes).items()}
+            inputs[name].view(-1)[0] = value
+            wanted = call(sizes, "reference")(inputs)
+            result = call(sizes, "cpu")(inputs)
+            assert torch.equal(result["valid"], wanted["valid"]), (name, value)
+            torch.testing.assert_close(
+                result["depths"], wanted["depths"], equal_nan=True, rtol=1e-4, atol=1e-5
+            )
+
+
+@needs_native
+def test_strided_inputs() -> None:
+    sizes = SHAPES["odd"]
+    inputs = problem(sizes)
+    strided = {**inputs, "origins": inputs["origins"].mT.contiguous().mT,
+               "hidden_weight": inputs["hidden_weight"].mT.contiguous().mT}  # fmt: skip
+    plain, other = call(sizes, "cpu")(inputs), call(sizes, "cpu")(strided)
+    assert_identical({"depths": plain["depths"]}, {"depths": other["depths"]})
+
+
+def test_settings_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="samples >= 2"):
+        look(ramp(1, 0), [0.5], backend="reference", samples=1)
+    with pytest.raises(ValueError, match="near < far"):
+        look(ramp(1, 0), [0.5], backend="reference", near=2.0)
+
+
+@needs_native
+def test_registered_ops() -> None:
+    sizes = (33, 4, 8, 6, 2)
+    tensors = list(problem(sizes).values())
+    inputs = [*tensors[:2], torch.linspace(20, 2, 3), torch.linspace(0.88, 1.12, 8), *tensors[2:]]
+    numbers = [0.0, 0.0, -1.5, 8.0, 1.12, -0.12]
+    call(sizes, "cpu")(problem(sizes))  # imports the module that registers them
+    ops = torch.ops.semfaceedit
+    torch.library.opcheck(ops.ray_isosurface_forward_cpu.default, (inputs, numbers))
+    _, depths, valid, level, _, interval = ops.ray_isosurface_forward_cpu(inputs, numbers)
+    grads = [torch.randn(33, 4, 3), torch.randn(33, 4)]
+    hits = [depths, level, valid, interval]
+    needed = [True, False] * 4
+    arguments = (grads, hits, inputs, numbers, needed)
+    torch.library.opcheck(ops.ray_isosurface_backward_cpu.default, arguments)
