@@ -17,17 +17,11 @@ class BuildNative(build_ext):
     """A failed build leaves a working package, and a module in use is never overwritten."""
 
     def build_extension(self, ext: Extension) -> None:
-        import pybind11
-
-        ext.include_dirs.append(pybind11.get_include())
-        flags = os.environ.get("SEMFACEEDIT_CXXFLAGS", "").split()
-        ext.extra_compile_args += flags
-        ext.extra_link_args += flags
-        super().build_extension(ext)
-
-    def run(self) -> None:
         try:
-            super().run()
+            import pybind11
+
+            ext.include_dirs.append(pybind11.get_include())
+            super().build_extension(ext)
         except Exception as error:
             print(f"semfaceedit: native kernels not built ({error}); the ops run in PyTorch")
 
@@ -46,14 +40,15 @@ def native_modules() -> list[Extension]:
     if os.environ.get("SEMFACEEDIT_BUILD", "") == "none":
         print("semfaceedit: SEMFACEEDIT_BUILD=none, native kernels left out")
         return []
+    flags = [*FLAGS, *os.environ.get("SEMFACEEDIT_CXXFLAGS", "").split()]
     return [
         Extension(
             "semfaceedit._C",
             sorted(str(path) for path in Path("csrc").glob("*.cpp")),
             depends=sorted(str(path) for path in Path("csrc").glob("*.h")),
             include_dirs=["csrc"],
-            extra_compile_args=list(FLAGS),
-            extra_link_args=["-fopenmp"],
+            extra_compile_args=flags,
+            extra_link_args=flags,
             language="c++",
             optional=True,
         )

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import semfaceedit.kernels
 import torch
 from torch import Tensor
-
-import semfaceedit.kernels
 
 KERNELS = str(Path(semfaceedit.kernels.__file__).parent)
 

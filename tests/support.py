@@ -1,13 +1,12 @@
-"""What several tests share: comparison against the float64 reference, and the native code's paths."""
+"""What several tests share: comparison with the float64 reference, and native code paths."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import pytest
 import torch
-from torch import Tensor
-
 from semfaceedit.kernels import _extension
+from torch import Tensor
 
 FLOOR = 4  # in units of the dtype's eps: what two correctly rounded sums may differ by
 

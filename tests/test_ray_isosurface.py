@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from semfaceedit.kernels import FieldWeights, Intersections, ray_isosurface
 from support import (
     assert_identical,
     assert_matches,
@@ -17,8 +18,6 @@ from support import (
     values_and_gradients,
 )
 from torch import Tensor
-
-from semfaceedit.kernels import FieldWeights, Intersections, ray_isosurface
 
 BOTH = pytest.mark.parametrize("backend", ["reference", pytest.param("cpu", marks=needs_native)])
 WORLD = {"centre": (0.0, 0.0, 0.0), "scale": 1.0, "near": 0.0, "far": 1.0, "samples": 11}

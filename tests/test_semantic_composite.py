@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from semfaceedit.kernels import color_composite, semantic_composite
 from support import (
     assert_identical,
     assert_matches,
@@ -16,8 +17,6 @@ from support import (
     values_and_gradients,
 )
 from torch import Tensor
-
-from semfaceedit.kernels import color_composite, semantic_composite
 
 BOTH = pytest.mark.parametrize("backend", ["reference", pytest.param("cpu", marks=needs_native)])
 SIZES = [(1000, 9, 19), (63, 1, 1), (1, 24, 19), (63, 24, 84), (63, 24, 3), (7, 5, 16), (0, 4, 5)]
