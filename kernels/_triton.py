@@ -1,0 +1,73 @@
+"""What the Triton backends share on the host: whether they can run, and how they launch.
+
+The kernels themselves are in `<op>_triton_kernels.py`: those modules import Triton, and only a
+launch imports them.
+"""
+
+import functools
+import importlib.util
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MIN_CAPABILITY = (8, 0)  # asynchronous copies and TF32
+
+
+@functools.cache
+def unavailable() -> str | None:
+    """Why Triton cannot run here; None if it can."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed; run `pip install triton`"
+    if not torch.cuda.is_available():
+        return "PyTorch finds no CUDA device on this machine"
+    if torch.cuda.get_device_capability() < MIN_CAPABILITY:
+        return f"{torch.cuda.get_device_name()} is older than compute capability 8.0"
+    return None
+
+
+def interpreted() -> bool:
+    """Whether Triton was told to run kernels in its interpreter, on tensors of the CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def capability(tensor: Tensor) -> int:
+    """Compute capability as 80, 89, 90, ...; 0 in the interpreter."""
+    if interpreted():
+        return 0
+    major, minor = torch.cuda.get_device_capability(tensor.device)
+    return 10 * major + minor
+
+
+def multiprocessors(tensor: Tensor) -> int:
+    if interpreted():
+        return 2
+    return torch.cuda.get_device_properties(tensor.device).multi_processor_count
+
+
+def launch(
+    kernel: Any,
+    grid: tuple[int, ...],
+    arguments: tuple[Any, ...],  # the first is a tensor on the device to use
+    constants: dict[str, Any],
+    *,
+    warps: int = 4,
+    stages: int = 1,
+) -> None:
+    """Run a kernel on the current stream of the first argument's device; nothing if no program."""
+    if 0 in grid:
+        return
+    with torch.cuda.device_of(arguments[0]):
+        kernel[grid](
+            *arguments, **constants, num_warps=warps, num_stages=stages, enable_fp_fusion=True
+        )
+
+
+def power_of_two(size: int, least: int = 1) -> int:
+    """The smallest power of two that is at least `size` and `least`."""
+    return 1 << (max(size, least, 1) - 1).bit_length()
+
+
+def ceil_div(size: int, part: int) -> int:
+    return -(-size // part)

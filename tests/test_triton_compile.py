@@ -1,0 +1,147 @@
+"""Every shipped Triton configuration, compiled ahead of time: resources and instructions.
+
+Needs no GPU: Triton compiles for a named architecture, and its `cuobjdump` reads the result.
+"""
+
+import functools
+import importlib
+import importlib.util
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from semfaceedit.kernels import semantic_composite_triton
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed"
+)
+
+SHARED_LIMIT = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}  # bytes a program may use
+ARCHITECTURES = tuple(SHARED_LIMIT)
+
+
+@dataclass(frozen=True)
+class Resources:
+    shared: int  # bytes
+    registers: int
+    stack: int  # bytes
+    local_loads: int
+    local_stores: int
+    tensor_instructions: int  # HMMA
+    warpgroup_instructions: int  # HGMMA
+
+
+def compile_kernel(
+    module: str,
+    name: str,
+    types: dict[str, str],
+    constants: dict[str, Any],
+    architecture: int,
+    *,
+    warps: int = 4,
+    stages: int = 1,
+) -> Resources:
+    """`types` of the arguments that are not constants; pointers are aligned to 16 bytes."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kernel = getattr(importlib.import_module(f"semfaceedit.kernels.{module}"), name)
+    signature = {
+        argument: "constexpr" if argument in constants else types[argument]
+        for argument in kernel.arg_names
+    }
+    aligned = {
+        (index,): [["tt.divisibility", 16]]
+        for index, argument in enumerate(kernel.arg_names)
+        if signature[argument].startswith("*")
+    }
+    source = ASTSource(kernel, signature, constants, attrs=aligned)
+    compiled = triton.compile(
+        source,
+        target=GPUTarget("cuda", architecture, 32),
+        options={"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True},
+    )
+    return inspect_cubin(compiled.asm["cubin"], compiled.metadata.shared)
+
+
+def inspect_cubin(cubin: bytes, shared: int) -> Resources:
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        usage, sass = (
+            subprocess.run([tool, flag, file.name], capture_output=True, text=True, check=True)
+            for flag in ("-res-usage", "-sass")
+        )
+    registers, stack = re.findall(r"REG:(\d+) STACK:(\d+)", usage.stdout)[0]
+
+    def count(opcode: str) -> int:
+        return len(re.findall(rf"\s{opcode}\b", sass.stdout))
+
+    return Resources(
+        shared,
+        int(registers),
+        int(stack),
+        count("LDL"),
+        count("STL"),
+        count("HMMA"),
+        count("HGMMA"),
+    )
+
+
+def assert_fits(resources: Resources, architecture: int) -> None:
+    print(architecture, resources)
+    assert resources.shared <= SHARED_LIMIT[architecture], resources
+    assert resources.registers <= 255, resources
+
+
+def assert_no_spills(resources: Resources) -> None:
+    assert resources.local_loads == resources.local_stores == 0, resources
+
+
+def types_of(pointers: str, integers: str, **others: str) -> dict[str, str]:
+    """fp32 pointers and 32-bit integers, separated by spaces; `others` by name."""
+    return {
+        **dict.fromkeys(pointers.split(), "*fp32"),
+        **dict.fromkeys(integers.split(), "i32"),
+        **others,
+    }
+
+
+@functools.cache
+def composite(name: str, architecture: int, hits: int, channels: int) -> Resources:
+    pointers = (
+        "alpha semantics semantic_map colors depths color depth weights grad_mixed grad_depth "
+        "grad_weights values grad_alpha grad_values grad_depths"
+    )
+    types = types_of(pointers, "rays hits channels", labels="*i64")
+    constants: dict[str, Any] = semantic_composite_triton.forward_constants(channels)
+    if name == "backward_kernel":
+        constants = semantic_composite_triton.backward_constants(hits, channels)
+        constants |= {"NEED_ALPHA": True, "NEED_VALUES": True}
+        constants |= dict.fromkeys(("DEPTH", "NEED_DEPTHS"), channels == 3)
+    module = "semantic_composite_triton_kernels"
+    return compile_kernel(module, name, types, constants, architecture)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("semantic_forward_kernel", 19),
+        ("color_forward_kernel", 3),
+        ("backward_kernel", 3),
+        ("backward_kernel", 19),
+    ],
+)
+def test_composite(name: str, channels: int, architecture: int) -> None:
+    resources = composite(name, architecture, 24, channels)
+    assert_fits(resources, architecture)
+    assert_no_spills(resources)
