@@ -33,10 +33,10 @@ namespace semfaceedit::avx2 {
 #define LANES 16
 #define BLOCK_ROWS 8
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,fma"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx2,fma")
+#pragma GCC target("avx512f,avx512dq,fma")
 #endif
 namespace semfaceedit::avx512 {
 #include SEMFACEEDIT_KERNEL

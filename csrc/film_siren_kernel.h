@@ -7,8 +7,8 @@
 constexpr float MAX_ARGUMENT = 8192.0f;
 
 struct Reduced {
-  Vec r;             // the argument less n pi
-  VecInt sign;       // the sign bit of (-1)^n
+  Vec r;        // the argument less n pi
+  VecInt sign;  // the sign bit of (-1)^n
 };
 
 static inline Reduced reduce(Vec x) {
@@ -163,18 +163,20 @@ static void backward_tile(const FilmSirenProblem& p, const Tile& tile, const flo
   const int64_t W = p.width, L = p.layers, C = p.channels, split = p.trunk_channels;
   const int64_t I = p.inputs, columns = round_up(tile.count), size = W * TILE;
   const int64_t ld_inputs = padded_inputs(p), ld_width = padded_width(p), ld_view = padded_view(p);
-  float* z = scratch;                    // (L + 1, W, TILE)
-  float* cosine = z + (L + 1) * size;    // (L + 1, W, TILE)
-  float* h = cosine + (L + 1) * size;    // (L - 1, W, TILE), (3 + W, TILE), (W, TILE)
-  float* x = h + (L + 1) * size + 3 * TILE;      // (I, TILE)
-  float* g = x + I * TILE;               // (C, TILE)
-  float* dh = g + C * TILE;              // (3 + W, TILE)
-  float* dz = dh + (3 + W) * TILE;       // (W, TILE)
-  float* dx = dz + size;                 // (I, TILE)
-  float* x_points = dx + I * TILE;       // (TILE, I padded)
+  float* z = scratch;                             // (L + 1, W, TILE)
+  float* cosine = z + (L + 1) * size;             // (L + 1, W, TILE)
+  float* h = cosine + (L + 1) * size;             // (L - 1, W, TILE), (3 + W, TILE), (W, TILE)
+  float* x = h + (L + 1) * size + 3 * TILE;       // (I, TILE)
+  float* g = x + I * TILE;                        // (C, TILE)
+  float* dh = g + C * TILE;                       // (3 + W, TILE)
+  float* dz = dh + (3 + W) * TILE;                // (W, TILE)
+  float* dx = dz + size;                          // (I, TILE)
+  float* x_points = dx + I * TILE;                // (TILE, I padded)
   float* h_points = x_points + TILE * ld_inputs;  // (TILE, 3 + W padded)
   float* viewed = h + (L - 1) * size;
-  const auto h_of = [&](int64_t layer) { return h + layer * size + (layer < L - 1 ? 0 : 3 * TILE); };
+  const auto h_of = [&](int64_t layer) {
+    return h + layer * size + (layer < L - 1 ? 0 : 3 * TILE);
+  };
   const Row row = row_of(p, tile.row);
   const bool weights = sums.first_weight != nullptr;
 

@@ -142,8 +142,9 @@ static void color_forward(const CompositeSizes& s, const float* alpha, const flo
     for (int64_t k = 0; k < s.hits; ++k) {
       const int64_t hit = ray * s.hits + k;
       const float weight = alpha[hit] * rest;
+      const float* values = colors + hit * s.channels;
       for (int64_t j = 0; j < s.channels; j += LANES)
-        store(running + j, load(running + j) + weight * channels.read(colors + hit * s.channels, j));
+        store(running + j, load(running + j) + weight * channels.read(values, j));
       rest *= 1.0f - alpha[hit];
       total += weight;
       distance += weight * depths[hit];

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from semfaceedit.kernels import FieldWeights, Intersections, ray_isosurface
+from semfaceedit.kernels.ray_isosurface_reference import field
 from support import (
     assert_identical,
     assert_matches,
@@ -25,13 +26,15 @@ WORLD = {"centre": (0.0, 0.0, 0.0), "scale": 1.0, "near": 0.0, "far": 1.0, "samp
 # Rays, surfaces and the plane, samples, width, layers
 Sizes = tuple[int, int, int, int, int]
 SHAPES: dict[str, Sizes] = {
-    "small": (250, 9, 32, 64, 3),
+    "small": (63, 9, 32, 64, 3),
     "odd": (63, 24, 33, 17, 3),
     "one layer": (63, 4, 16, 24, 1),
     "more surfaces than a tile has points": (40, 80, 128, 16, 2),
     "only the plane": (63, 1, 5, 8, 2),
 }
-LARGE_SHAPES: dict[str, Sizes] = {"paper": (1000, 24, 64, 128, 3), "wide": (100, 24, 64, 256, 4)}
+LARGE_SHAPES: dict[str, Sizes] = {"paper": (400, 24, 64, 128, 3), "wide": (63, 24, 64, 256, 4)}
+SEEDS = 12
+CENTRE, SCALE, NEAR, FAR = (0.0, 0.0, -1.5), 8.0, 0.88, 1.12
 
 
 def height_field(coefficients: list[tuple[float, float]], offset: float) -> FieldWeights:
@@ -175,8 +178,12 @@ def test_plane_that_is_not_in_front(backend: str) -> None:
 
 
 def problem(sizes: Sizes, seed: int = 0) -> dict[str, Tensor]:
-    """A random field that falls by 30 along the rays, so that every interval is steep enough."""
-    rays, _, _, width, layers = sizes
+    """Random rays and a random field that falls by 30 along them.
+
+    Every interval is steep enough to interpolate, and no sample lies so close to a level that
+    rounding decides which interval is crossed.
+    """
+    rays, hits, samples, width, layers = sizes
     generator = torch.Generator().manual_seed(seed)
 
     def randn(*shape: int) -> Tensor:
@@ -186,8 +193,8 @@ def problem(sizes: Sizes, seed: int = 0) -> dict[str, Tensor]:
     first = randn(width, 3) * (2 / 3) ** 0.5
     last = randn(1, width) / width**0.5
     tensors = {
-        "origins": 0.02 * randn(rays, 3) - forward,
-        "directions": torch.nn.functional.normalize(forward + 0.1 * randn(rays, 3), dim=1),
+        "origins": 0.02 * randn(2 * rays, 3) - forward,
+        "directions": torch.nn.functional.normalize(forward + 0.1 * randn(2 * rays, 3), dim=1),
         "first_weight": first,
         "first_bias": 0.1 * randn(width),
         "hidden_weight": randn(layers - 1, width, width) * (1 / width) ** 0.5,
@@ -202,7 +209,15 @@ def problem(sizes: Sizes, seed: int = 0) -> dict[str, Tensor]:
     tensors["hidden_weight"][:, 0, 0] = 1.0
     tensors["hidden_bias"][:, 0] = 0.0
     tensors["last_weight"][0, 0] = 3.0
-    return tensors
+    exact = {name: tensor.double() for name, tensor in tensors.items()}
+    distances = torch.linspace(NEAR, FAR, samples).double()
+    x = exact["origins"][:, None] + distances[:, None] * exact["directions"][:, None]
+    weights = FieldWeights(*(exact[name] for name in FieldWeights._fields))
+    values = field(x * SCALE - torch.tensor(CENTRE), weights, "fp32")
+    gaps = (values[..., None] - torch.linspace(22, 2, hits - 1)).abs().flatten(1)
+    clear = (gaps > 1e-4).all(1).nonzero()[:rays, 0]
+    assert len(clear) == rays
+    return {**tensors, **{name: tensors[name][clear] for name in ("origins", "directions")}}
 
 
 def call(sizes: Sizes, backend: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
@@ -214,10 +229,10 @@ def call(sizes: Sizes, backend: str) -> Callable[[dict[str, Tensor]], dict[str, 
             inputs["directions"],
             torch.linspace(22, 2, hits - 1, dtype=inputs["origins"].dtype),
             FieldWeights(*(inputs[name] for name in FieldWeights._fields)),
-            centre=(0.0, 0.0, -1.5),
-            scale=8.0,
-            near=0.88,
-            far=1.12,
+            centre=CENTRE,
+            scale=SCALE,
+            near=NEAR,
+            far=FAR,
             samples=samples,
             plane_z=-0.12,
             backend=backend,
@@ -227,29 +242,39 @@ def call(sizes: Sizes, backend: str) -> Callable[[dict[str, Tensor]], dict[str, 
     return function
 
 
+def over_seeds(sizes: Sizes, backend: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Results of several problems, stacked.
+
+    A gradient here is a sum over few samples of the field, so the errors of its elements go
+    together: one problem is too small a sample of rounding to compare two implementations by.
+    """
+    function = call(sizes, backend)
+    runs = [values_and_gradients(function, problem(sizes, seed), dtype) for seed in range(SEEDS)]
+    return {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
+
+
 @functools.cache
 def expected(sizes: Sizes, dtype: torch.dtype) -> dict[str, Tensor]:
-    return values_and_gradients(call(sizes, "reference"), problem(sizes), dtype)
+    return over_seeds(sizes, "reference", dtype)
 
 
 def compare(sizes: Sizes) -> None:
-    """Rays where a hit is within rounding of a sample may differ in discrete results; none here."""
-    exact = expected(sizes, torch.float64)
-    plain = expected(sizes, torch.float32)
-    actual = values_and_gradients(call(sizes, "cpu"), problem(sizes), torch.float32)
+    """Levels may change places only where two hits are closer than rounding."""
+    exact, plain = expected(sizes, torch.float64), expected(sizes, torch.float32)
+    actual = over_seeds(sizes, "cpu", torch.float32)
     for name in ("valid", "level", "plane_index"):
         differ = actual[name] != exact[name]
-        assert not differ[near_no_tie(exact["depths"])].any(), name
+        assert not differ[without_ties(exact["depths"])].any(), name
         assert differ.double().mean().item() <= 0.01, name
-    assert sizes[1] == 1 or 0.05 < exact["valid"][:, :-1].double().mean() < 1
+    assert sizes[1] == 1 or 0.05 < exact["valid"][..., :-1].double().mean() < 1
     names = [name for name in exact if exact[name].is_floating_point()]
     assert_matches(actual, {name: exact[name] for name in names}, plain)
 
 
-def near_no_tie(depths: Tensor) -> Tensor:
-    """(R,) whether no two neighbours in the list are closer than float32 tells apart."""
-    gaps = depths.diff(dim=1)
-    return ((gaps > 1e-5) | (gaps == 0)).all(1)
+def without_ties(depths: Tensor) -> Tensor:
+    """(..., K) -> (...): no two neighbours in the list are closer than float32 tells apart."""
+    gaps = depths.diff(dim=-1)
+    return ((gaps > 1e-5) | (gaps == 0)).all(-1)
 
 
 @needs_native
@@ -270,7 +295,7 @@ def test_cpu_matches_reference_at_large_sizes(name: str, isa: str) -> None:
 
 
 def test_reference_gradcheck() -> None:
-    sizes = (5, 4, 8, 6, 2)
+    sizes = (3, 4, 8, 4, 2)
     inputs = problem(sizes)
     names = list(inputs)
 
