@@ -1,13 +1,14 @@
 """For every test: a fixed seed, and memory from `torch.empty` in the kernels that is not zero."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import semfaceedit.kernels
 import torch
+from support import use_threads
 from torch import Tensor
 
 KERNELS = str(Path(semfaceedit.kernels.__file__).parent)
@@ -34,6 +35,13 @@ def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
     monkeypatch.setattr(torch, "empty_like", poisoned(torch.empty_like))
     monkeypatch.setattr(torch.Tensor, "new_empty", poisoned(torch.Tensor.new_empty))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For small problems: threads would cost more than they bring, above all on a busy machine."""
+    with use_threads(1):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,8 @@ from torch import Tensor
 Problem = tuple[dict[str, Tensor], Tensor, Tensor]  # differentiable inputs, offsets, groups
 Sizes = tuple[int, int, int, int, int, int, int]
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHAPES = {  # points, inputs, width, layers, rows, groups, channels
     "tiny": (1000, 3, 16, 3, 5, 1, 52),
     "small geometry": (1000, 3, 64, 3, 4, 1, 84),

@@ -20,6 +20,8 @@ from support import (
 )
 from torch import Tensor
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BOTH = pytest.mark.parametrize("backend", ["reference", pytest.param("cpu", marks=needs_native)])
 WORLD = {"centre": (0.0, 0.0, 0.0), "scale": 1.0, "near": 0.0, "far": 1.0, "samples": 11}
 

@@ -18,6 +18,8 @@ from support import (
 )
 from torch import Tensor
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BOTH = pytest.mark.parametrize("backend", ["reference", pytest.param("cpu", marks=needs_native)])
 SIZES = [(1000, 9, 19), (63, 1, 1), (1, 24, 19), (63, 24, 84), (63, 24, 3), (7, 5, 16), (0, 4, 5)]
 
