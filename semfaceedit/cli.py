@@ -102,15 +102,16 @@ def _parse_plain(options_type: type[Options], argv: Sequence[str] | None, *, nam
         else:
             settings["type"] = kind
         parser.add_argument(flag, **settings)
-    return options_type(**vars(parser.parse_args(argv)))
+    values = vars(parser.parse_args(argv))
+    return options_type(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def parse_seeds(text: str) -> list[int]:
     """`0,4-7` -> [0, 4, 5, 6, 7]."""
     seeds: list[int] = []
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
             raise UserError(f"--seeds {text!r}: {part!r} is not a number or a range such as 4-7")
         seeds.extend(range(int(first), int(last or first) + 1))
     return seeds

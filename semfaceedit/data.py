@@ -25,7 +25,7 @@ from .cli import progress
 from .errors import UserError
 from .labels import FLIP_IDS, NUM_CLASSES
 from .layouts import Face, Source, find_source, read_image, read_labels
-from .packing import PACKED_VERSION, Item, is_packed, pack
+from .packing import PACKED_VERSION, Item, cache_root, is_packed, pack
 from .pose import Landmarks, estimate_pose, landmarks_from_labels, outline_middle, sides_exchanged
 
 
@@ -199,10 +199,8 @@ def open_packed(path: Path, *, resolution: int | None = None) -> FaceDataset:
 
 def cache_folder(source: Source, resolution: int, *, align: bool = True) -> Path:
     """Where the packed form of `source` belongs."""
-    base = os.environ.get("SEMFACEEDIT_CACHE")
-    root = Path(base) if base else Path.home() / ".cache" / "semfaceedit"
     key = source_key(source, resolution, align=align)
-    return root / f"{source.root.resolve().name}-{resolution}-{key}"
+    return cache_root() / f"{source.root.resolve().name}-{resolution}-{key}"
 
 
 def source_key(

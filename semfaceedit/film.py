@@ -73,7 +73,13 @@ class FilmSirenStack(nn.Module):
     gains: Tensor
 
     def __init__(
-        self, inputs: int, width: int, layers: int, groups: int, gains: Sequence[float], trunk_channels: int
+        self,
+        inputs: int,
+        width: int,
+        layers: int,
+        groups: int,
+        gains: Sequence[float],
+        trunk_channels: int,
     ):
         super().__init__()
         channels = len(gains)
@@ -109,7 +115,8 @@ class FilmSirenStack(nn.Module):
 
     def weights(self) -> FilmSirenWeights:
         """The op's tensors, gains applied."""
-        head_weight, head_bias = self.head_weight, self.head_bias
+        head_weight: Tensor = self.head_weight
+        head_bias: Tensor = self.head_bias
         if not self._unit_gain:
             head_weight = head_weight * self.gains[:, None]
             head_bias = head_bias * self.gains

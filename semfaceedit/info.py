@@ -109,7 +109,7 @@ def _version(package: str) -> str | None:
 
 
 def _parameters(preset: str) -> int:
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]):
         return count_parameters(Generator(config.preset(preset).model))
 
 

@@ -50,7 +50,7 @@ def sample_grid(
     chunk_rays: int | None = None,
 ) -> Tensor:
     """A row for each seed: images, then semantic maps, then depth, each from every yaw."""
-    rows = []
+    rows: list[Tensor] = []
     mean = generator.mean_codes() if truncation < 1 else None
     for seed in seeds:
         codes = seed_codes(generator, seed, truncation=truncation, mean=mean)

@@ -1,19 +1,16 @@
 """Where training data comes from: a folder that was named, or procedural faces made on the spot."""
 
-import os
+from dataclasses import asdict
 from pathlib import Path
 
+from .camera import CameraConfig
 from .cli import progress
 from .data import FaceDataset, open_dataset, open_packed
-from .packing import Item, is_packed, pack
+from .packing import Item, cache_root, is_packed, pack
+from .parallel import mapped
+from .procedural import render_faces
 
-PROCEDURAL_VERSION = 1  # changes when the same seed gives other faces
-RENDER_BATCH = 8
-
-
-def cache_root() -> Path:
-    base = os.environ.get("SEMFACEEDIT_CACHE")
-    return Path(base) if base else Path.home() / ".cache" / "semfaceedit"
+PROCEDURAL_VERSION = 2  # changes when the same seed gives other faces
 
 
 def open_training_data(
@@ -31,24 +28,20 @@ def open_training_data(
 
 
 def make_procedural(out: Path, *, count: int, resolution: int, first_seed: int = 0) -> None:
-    """Render procedural faces of seeds first_seed ... into a packed folder."""
-    from .camera import CameraConfig
-    from .procedural import render_faces
+    """Render procedural faces of seeds first_seed ... into a packed folder, on all cores."""
+    tasks = [(seed, resolution) for seed in range(first_seed, first_seed + count)]
+    with mapped(_procedural_item, tasks) as items:
+        pack(
+            progress(items, total=count, title="procedural faces"),
+            count,
+            resolution,
+            out,
+            {"layout": "procedural", "camera": asdict(CameraConfig()), "first_seed": first_seed},
+        )
 
-    def items():
-        starts = range(0, count, RENDER_BATCH)
-        for start in progress(starts, total=len(starts), title="procedural faces"):
-            seeds = range(first_seed + start, first_seed + min(start + RENDER_BATCH, count))
-            faces = render_faces(seeds, resolution)
-            images = ((faces.images + 1) * 127.5).round().byte().movedim(1, -1).numpy()
-            for index, seed in enumerate(seeds):
-                item: Item = (
-                    f"{seed:06d}",
-                    images[index],
-                    faces.labels[index].numpy(),
-                    faces.poses[index].numpy(),
-                )
-                yield item
 
-    info = {"layout": "procedural", "camera": vars(CameraConfig()), "first_seed": first_seed}
-    pack(items(), count, resolution, out, info)
+def _procedural_item(task: tuple[int, int]) -> Item:
+    seed, resolution = task
+    face = render_faces([seed], resolution)
+    image = ((face.images[0] + 1) * 127.5).round().byte().movedim(0, -1)
+    return f"{seed:06d}", image.numpy(), face.labels[0].numpy(), face.poses[0].numpy()

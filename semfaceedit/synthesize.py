@@ -10,9 +10,6 @@ dataset.json                                         what all this is
 
 import json
 import math
-import multiprocessing
-import os
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -29,6 +25,7 @@ from .cli import progress, run_command, wrote
 from .errors import UserError
 from .labels import CLASS_NAMES
 from .layouts import NATIVE_IMAGES, NATIVE_MASKS, POSE_TABLE, SYNTHETIC_FORMAT
+from .parallel import mapped
 from .procedural import render_faces
 from .procedural_heads import sample_head
 
@@ -73,8 +70,7 @@ def synthesize(options: Options) -> None:
     _write_poses(options)
     missing = [i for i in range(options.count) if not _image_path(out, i).is_file()]
     tasks = [(out, i, options.seed + i, options.resolution) for i in missing]
-    workers = min(options.workers or os.cpu_count() or 1, len(tasks))
-    with _mapped(tasks, workers) as done:
+    with mapped(_write_face, tasks, options.workers) as done:
         for _ in progress(done, total=len(tasks), title="faces"):
             pass
     _write_text(out / "dataset.json", json.dumps(_document(options) | {"complete": True}, indent=1))
@@ -153,22 +149,6 @@ def _write_poses(options: Options) -> None:
 
 
 Task = tuple[Path, int, int, int]  # folder, number of the face, its seed, resolution
-
-
-@contextmanager
-def _mapped(tasks: list[Task], workers: int) -> Iterator[Iterator[None]]:
-    """Write the faces in this process or in several."""
-    if workers <= 1:
-        yield map(_write_face, tasks)
-        return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, initializer=_start_worker) as pool:
-        yield pool.imap_unordered(_write_face, tasks, chunksize=4)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    torch.set_num_threads(1)
 
 
 def _write_face(task: Task) -> None:

@@ -21,6 +21,7 @@ from .distributed import World, join_world
 from .errors import UserError
 from .generator import count_parameters
 from .monitor import Monitor, RateDisplay, manifold_warning
+from .report import report
 from .samples import sample_grid, save_png
 from .sources import open_training_data
 from .trainer import NonFiniteLossError, Trainer
@@ -247,7 +248,7 @@ class _Writer:
         checkpoint.save_state(self.run.folder, self.trainer.completed, state)
 
     def finish(self) -> None:
-        """Write the averaged weights, which `render` and editing use."""
+        """Write the averaged weights, which `render` and editing use, and report.json."""
         images = self.trainer.images_before(self.trainer.completed)
         for average, decay in zip(
             self.trainer.averages, self.run.config.train.ema_decays, strict=True
@@ -257,6 +258,10 @@ class _Writer:
                 path, average, self.run.config, images=images, ema_decay=decay
             )
             wrote(path)
+        path = self.run.folder / "report.json"
+        facts = report(self.trainer.averages[0], self.run.config.model.resolution)
+        checkpoint.write_text(path, json.dumps(facts, indent=2) + "\n")
+        wrote(path)
 
     def _log(self, log: dict[str, Any]) -> None:
         done, trainer = self.trainer.completed, self.trainer

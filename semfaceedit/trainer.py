@@ -75,13 +75,11 @@ class Trainer:
                 betas=train.betas,
                 fused=True,
             ),
-            "d_image": torch.optim.Adam(
-                self.d_image.parameters(), lr=train.discriminator_lr, betas=train.betas, fused=True
-            ),
-            "d_semantic": torch.optim.Adam(
-                self.d_semantic.parameters(), lr=train.discriminator_lr, betas=train.betas, fused=True
-            ),
         }
+        for name, network in (("d_image", self.d_image), ("d_semantic", self.d_semantic)):
+            self.optimizers[name] = torch.optim.Adam(
+                network.parameters(), lr=train.discriminator_lr, betas=train.betas, fused=True
+            )
         self.base_lrs = {
             name: [group["lr"] for group in optimizer.param_groups]
             for name, optimizer in self.optimizers.items()

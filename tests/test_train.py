@@ -1,4 +1,4 @@
-"""The train command: run folder, resuming after signals and kills, and what it says of bad input."""
+"""The train command: run folder, resuming after signals and kills, answers to bad input."""
 
 import json
 import os

@@ -1,0 +1,38 @@
+# Two commands do all the set-up on a fresh machine: `make train` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install train test test-all bench clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+# Procedural faces, a short training of both stages, and pictures: under 15 minutes on two cores.
+train: $(STAMP)
+	$(BIN)/python -m semfaceedit.train --preset small --procedural-count 800 \
+	    --stage1-iterations 1500 --stage2-iterations 40 --out runs
+	$(BIN)/python -m semfaceedit.render --out runs/pictures --seeds 0-5 \
+	    --checkpoint "$$(ls -td runs/*-small-procedural | head -n 1)/generator-ema0.998.safetensors"
+
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+bench: $(STAMP)
+	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+clean:
+	rm -rf $(VENV) build semfaceedit/_C*.so
