@@ -5,12 +5,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-from semfaceedit.kernels import FilmSirenWeights
-from semfaceedit.kernels.film_siren_reference import film_siren_reference
 from support import needs_native
 from test_film_siren import Sizes, call, problem
 from test_film_siren import compare as check
 from torch import Tensor
+
+from semfaceedit.kernels import FilmSirenWeights
+from semfaceedit.kernels.film_siren_reference import film_siren_reference
 
 # points, inputs, width, layers, rows, groups, channels; then the trunk's channels
 SHAPES: dict[str, tuple[Sizes, int]] = {

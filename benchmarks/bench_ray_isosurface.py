@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from semfaceedit.kernels import FieldWeights
 from support import needs_native
 from test_ray_isosurface import Sizes, call, problem
 from test_ray_isosurface import compare as check
+
+from semfaceedit.kernels import FieldWeights
 
 SHAPES: dict[str, Sizes] = {  # rays, hits, samples, width, layers
     "small": (16 * 32 * 32, 9, 32, 64, 3),

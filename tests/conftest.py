@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import semfaceedit.kernels
 import torch
 from support import use_threads
 from torch import Tensor
+
+import semfaceedit.kernels
 
 KERNELS = str(Path(semfaceedit.kernels.__file__).parent)
 

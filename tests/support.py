@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from semfaceedit.kernels import _extension
 from torch import Tensor
+
+from semfaceedit.kernels import _extension
 
 FLOOR = 4  # in units of the dtype's eps: what two correctly rounded sums may differ by
 

@@ -10,6 +10,9 @@ from types import ModuleType
 
 import pytest
 import torch
+from support import assert_identical, isas, needs_native, use_threads
+from torch import Tensor
+
 from semfaceedit.kernels import (
     BACKENDS,
     OPS,
@@ -20,8 +23,6 @@ from semfaceedit.kernels import (
     semantic_composite,
     use_backend,
 )
-from support import assert_identical, isas, needs_native, use_threads
-from torch import Tensor
 
 OP = "semantic_composite"
 CPU = torch.zeros(1)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from semfaceedit.kernels import FilmSirenWeights, film_siren
 from support import (
     assert_identical,
     assert_matches,
@@ -17,6 +16,8 @@ from support import (
     values_and_gradients,
 )
 from torch import Tensor
+
+from semfaceedit.kernels import FilmSirenWeights, film_siren
 
 Problem = tuple[dict[str, Tensor], Tensor, Tensor]  # differentiable inputs, offsets, groups
 Sizes = tuple[int, int, int, int, int, int, int]

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 import torch
-from semfaceedit.kernels import semantic_composite, use_backend
 
 from semfaceedit import config
 from semfaceedit.camera import sample_poses
 from semfaceedit.film import Film
 from semfaceedit.generator import Generator, count_parameters, sample_latents
+from semfaceedit.kernels import semantic_composite, use_backend
 from semfaceedit.labels import GROUP_OF_CLASS
 from semfaceedit.rays import camera_rays
 from semfaceedit.renderer import find_intersections, render

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from semfaceedit.kernels import FieldWeights, Intersections, ray_isosurface
-from semfaceedit.kernels.ray_isosurface_reference import field
 from support import (
     assert_identical,
     assert_matches,
@@ -19,6 +17,9 @@ from support import (
     values_and_gradients,
 )
 from torch import Tensor
+
+from semfaceedit.kernels import FieldWeights, Intersections, ray_isosurface
+from semfaceedit.kernels.ray_isosurface_reference import field
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -3,11 +3,11 @@
 import math
 
 import torch
+from test_model import draw, tiny_generator
 
 from semfaceedit import report as module
 from semfaceedit.renderer import RenderOutput
 from semfaceedit.report import class_shares, locality, relief, report, swap_group, tint_shift
-from test_model import draw, tiny_generator
 
 
 def view(labels: torch.Tensor, depth: torch.Tensor, image: torch.Tensor) -> RenderOutput:

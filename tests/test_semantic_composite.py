@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from semfaceedit.kernels import color_composite, semantic_composite
 from support import (
     assert_identical,
     assert_matches,
@@ -17,6 +16,8 @@ from support import (
     values_and_gradients,
 )
 from torch import Tensor
+
+from semfaceedit.kernels import color_composite, semantic_composite
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -16,7 +16,9 @@ def test_procedural_faces_are_made_once_and_hold_the_rendered_faces(tmp_path, mo
     np.testing.assert_allclose(data.poses[1], faces.poses[0].numpy(), rtol=0)
     stored = torch.from_numpy(np.array(data.images[1])).movedim(-1, 0) / 127.5 - 1
     assert (stored - faces.images[0]).abs().max() < 1 / 127
-    monkeypatch.setattr("semfaceedit.sources.make_procedural", None)  # a second call must not need it
+    monkeypatch.setattr(
+        "semfaceedit.sources.make_procedural", None
+    )  # a second call must not need it
     assert len(open_training_data(None, resolution=16, procedural_count=3)) == 3
 
 
