@@ -71,3 +71,12 @@ def power_of_two(size: int, least: int = 1) -> int:
 
 def ceil_div(size: int, part: int) -> int:
     return -(-size // part)
+
+
+def padded(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """`tensor` at the start of zeros of `shape`; itself where it has that shape."""
+    if tensor.shape == shape:
+        return tensor
+    out = tensor.new_zeros(shape)
+    out[tuple(slice(size) for size in tensor.shape)] = tensor
+    return out

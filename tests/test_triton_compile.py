@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from semfaceedit.kernels import semantic_composite_triton
+
+from semfaceedit.kernels import ray_isosurface_triton, semantic_composite_triton
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed"
@@ -145,3 +146,52 @@ def test_composite(name: str, channels: int, architecture: int) -> None:
     resources = composite(name, architecture, 24, channels)
     assert_fits(resources, architecture)
     assert_no_spills(resources)
+
+
+FIELD_TENSORS = (
+    "origins directions levels distances first_weight first_bias hidden_weight hidden_bias "
+    "last_weight last_bias points depths grad_depth partial grad_rays scratch centre_x centre_y centre_z "
+    "scale far plane_z"
+)
+
+
+@functools.cache
+def field(name: str, architecture: int, hits: int, samples: int, width: int) -> Resources:
+    types = types_of(
+        FIELD_TENSORS,
+        "rays surfaces samples hits partial_size",
+        **dict.fromkeys(("centre_x", "centre_y", "centre_z", "scale", "far", "plane_z"), "fp32"),
+        **dict.fromkeys(("level", "plane_index", "entries", "count"), "*i64"),
+        valid="*i1",
+        interval="*i32",
+    )
+    if name == "forward_kernel":
+        constants = ray_isosurface_triton.forward_constants(hits, samples, width, 2, "fp32")
+    else:
+        constants = ray_isosurface_triton.backward_constants(width, 2, "fp32")
+        constants |= {"NEED_WEIGHTS": True, "NEED_RAYS": False}
+    module = "ray_isosurface_triton_kernels"
+    warps = ray_isosurface_triton.WARPS
+    return compile_kernel(
+        module,
+        name,
+        types,
+        constants,
+        architecture,
+        warps=warps,
+        stages=ray_isosurface_triton.STAGES,
+    )
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("sizes", [(24, 64, 128), (9, 24, 64)], ids=["paper", "small"])
+def test_field_forward(sizes: tuple[int, int, int], architecture: int) -> None:
+    resources = field("forward_kernel", architecture, *sizes)
+    assert_fits(resources, architecture)
+    assert_no_spills(resources)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("sizes", [(24, 64, 128), (9, 24, 64)], ids=["paper", "small"])
+def test_field_backward(sizes: tuple[int, int, int], architecture: int) -> None:
+    assert_fits(field("backward_kernel", architecture, *sizes), architecture)

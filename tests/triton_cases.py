@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+from support import assert_identical, assert_matches, values_and_gradients
+from torch import Tensor
+
+from semfaceedit.kernels import FieldWeights, Intersections, ray_isosurface
+from semfaceedit.kernels.ray_isosurface import RayIsosurfaceFunction
 from semfaceedit.kernels.semantic_composite import (
     ColorCompositeFunction,
     SemanticCompositeFunction,
     color_composite,
     semantic_composite,
 )
-from support import assert_identical, assert_matches, values_and_gradients
-from torch import Tensor
 
 pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") != "1":
@@ -135,3 +138,140 @@ def test_composite_registered_ops() -> None:
         (ops.color_backward_triton, (tensors, [True, True, False])),
     ):
         torch.library.opcheck(op.default, arguments)
+
+
+# Rays, surfaces and the plane, samples, width, layers
+FIELDS = {
+    "two blocks": (13, 5, 16, 32, 3),
+    "odd": (23, 24, 33, 17, 2),
+    "one layer": (37, 4, 5, 16, 1),
+    "only the plane": (3, 1, 5, 8, 2),
+    "more surfaces than samples": (19, 20, 16, 16, 2),
+}
+SLOW_FIELDS = {"paper": (9, 24, 64, 128, 3)}
+
+
+def field_problem(sizes: tuple[int, ...]) -> dict[str, Tensor]:
+    """A random field that falls by 30 along the rays, so that every interval is steep enough."""
+    rays, _, _, width, layers = sizes
+    forward = torch.tensor([0.0, 0.0, -1.0])
+    tensors = {
+        "origins": 0.02 * torch.randn(rays, 3) - forward,
+        "directions": torch.nn.functional.normalize(forward + 0.1 * torch.randn(rays, 3), dim=1),
+        "first_weight": torch.randn(width, 3) * (2 / 3) ** 0.5,
+        "first_bias": 0.1 * torch.randn(width),
+        "hidden_weight": torch.randn(layers - 1, width, width) * (1 / width) ** 0.5,
+        "hidden_bias": 0.1 * torch.randn(layers - 1, width),
+        "last_weight": torch.randn(1, width) / width**0.5,
+        "last_bias": torch.tensor([-2.0]),
+    }
+    # One path of units carries relu(z) with weight 1 through the layers, undisturbed.
+    tensors["first_weight"][0] = torch.tensor([0.0, 0.0, 3.0])
+    tensors["first_bias"][0] = 0.0
+    tensors["hidden_weight"][:, 0] = 0.0
+    tensors["hidden_weight"][:, 0, 0] = 1.0
+    tensors["hidden_bias"][:, 0] = 0.0
+    tensors["last_weight"][0, 0] = 3.0
+    return tensors
+
+
+def intersect(sizes: tuple[int, ...], backend: str, plane_z: float = -0.12) -> Function:
+    _, hits, samples, _, _ = sizes
+    numbers = {"centre": (0.0, 0.0, -1.5), "scale": 8.0, "near": 0.88, "far": 1.12}
+    settings = {**numbers, "samples": samples, "plane_z": plane_z}
+
+    def function(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        levels = torch.linspace(22, 2, hits - 1, dtype=inputs["origins"].dtype)
+        rays = inputs["origins"], inputs["directions"], levels
+        weights = FieldWeights(*(inputs[name] for name in FieldWeights._fields))
+        if backend == "triton":
+            result = RayIsosurfaceFunction.apply(
+                *rays, *weights, tuple(settings.values()), backend, "fp32"
+            )
+        else:
+            result = ray_isosurface(*rays, weights, **settings, backend=backend)
+        return dict(zip(Intersections._fields, result, strict=True))
+
+    return function
+
+
+def compare_field(
+    sizes: tuple[int, ...], inputs: dict[str, Tensor], plane_z: float = -0.12
+) -> dict[str, Tensor]:
+    exact = values_and_gradients(intersect(sizes, "reference", plane_z), inputs, torch.float64)
+    plain = values_and_gradients(intersect(sizes, "reference", plane_z), inputs, torch.float32)
+    actual = values_and_gradients(intersect(sizes, "triton", plane_z), inputs, torch.float32)
+    for name in ("valid", "level", "plane_index"):
+        assert torch.equal(actual[name], exact.pop(name)), name
+    assert_matches(actual, exact, plain)
+    return actual
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_field(name: str) -> None:
+    result = compare_field(FIELDS[name], field_problem(FIELDS[name]))
+    assert FIELDS[name][1] == 1 or 0.05 < result["valid"][:, :-1].double().mean() < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW_FIELDS)
+def test_field_at_larger_sizes(name: str) -> None:
+    compare_field(SLOW_FIELDS[name], field_problem(SLOW_FIELDS[name]))
+
+
+def test_field_missed_by_all_rays_and_plane_among_the_surfaces() -> None:
+    sizes = FIELDS["one layer"]
+    inputs = field_problem(sizes)
+    result = compare_field(sizes, {**inputs, "last_bias": torch.tensor([-500.0])})
+    assert result["valid"].sum() == sizes[0]
+    result = compare_field(sizes, inputs, plane_z=0.02)
+    assert (result["plane_index"] < sizes[1] - 1).any()
+    away = {**inputs, "directions": inputs["directions"] * torch.tensor([1.0, 1.0, -1.0])}
+    compare_field(sizes, away)
+
+
+def test_field_each_gradient_alone_and_no_rays() -> None:
+    sizes = FIELDS["two blocks"]
+    inputs = field_problem(sizes)
+    every = values_and_gradients(intersect(sizes, "triton"), inputs, torch.float32)
+    for name in ("origins", "directions", "hidden_weight", "last_bias"):
+        alone = values_and_gradients(intersect(sizes, "triton"), inputs, torch.float32, [name])
+        assert_identical({name: alone[f"d {name}"]}, {name: every[f"d {name}"]})
+    nothing = {**inputs, "origins": torch.zeros(0, 3), "directions": torch.zeros(0, 3)}
+    result = values_and_gradients(intersect(sizes, "triton"), nothing, torch.float32)
+    assert result["points"].shape == (0, 5, 3)
+    assert not any(result[f"d {name}"].any() for name in FieldWeights._fields)
+
+
+def test_field_ties_go_by_level_and_flat_fields_are_not_interpolated() -> None:
+    """s = 10 relu(z) or 0.4 relu(z) along a ray that looks down the z axis from 1."""
+    for slope, levels, depths in ((10.0, [5.0, 5.0], [0.5] * 3), (0.4, [0.3], [0.3, 0.5])):
+        weights = (
+            torch.tensor([[0.0, 0.0, 1.0]]), torch.zeros(1), torch.zeros(0, 1, 1),
+            torch.zeros(0, 1), torch.tensor([[slope]], requires_grad=True), torch.zeros(1),
+        )  # fmt: skip
+        result = RayIsosurfaceFunction.apply(
+            torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.0, 0.0, -1.0]]),
+            torch.tensor(levels), *weights, ((0, 0, 0), 1.0, 0.0, 1.0, 11, 0.5), "triton", "fp32",
+        )  # fmt: skip
+        hits = Intersections(*result)
+        assert hits.depths[0].tolist() == pytest.approx(depths, abs=1e-6)
+        assert hits.level.tolist() == [list(range(len(depths)))]
+        hits.depths.sum().backward()
+        gradient = weights[4].grad
+        assert gradient is not None and bool(gradient.any()) == (slope == 10.0)
+
+
+def test_field_registered_ops() -> None:
+    sizes = FIELDS["one layer"]
+    tensors = list(field_problem(sizes).values())
+    inputs = [*tensors[:2], torch.linspace(20, 2, 3), torch.linspace(0.88, 1.12, 8), *tensors[2:]]
+    numbers = [0.0, 0.0, -1.5, 8.0, 1.12, -0.12]
+    intersect(sizes, "triton")(field_problem(sizes))
+    ops = torch.ops.semfaceedit
+    arguments: tuple[Any, ...] = (inputs, numbers, "fp32")
+    torch.library.opcheck(ops.ray_isosurface_forward_triton.default, arguments)
+    _, depths, valid, level, _, interval = ops.ray_isosurface_forward_triton(*arguments)
+    grads = [torch.randn(37, 4, 3), torch.randn(37, 4)]
+    arguments = (grads, [depths, level, valid, interval], *arguments, [True, False] * 4)
+    torch.library.opcheck(ops.ray_isosurface_backward_triton.default, arguments)
