@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     A reader, or a process killed at any moment, sees the old file or the new one, never a part.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         write(temporary)
         with open(temporary, "rb") as file:

@@ -27,17 +27,21 @@ class Rays:
             yield Rays(self.origins[:, part], self.directions[:, part])
 
 
+def pixel_directions(resolution: int, config: CameraConfig) -> Tensor:
+    """Unit directions (H, H, 3) float64 through the pixel centres, in camera axes (back is +z)."""
+    centres = (2 * torch.arange(resolution, dtype=torch.float64) + 1) / resolution
+    extent = (centres - 1) * config.half_extent
+    y, x = torch.meshgrid(-extent, extent, indexing="ij")
+    return torch.nn.functional.normalize(torch.stack([x, y, -torch.ones_like(x)], -1), dim=-1)
+
+
 def camera_rays(pose: Tensor, resolution: int, config: CameraConfig) -> Rays:
     """Rays through the pixel centres of a square image.
 
     pose: (B, 2) yaw, pitch in radians. Returns B x (resolution * resolution) rays, first row first;
     differentiable with respect to the pose.
     """
-    centres = (2 * torch.arange(resolution, device=pose.device, dtype=pose.dtype) + 1) / resolution
-    extent = (centres - 1) * config.half_extent
-    y, x = torch.meshgrid(-extent, extent, indexing="ij")
-    local = torch.stack([x, y, -torch.ones_like(x)], -1).reshape(-1, 3)
-    local = torch.nn.functional.normalize(local, dim=-1)
+    local = pixel_directions(resolution, config).to(pose).reshape(-1, 3)
     matrix = camera_to_world(pose)
     directions = local @ matrix[:, :3, :3].transpose(1, 2)
     origins = matrix[:, None, :3, 3].expand_as(directions)

@@ -6,23 +6,48 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .camera import CameraConfig
 from .checkpoint import write_atomically
 from .config import ModelConfig
 from .generator import Generator, sample_latents
 from .labels import colorize
+from .rays import pixel_directions
 from .renderer import Codes, RenderOutput, render
 
 GRID_YAWS = (-0.45, 0.0, 0.45)  # radians, about 1.5 standard deviations of the prior
+GRID_KINDS = ("image", "semantics", "depth")
 DEPTH_SPAN = (0.90, 1.12)  # world units, white to black
 
 
-def picture_rows(output: RenderOutput) -> dict[str, Tensor]:
-    """Each kind of picture as (B, H, W, 3) uint8: image, semantics, depth (white is near)."""
+def picture_rows(output: RenderOutput, camera: CameraConfig | None = None) -> dict[str, Tensor]:
+    """Each kind of picture as (B, H, W, 3) uint8: image, semantics, depth (white is near) and
+    normals (x, y, z as red, green, blue)."""
     image = ((output.image.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).cpu()
     near, far = DEPTH_SPAN
     shade = ((far - output.depth[:, 0]) / (far - near)).clamp(0, 1) * 255
     depth = shade.round().byte()[..., None].expand(-1, -1, -1, 3).cpu()
-    return {"image": image, "semantics": colorize(output.labels), "depth": depth}
+    normal = ((normals(output, camera or CameraConfig()) + 1) * 127.5).round().byte().cpu()
+    return {
+        "image": image,
+        "semantics": colorize(output.labels),
+        "depth": depth,
+        "normals": normal,
+    }
+
+
+def normals(output: RenderOutput, camera: CameraConfig) -> Tensor:
+    """Surface normals in camera axes (B, H, W, 3), x right, y up, z towards the camera.
+
+    Cross products of central differences of the points that the depth map stands for.
+    """
+    depth = output.depth[:, 0]
+    local = pixel_directions(depth.shape[-1], camera).to(depth)
+    points = (local * depth[..., None]).movedim(-1, 1)
+    padded = torch.nn.functional.pad(points, (1, 1, 1, 1), mode="replicate")
+    across = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
+    down = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
+    normal = torch.linalg.cross(down, across, dim=1).movedim(1, -1)
+    return torch.nn.functional.normalize(normal, dim=-1)
 
 
 def tile(pictures: Tensor, columns: int) -> Tensor:
@@ -60,8 +85,8 @@ def sample_grid(
             )
             for yaw in yaws
         ]
-        rows.extend(output[kind] for kind in outputs[0] for output in outputs)
-    return tile(torch.cat(rows), columns=3 * len(yaws))
+        rows.extend(output[kind] for kind in GRID_KINDS for output in outputs)
+    return tile(torch.cat(rows), columns=len(GRID_KINDS) * len(yaws))
 
 
 def seed_latents(config: ModelConfig, seed: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,109 @@
+"""Grids, moving pictures, interpolation and normals of the render command."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semfaceedit import checkpoint, config, render
+from semfaceedit.camera import CameraConfig
+from semfaceedit.generator import Generator
+from semfaceedit.labels import PALETTE
+from semfaceedit.rays import pixel_directions
+from semfaceedit.render import interpolate
+from semfaceedit.renderer import RenderOutput
+from semfaceedit.samples import normals, seed_codes
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    torch.manual_seed(0)
+    return Generator(config.tiny().model)
+
+
+@pytest.fixture(scope="module")
+def weights(generator, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    checkpoint.save_generator(path, generator, config.tiny(), images=0, ema_decay=None)
+    return path
+
+
+def run(weights, out, *arguments: str) -> int:
+    return render.main(["--checkpoint", str(weights), "--out", str(out), "--resolution", "8",
+                        "--seeds", "0-1", *arguments])  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_a_turntable_plays_the_faces_side_by_side(weights, tmp_path, suffix):
+    assert run(weights, tmp_path, "--video", f"turn.{suffix}", "--frames", "6",
+               "--kinds", "image", "semantics") == 0  # fmt: skip
+    for name in (f"turn.{suffix}", f"turn-semantics.{suffix}"):
+        with Image.open(tmp_path / name) as animation:
+            assert animation.size == (16, 8)
+    with Image.open(tmp_path / f"turn.{suffix}") as animation:
+        assert animation.n_frames >= 2
+
+
+def test_a_strip_of_interpolated_hair(weights, tmp_path):
+    assert run(weights, tmp_path, "--interpolate", "hair", "--frames", "5", "--kinds", "image") == 0
+    assert Image.open(tmp_path / "image.png").size == (5 * 8, 8)
+
+
+def test_raw_labels_are_palette_pictures(weights, tmp_path):
+    assert run(weights, tmp_path, "--kinds", "labels", "semantics", "--yaws", "0") == 0
+    first = Image.open(tmp_path / "labels-0000.png")
+    assert first.mode == "P"
+    colors = np.asarray(Image.open(tmp_path / "semantics.png"))[:8]
+    np.testing.assert_array_equal(PALETTE[np.asarray(first)], colors)
+
+
+@pytest.mark.parametrize("which", ["all", "z", "hair", "face", "garment", "background"])
+def test_only_the_named_codes_move(generator, which):
+    names = generator.config.group_names
+    a, b = seed_codes(generator, 0), seed_codes(generator, 1)
+    half = interpolate(a, b, 0.5, which, names)
+    moved = not torch.equal(half.geometry.phases, a.geometry.phases)
+    assert moved == (which in ("all", "z"))
+    for group, name in enumerate(names):
+        now, start, end = (c.appearance.phases[:, group] for c in (half, a, b))
+        wanted = (start + end) / 2 if which in ("all", name) else start
+        torch.testing.assert_close(now, wanted)
+    end = interpolate(a, b, 1.0, "all", names)
+    torch.testing.assert_close(end.appearance.frequencies, b.appearance.frequencies)
+
+
+def test_normals_of_a_tilted_plane():
+    camera = CameraConfig()
+    directions = pixel_directions(16, camera)
+    normal = torch.tensor([math.sin(0.4), 0.0, math.cos(0.4)], dtype=torch.float64)
+    depth = -1.0 * normal[2] / (directions @ normal)  # the plane through (0, 0, -1)
+    maps = torch.zeros(1, 19, 16, 16)
+    output = RenderOutput(maps[:, :3], maps, depth[None, None], torch.zeros(1, 2))
+    found = normals(output, camera)[0, 1:-1, 1:-1]
+    torch.testing.assert_close(found, normal.expand_as(found), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "arguments,said",
+    [
+        (["--video", "turn.avi"], "ends in one of .mp4, .gif, .webp"),
+        (["--kinds", "smell"], "--kinds smell"),
+        (["--interpolate", "nose"], "use all, z, hair, face, garment, background"),
+        (["--interpolate", "all", "--seeds", "3"], "at least two --seeds"),
+        (["--frames", "0"], "at least 1"),
+    ],
+)
+def test_bad_input_is_one_line(weights, tmp_path, capsys, arguments, said):
+    assert run(weights, tmp_path / "out", *arguments) == 1
+    text = capsys.readouterr().err
+    assert said in text and text.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_mp4_asks_for_its_extra_or_is_written(weights, tmp_path, capsys):
+    code = run(weights, tmp_path, "--video", "turn.mp4", "--frames", "4", "--resolution", "16")
+    if code:
+        assert "pip install 'semfaceedit[media]'" in capsys.readouterr().err
+    else:
+        assert (tmp_path / "turn.mp4").stat().st_size > 0
