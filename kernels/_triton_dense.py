@@ -14,15 +14,15 @@ def times_transposed(
     weight,  # (outputs, width)
     first_output,
     width,
+    product,  # (ROWS, COLUMNS) fp32: what to add to
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     SLAB: tl.constexpr,
     PRECISION: tl.constexpr,
-):  # (ROWS, COLUMNS) fp32: source @ weight[first_output : first_output + COLUMNS]^T
+):  # product + source @ weight[first_output : first_output + COLUMNS]^T
     row = tl.arange(0, ROWS)
     column = first_output + tl.arange(0, COLUMNS)
     k = tl.arange(0, SLAB)
-    product = tl.zeros((ROWS, COLUMNS), tl.float32)
     for start in range(0, width, SLAB):
         a = tl.load(source + row[:, None] * width + (start + k)[None, :])
         b = tl.load(weight + column[None, :] * width + (start + k)[:, None])
@@ -37,18 +37,22 @@ def times(
     first_output,
     inner,
     outputs,
+    low,
+    high,
+    product,  # (ROWS, COLUMNS) fp32: what to add to
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     SLAB: tl.constexpr,
     PRECISION: tl.constexpr,
-):  # (ROWS, COLUMNS) fp32: source @ weight[:, first_output : first_output + COLUMNS]
+):  # product + source[:, low:high] @ weight[low:high, first_output : first_output + COLUMNS]
     row = tl.arange(0, ROWS)
     column = first_output + tl.arange(0, COLUMNS)
     k = tl.arange(0, SLAB)
-    product = tl.zeros((ROWS, COLUMNS), tl.float32)
     for start in range(0, inner, SLAB):
+        inside = (start + k >= low) & (start + k < high)
         a = tl.load(source + row[:, None] * inner + (start + k)[None, :])
-        b = tl.load(weight + (start + k)[:, None] * outputs + column[None, :])
+        at = weight + (start + k)[:, None] * outputs + column[None, :]
+        b = tl.load(at, mask=inside[:, None], other=0.0)
         product = tl.dot(a, b, product, input_precision=PRECISION)
     return product
 
@@ -61,17 +65,19 @@ def outer_product(
     first_right,
     left_width,
     right_width,
-    product,  # (COLUMNS, COLUMNS) fp32: what to add to
+    product,  # (LEFT, RIGHT) fp32: what to add to
     ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    LEFT: tl.constexpr,
+    RIGHT: tl.constexpr,
     SLAB: tl.constexpr,
     PRECISION: tl.constexpr,
-):  # product + left[:, first_left...]^T @ right[:, first_right...]
-    column = tl.arange(0, COLUMNS)
+):  # product + left[:, first_left : first_left + LEFT]^T @ right[:, first_right...]
+    left_column = first_left + tl.arange(0, LEFT)
+    right_column = first_right + tl.arange(0, RIGHT)
     k = tl.arange(0, SLAB)
     for start in range(0, ROWS, SLAB):
         row = start + k
-        a = tl.load(left + row[None, :] * left_width + (first_left + column)[:, None])
-        b = tl.load(right + row[:, None] * right_width + (first_right + column)[None, :])
+        a = tl.load(left + row[None, :] * left_width + left_column[:, None])
+        b = tl.load(right + row[:, None] * right_width + right_column[None, :])
         product = tl.dot(a, b, product, input_precision=PRECISION)
     return product

@@ -54,7 +54,10 @@ def _field(
         source = scratch + i * ROWS * WIDTH
         weight = hidden_weight + i * WIDTH * WIDTH
         for start in range(0, WIDTH, BLOCK):
-            product = times_transposed(source, weight, start, WIDTH, ROWS, BLOCK, SLAB, PRECISION)
+            zero = tl.zeros((ROWS, BLOCK), tl.float32)
+            product = times_transposed(
+                source, weight, start, WIDTH, zero, ROWS, BLOCK, SLAB, PRECISION
+            )
             column = start + inner
             h = _relu(product + tl.load(hidden_bias + i * WIDTH + column)[None, :])
             tl.store(source + ROWS * WIDTH + row + column[None, :], h)
@@ -292,7 +295,10 @@ def backward_kernel(
             upper = deltas + (i + 1) * layer
             for start in range(0, WIDTH, BLOCK):
                 column = start + inner
-                delta = times(upper, weight, start, WIDTH, WIDTH, ROWS, BLOCK, SLAB, PRECISION)
+                zero = tl.zeros((ROWS, BLOCK), tl.float32)
+                delta = times(
+                    upper, weight, start, WIDTH, WIDTH, 0, WIDTH, zero, ROWS, BLOCK, SLAB, PRECISION
+                )
                 h = tl.load(own_scratch + i * layer + row + column[None, :])
                 tl.store(upper - layer + row + column[None, :], tl.where(h > 0, delta, 0.0))
                 if NEED_WEIGHTS:
@@ -341,8 +347,9 @@ def _add_outer_products(
     for start in range(0, WIDTH, BLOCK):
         at = sums + (first_output + inner)[:, None] * WIDTH + (start + inner)[None, :]
         total = outer_product(
-            delta, h, first_output, start, WIDTH, WIDTH, tl.load(at), ROWS, BLOCK, SLAB, PRECISION
-        )
+            delta, h, first_output, start, WIDTH, WIDTH, tl.load(at), ROWS, BLOCK, BLOCK, SLAB,
+            PRECISION,
+        )  # fmt: skip
         tl.store(at, total)
 
 

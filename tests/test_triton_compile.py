@@ -15,7 +15,11 @@ from typing import Any
 
 import pytest
 
-from semfaceedit.kernels import ray_isosurface_triton, semantic_composite_triton
+from semfaceedit.kernels import (
+    film_siren_triton,
+    ray_isosurface_triton,
+    semantic_composite_triton,
+)
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed"
@@ -150,8 +154,7 @@ def test_composite(name: str, channels: int, architecture: int) -> None:
 
 FIELD_TENSORS = (
     "origins directions levels distances first_weight first_bias hidden_weight hidden_bias "
-    "last_weight last_bias points depths grad_depth partial grad_rays scratch centre_x centre_y centre_z "
-    "scale far plane_z"
+    "last_weight last_bias points depths grad_depth partial grad_rays scratch"
 )
 
 
@@ -195,3 +198,58 @@ def test_field_forward(sizes: tuple[int, int, int], architecture: int) -> None:
 @pytest.mark.parametrize("sizes", [(24, 64, 128), (9, 24, 64)], ids=["paper", "small"])
 def test_field_backward(sizes: tuple[int, int, int], architecture: int) -> None:
     assert_fits(field("backward_kernel", architecture, *sizes), architecture)
+
+
+FILM_TENSORS = (
+    "points directions frequencies phases first_bias biases view_direction head_bias output affine "
+    "grad_output scale sums grad_points grad_directions product row_sums"
+)
+FILM_OPERANDS = "first_weight weights head_weight copied scratch deltas output_deltas left right"
+FILM_INTEGERS = (
+    "first_tile tile_bound inputs padded_inputs channels padded_channels trunk_channels slots size "
+    "left_slot left_layer right_slot right_layer left_width right_width groups"
+)
+GEOMETRY = (3, 276)  # inputs and channels of the paper's Geometry Module: seven summed heads
+APPEARANCE = (256, 3)
+
+
+def film_types(precision: str, inputs: int) -> dict[str, str]:
+    operand = "*fp16" if precision == "fp16" else "*fp32"
+    types = types_of(
+        FILM_TENSORS,
+        FILM_INTEGERS,
+        **dict.fromkeys(FILM_OPERANDS.split(), operand),
+        **dict.fromkeys("row_groups tiles tile_count tile_groups first_tiles".split(), "*i64"),
+    )
+    return {**types, "first_weight": "*fp32" if inputs <= 3 else operand}
+
+
+@functools.cache
+def film(
+    name: str,
+    architecture: int,
+    precision: str,
+    width: int,
+    layers: int,
+    inputs: int,
+    channels: int,
+) -> Resources:
+    host = film_siren_triton
+    tiling = host.backward_tiling(precision, architecture)
+    constants = host.network_constants(width, layers, inputs, precision)
+    if name == "forward_kernel":
+        tiling = host.forward_tiling(precision, architecture)
+        constants |= {"KEEP": False, "HEAD_COLUMNS": host.head_columns(channels, tiling)}
+    elif name == "recompute":
+        name = "forward_kernel"
+        constants |= {"KEEP": True, "HEAD_COLUMNS": host.head_columns(channels, tiling)}
+    elif name == "backward_kernel":
+        constants |= {"NEED_POINTS": True, "NEED_DIRECTIONS": True}
+    if name == "weight_gradient_kernel":
+        constants = host.product_constants(tiling, width, width, 1, precision)
+    else:
+        constants |= host.tile_constants(tiling, width)
+    return compile_kernel(
+        "film_siren_triton_kernels", name, film_types(precision, inputs), constants, architecture,
+        warps=tiling.warps, stages=tiling.stages,
+    )  # fmt: skip

@@ -13,7 +13,15 @@ import torch
 from support import assert_identical, assert_matches, values_and_gradients
 from torch import Tensor
 
-from semfaceedit.kernels import FieldWeights, Intersections, ray_isosurface
+from semfaceedit.kernels import (
+    FieldWeights,
+    FilmSirenWeights,
+    Intersections,
+    film_siren,
+    film_siren_triton,
+    ray_isosurface,
+)
+from semfaceedit.kernels.film_siren import FilmSirenFunction
 from semfaceedit.kernels.ray_isosurface import RayIsosurfaceFunction
 from semfaceedit.kernels.semantic_composite import (
     ColorCompositeFunction,
@@ -275,3 +283,150 @@ def test_field_registered_ops() -> None:
     grads = [torch.randn(37, 4, 3), torch.randn(37, 4)]
     arguments = (grads, [depths, level, valid, interval], *arguments, [True, False] * 4)
     torch.library.opcheck(ops.ray_isosurface_backward_triton.default, arguments)
+
+
+# Points, inputs, width, layers, FiLM rows, groups, channels, trunk channels
+STACKS = {
+    "one point": (1, 3, 16, 2, 1, 1, 3, 0),
+    "geometry": (37, 3, 32, 3, 4, 1, 24, 1),
+    "appearance": (37, 32, 32, 2, 5, 3, 3, 0),
+    "odd": (41, 5, 17, 4, 7, 2, 21, 18),
+    "two inputs, all channels from the trunk": (19, 2, 16, 3, 2, 1, 5, 5),
+}
+SLOW_STACKS = {
+    "small": (300, 3, 64, 3, 3, 1, 84, 1),
+    "wide": (33, 3, 256, 3, 2, 1, 276, 1),
+    "several chunks": (700, 16, 16, 3, 5, 3, 3, 0),
+}
+
+
+StackProblem = tuple[dict[str, Tensor], Tensor, Tensor]  # differentiable inputs, offsets, groups
+
+
+def stack_problem(sizes: tuple[int, ...]) -> StackProblem:
+    """Random inputs whose FiLM arguments span several periods, and rows of uneven lengths."""
+    count, inputs, width, layers, rows, groups, channels, _ = sizes
+    cuts = torch.randint(0, count + 1, (rows - 1,)).sort().values
+    if rows > 2:
+        cuts[1] = cuts[0]  # an empty row
+    tensors = {
+        "points": torch.randn(count, inputs),
+        "directions": torch.nn.functional.normalize(torch.randn(count, 3), dim=1),
+        "frequencies": 15 + 2 * torch.randn(rows, layers + 1, width),
+        "phases": torch.randn(rows, layers + 1, width),
+        "first_weight": 0.3 * torch.randn(width, inputs) / inputs**0.5,
+        "first_bias": 0.1 * torch.randn(width),
+        "hidden_weight": 0.1 * torch.randn(layers - 1, width, width) / width**0.5,
+        "hidden_bias": 0.05 * torch.randn(layers - 1, width),
+        "view_weight": 0.1 * torch.randn(groups, width, 3 + width) / width**0.5,
+        "view_bias": 0.05 * torch.randn(groups, width),
+        "head_weight": torch.randn(groups, layers - 1, channels, width) / width**0.5,
+        "head_bias": torch.randn(groups, layers - 1, channels),
+    }
+    offsets = torch.cat([torch.tensor([0]), cuts, torch.tensor([count])])
+    return tensors, offsets, torch.randint(0, groups, (rows,))
+
+
+def stack(problem: StackProblem, trunk: int, backend: str, precision: str = "fp32") -> Function:
+    _, offsets, groups = problem
+
+    def function(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        tensors = list(inputs.values())
+        leading, weights = (*tensors[:4], offsets, groups), FilmSirenWeights(*tensors[4:])
+        if backend == "triton":
+            return {
+                "output": FilmSirenFunction.apply(*leading, *weights, trunk, backend, precision)
+            }
+        output = film_siren(
+            *leading, weights, trunk_channels=trunk, backend=backend, precision=precision
+        )
+        return {"output": output}
+
+    return function
+
+
+def compare_stack(sizes: tuple[int, ...], precision: str) -> None:
+    problem = stack_problem(sizes)
+    run = functools.partial(values_and_gradients, inputs=problem[0])
+    exact = run(stack(problem, sizes[-1], "reference"), dtype=torch.float64)
+    plain = run(stack(problem, sizes[-1], "reference", precision), dtype=torch.float32)
+    actual = run(stack(problem, sizes[-1], "triton", precision), dtype=torch.float32)
+    assert_matches(actual, exact, plain)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", STACKS)
+def test_stack(name: str, precision: str) -> None:
+    compare_stack(STACKS[name], precision)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", SLOW_STACKS)
+def test_stack_at_larger_sizes(name: str, precision: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(film_siren_triton, "CHUNK_TILES", 16)
+    compare_stack(SLOW_STACKS[name], precision)
+
+
+def test_stack_each_gradient_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = (19, 5, 16, 3, 3, 2, 5, 2)
+    problem = stack_problem(sizes)
+    inputs = problem[0]
+    function = stack(problem, sizes[-1], "triton")
+    every = values_and_gradients(function, inputs, torch.float32)
+    for name in inputs:
+        alone = values_and_gradients(function, inputs, torch.float32, [name])
+        assert_identical({name: alone[f"d {name}"]}, {name: every[f"d {name}"]})
+    monkeypatch.setattr(film_siren_triton, "CHUNK_TILES", 2)
+    assert_matches(
+        values_and_gradients(function, inputs, torch.float32),
+        {name: value.double() for name, value in every.items()},
+        every,
+    )
+
+
+def test_stack_trunk_never_sees_the_direction() -> None:
+    sizes = STACKS["geometry"]
+    problem = stack_problem(sizes)
+    inputs = problem[0]
+    function = stack(problem, 7, "triton")
+    turned = {**inputs, "directions": torch.full_like(inputs["directions"], float("nan"))}
+    first, second = function(inputs)["output"], function(turned)["output"]
+    assert torch.equal(first[:, :7], second[:, :7])
+    assert second[:, 7:].isnan().all()
+
+
+def test_stack_of_no_points() -> None:
+    inputs, _, groups = stack_problem(STACKS["appearance"])
+    inputs = {**inputs, "points": torch.zeros(0, 32), "directions": torch.zeros(0, 3)}
+    problem = inputs, torch.zeros(6, dtype=torch.int64), groups
+    function = stack(problem, 0, "triton", "fp16")
+    result = values_and_gradients(function, inputs, torch.float32)
+    assert result["output"].shape == (0, 3)
+    assert not any(result[f"d {name}"].any() for name in inputs)
+
+
+def test_stack_small_and_large_gradients_in_fp16() -> None:
+    """The scale of the gradients does not matter: the backward pass brings them into range."""
+    sizes = STACKS["geometry"]
+    problem = stack_problem(sizes)
+    inputs = problem[0]
+    grads = []
+    for factor in (2.0**-30, 1.0, 2.0**20):
+        leaves = [tensor.requires_grad_() for tensor in inputs.values()]
+        output = stack(problem, 1, "triton", "fp16")(inputs)["output"]
+        result = torch.autograd.grad(output.sum() * factor, leaves)
+        grads.append({name: g / factor for name, g in zip(inputs, result, strict=True)})
+    assert_identical(grads[0], grads[1])
+    assert_identical(grads[1], grads[2])
+
+
+def test_stack_registered_ops() -> None:
+    problem = tensors, offsets, groups = stack_problem(STACKS["one point"])
+    values = list(tensors.values())
+    inputs = [*values[:4], offsets, groups, *values[4:]]
+    stack(problem, 0, "triton")(tensors)
+    ops = torch.ops.semfaceedit
+    torch.library.opcheck(ops.film_siren_forward_triton.default, (inputs, 0, "fp32"))
+    arguments = (torch.randn(1, 3), inputs, 0, "fp32", [True, False, True] * 4)
+    torch.library.opcheck(ops.film_siren_backward_triton.default, arguments)

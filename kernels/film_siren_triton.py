@@ -1,0 +1,495 @@
+"""`film_siren` in Triton: a launch forward; backward in chunks of tiles, recomputing activations.
+
+Every sum over points is added up in one order, so results do not change from run to run.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._extension import empty_where, none_where_not
+from ._triton import (
+    capability,
+    ceil_div,
+    interpreted,
+    launch,
+    multiprocessors,
+    padded,
+    power_of_two,
+    unavailable,
+)
+from .film_siren import FilmSirenWeights
+
+__all__ = ["PRECISIONS", "backward", "forward", "unavailable"]
+
+PRECISIONS = ("fp32", "tf32", "fp16")
+
+DOT_PRECISION = {"fp32": "tf32x3", "tf32": "tf32", "fp16": "ieee"}
+CHUNK_TILES = 256  # tiles whose activations the backward pass holds at a time
+SPLITS = 8  # partial sums of each weight gradient
+SUMS_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Sizes of one kernel's tiles; `rows` points share a FiLM row."""
+
+    rows: int
+    columns: int
+    slab: int
+    warps: int
+    stages: int
+
+
+INTERPRETED = Tiling(rows=16, columns=16, slab=16, warps=4, stages=1)
+
+
+def forward_tiling(precision: str, architecture: int) -> Tiling:
+    """`architecture` as 80, 89, 90, ...; 0: the interpreter."""
+    if architecture == 0:
+        return INTERPRETED
+    if precision != "fp16":
+        return Tiling(rows=64, columns=64, slab=16, warps=4, stages=3)
+    return Tiling(rows=128, columns=128, slab=32, warps=8, stages=4)
+
+
+def backward_tiling(precision: str, architecture: int) -> Tiling:
+    if architecture == 0:
+        return INTERPRETED
+    if precision != "fp16":
+        return Tiling(rows=64, columns=32, slab=16, warps=4, stages=3)
+    return Tiling(rows=64, columns=64, slab=32, warps=4, stages=3)
+
+
+def forward(
+    points: Tensor,
+    directions: Tensor,
+    frequencies: Tensor,
+    phases: Tensor,
+    row_offsets: Tensor,
+    row_groups: Tensor,
+    weights: FilmSirenWeights,
+    trunk_channels: int,
+    precision: str,
+) -> Tensor:
+    inputs = [points, directions, frequencies, phases, row_offsets, row_groups, *weights]
+    return _forward_op([tensor.contiguous() for tensor in inputs], trunk_channels, precision)
+
+
+def backward(
+    grad_output: Tensor,
+    points: Tensor,
+    directions: Tensor,
+    frequencies: Tensor,
+    phases: Tensor,
+    row_offsets: Tensor,
+    row_groups: Tensor,
+    weights: FilmSirenWeights,
+    trunk_channels: int,
+    precision: str,
+    needed: tuple[bool, ...],
+) -> list[Tensor | None]:
+    inputs = [points, directions, frequencies, phases, row_offsets, row_groups, *weights]
+    contiguous = [tensor.contiguous() for tensor in inputs]
+    flags = list(needed)
+    grads = _backward_op(grad_output.contiguous(), contiguous, trunk_channels, precision, flags)
+    return none_where_not(flags, grads)
+
+
+@torch.library.custom_op("semfaceedit::film_siren_forward_triton", mutates_args=())
+def _forward_op(inputs: list[Tensor], trunk_channels: int, precision: str) -> Tensor:
+    points = inputs[0]
+    output = points.new_empty(len(points), inputs[12].shape[2])
+    tiling = forward_tiling(precision, capability(points))
+    network = _prepared(inputs, trunk_channels, precision, tiling)
+    tiles = _tiles(inputs[4], len(points), tiling.rows)
+    programs = min(multiprocessors(points), tiles.bound)
+    _launch_forward(network, tiles, tiling, output, _scratch(network, programs, tiling.rows))
+    return output
+
+
+@_forward_op.register_fake
+def _(inputs: list[Tensor], trunk_channels: int, precision: str) -> Tensor:
+    return inputs[0].new_empty(inputs[0].shape[0], inputs[12].shape[2])
+
+
+@torch.library.custom_op("semfaceedit::film_siren_backward_triton", mutates_args=())
+def _backward_op(
+    grad_output: Tensor,
+    inputs: list[Tensor],
+    trunk_channels: int,
+    precision: str,
+    needed: list[bool],
+) -> list[Tensor]:
+    grads = _Backward(grad_output, inputs, trunk_channels, precision, needed).run()
+    return [
+        grad.contiguous() if need else grad_output.new_empty(0)
+        for need, grad in zip(needed, grads, strict=True)
+    ]
+
+
+@_backward_op.register_fake
+def _(
+    grad_output: Tensor,
+    inputs: list[Tensor],
+    trunk_channels: int,
+    precision: str,
+    needed: list[bool],
+) -> list[Tensor]:
+    return empty_where(needed, inputs[:4] + inputs[6:])
+
+
+class Tiles(NamedTuple):
+    """Tiles of at most `rows` points that share a FiLM row; only `bound` is known to the host."""
+
+    table: Tensor  # (3, T) int64: first point, point after the last, FiLM row
+    used: Tensor  # (1,) int64: how many of T are used
+    first: Tensor  # (M + 1,) int64: the first tile of each FiLM row
+    bound: int  # T
+
+
+def _tiles(row_offsets: Tensor, points: int, rows: int) -> Tiles:
+    film_rows = len(row_offsets) - 1
+    bound = points // rows + film_rows
+    first = torch.zeros_like(row_offsets)
+    first[1:] = ((row_offsets.diff() + rows - 1) // rows).cumsum(0)
+    tile = torch.arange(bound, device=row_offsets.device)
+    film_row = torch.searchsorted(first, tile, right=True) - 1
+    film_row = film_row.clamp(max=film_rows - 1)
+    start = row_offsets[film_row] + (tile - first[film_row]) * rows
+    stop = torch.minimum(start + rows, row_offsets[film_row + 1])
+    return Tiles(torch.stack([start, stop, film_row]), first[-1:], first, bound)
+
+
+class Network(NamedTuple):
+    """The inputs as the kernels take them: padded, and matrices in the type of their products."""
+
+    points: Tensor
+    directions: Tensor
+    frequencies: Tensor  # (M, L + 1, W)
+    phases: Tensor
+    row_groups: Tensor
+    first_weight: Tensor  # (W, 3) fp32, or (W, padded inputs) if a point has more than three
+    first_bias: Tensor
+    weights: Tensor  # (L - 1 + G, W, W): hidden layers, then view layers
+    biases: Tensor  # (L - 1 + G, W)
+    view_direction: Tensor  # (G, W, 3) fp32
+    head_weight: Tensor  # (G, L - 1, padded channels, W)
+    head_bias: Tensor  # (G, padded channels), summed over heads
+    sizes: tuple[int, ...]  # inputs, padded inputs, channels, padded channels, trunk channels
+    constants: dict[str, Any]
+
+
+def _prepared(inputs: list[Tensor], trunk_channels: int, precision: str, tiling: Tiling) -> Network:
+    points, directions, frequencies, phases, _, row_groups = inputs[:6]
+    weights = FilmSirenWeights(*inputs[6:])
+    groups, heads, channels, own_width = weights.head_weight.shape
+    size = points.shape[1]
+    constants = network_constants(own_width, heads + 1, size, precision, points)
+    width = constants["WIDTH"]
+    padded_inputs = 16 if constants["THIN"] else ceil_div(size, 64) * 64
+    multiple = power_of_two(min(channels, 32), 16)
+    padded_channels = ceil_div(channels, multiple) * multiple
+    operand = torch.float16 if precision == "fp16" else torch.float32
+    first_shape = (width, 3) if constants["THIN"] else (width, padded_inputs)
+    first_weight = padded(weights.first_weight, first_shape)
+    view = weights.view_weight
+    matrices = torch.cat([weights.hidden_weight, view[:, :, 3:]])
+    biases = torch.cat([weights.hidden_bias, weights.view_bias])
+    film_shape = (len(frequencies), heads + 2, width)
+    return Network(
+        points,
+        directions,
+        padded(frequencies, film_shape),
+        padded(phases, film_shape),
+        row_groups,
+        first_weight if constants["THIN"] else first_weight.to(operand),
+        padded(weights.first_bias, (width,)),
+        padded(matrices, (heads + groups, width, width)).to(operand),
+        padded(biases, (heads + groups, width)),
+        padded(view[:, :, :3], (groups, width, 3)).contiguous(),
+        padded(weights.head_weight, (groups, heads, padded_channels, width)).to(operand),
+        padded(weights.head_bias.sum(1), (groups, padded_channels)),
+        (size, padded_inputs, channels, padded_channels, trunk_channels),
+        constants,
+    )
+
+
+def network_constants(
+    width: int, layers: int, inputs: int, precision: str, on: Tensor | None = None
+) -> dict[str, Any]:
+    """What all kernels of one call have in common. Zeros fill other widths up: sin(0 x + 0) = 0."""
+    precise = os.environ.get("SEMFACEEDIT_PRECISE_SIN") == "1"
+    return {
+        "LAYERS": layers,
+        "WIDTH": power_of_two(width, 16),
+        "THIN": inputs <= 3,
+        "PRECISION": DOT_PRECISION[precision],
+        "FAST": precision != "fp32" and not precise and not interpreted(),
+    }
+
+
+def head_columns(channels: int, tiling: Tiling) -> int:
+    return power_of_two(min(channels, 32, tiling.columns), 16)
+
+
+def product_constants(
+    tiling: Tiling, left_width: int, right_width: int, groups: int, precision: str
+) -> dict[str, Any]:
+    """Tile sizes of the kernel for weight gradients."""
+    return {
+        "EVERY_GROUP": groups == 1,
+        "ROWS": tiling.rows,
+        "LEFT": min(64, tiling.columns, _power_of_two_factor(left_width)),
+        "RIGHT": min(64, tiling.columns, _power_of_two_factor(right_width)),
+        "SLAB": min(tiling.slab, tiling.rows),
+        "PRECISION": DOT_PRECISION[precision],
+    }
+
+
+def tile_constants(tiling: Tiling, width: int) -> dict[str, int]:
+    return {
+        "ROWS": tiling.rows,
+        "COLUMNS": min(tiling.columns, width),
+        "SLAB": min(tiling.slab, width),
+    }
+
+
+class Scratch(NamedTuple):
+    """A tile's room in each of several slots."""
+
+    copied: Tensor  # (slots, rows, padded inputs): points as operands
+    activations: Tensor  # (slots, L + 1, rows, W)
+    affine: Tensor  # the same in fp32, or empty
+
+
+def _scratch(network: Network, slots: int, rows: int, *, keep: bool = False) -> Scratch:
+    constants = network.constants
+    shape = (slots, constants["LAYERS"] + 1, rows, constants["WIDTH"])
+    return Scratch(
+        network.weights.new_empty(slots, rows, network.sizes[1]),
+        network.weights.new_empty(shape),
+        network.points.new_empty(shape if keep else (0,)),
+    )
+
+
+def _launch_forward(
+    network: Network,
+    tiles: Tiles,
+    tiling: Tiling,
+    output: Tensor,
+    scratch: Scratch,
+    *,
+    first_tile: int = 0,
+    keep: bool = False,
+) -> None:
+    from .film_siren_triton_kernels import forward_kernel
+
+    width = network.constants["WIDTH"]
+    tile = tile_constants(tiling, width)
+    columns = head_columns(network.sizes[2], tiling)
+    launch(
+        forward_kernel,
+        (len(scratch.copied),),
+        (
+            *network[:5], tiles.table, tiles.used, *network[5:12], output, *scratch, first_tile,
+            tiles.bound, *network.sizes,
+        ),
+        {**network.constants, **tile, "HEAD_COLUMNS": columns, "KEEP": keep},
+        warps=tiling.warps,
+        stages=tiling.stages,
+    )  # fmt: skip
+
+
+class _Backward:
+    """One backward pass: per chunk of tiles, recompute, go back through the layers, add up."""
+
+    def __init__(
+        self,
+        grad_output: Tensor,
+        inputs: list[Tensor],
+        trunk_channels: int,
+        precision: str,
+        needed: list[bool],
+    ) -> None:
+        points = inputs[0]
+        self.tiling = backward_tiling(precision, capability(points))
+        self.network = _prepared(inputs, trunk_channels, precision, self.tiling)
+        self.tiles = _tiles(inputs[4], len(points), self.tiling.rows)
+        self.slots = min(CHUNK_TILES, self.tiles.bound)
+        self.precision = precision
+        self.inputs, self.needed, self.grad_output = inputs, needed, grad_output
+        self.scale = _scale(grad_output, precision)
+        constants, padded_channels = self.network.constants, self.network.sizes[3]
+        self.layers, self.width = constants["LAYERS"], constants["WIDTH"]
+        self.groups = inputs[12].shape[0]
+        self.layer_sums = (self.layers + 1) * 5 * self.width
+        self.row_sums = points.new_zeros(len(inputs[2]), self.layer_sums + padded_channels)
+        self.grad_points = torch.empty_like(points) if needed[0] else points.new_empty(0)
+        self.grad_directions = torch.empty_like(inputs[1]) if needed[1] else points.new_empty(0)
+        self.trunk = points.new_zeros(self.layers - 1, 1, self.width, self.width)
+        self.view = points.new_zeros(1, self.groups, self.width, self.width)
+        self.heads = points.new_zeros(self.layers, self.groups, padded_channels, self.width)
+        self.first = points.new_zeros(1, 1, self.width, self.network.sizes[1])
+
+    def run(self) -> list[Tensor]:
+        """Twelve gradients; those that are not needed may be anything."""
+        network, rows = self.network, self.tiling.rows
+        scratch = _scratch(network, self.slots, rows, keep=True)
+        deltas = torch.empty_like(scratch.activations)
+        output_deltas = network.weights.new_empty(self.slots, rows, network.sizes[3])
+        sums = self.row_sums.new_empty(self.slots, self.row_sums.shape[1])
+        tile_groups = self._tile_groups()
+        for first_tile in range(0, self.tiles.bound, max(self.slots, 1)):
+            _launch_forward(
+                network, self.tiles, self.tiling, self.row_sums, scratch, first_tile=first_tile,
+                keep=True,
+            )  # fmt: skip
+            self._launch_backward(scratch, deltas, output_deltas, sums, first_tile)
+            self._add_row_sums(sums, first_tile)
+            groups = tile_groups[first_tile : first_tile + self.slots]
+            self._add_weight_gradients(scratch, deltas, output_deltas, groups)
+        return self._gradients()
+
+    def _tile_groups(self) -> Tensor:  # (T,), -1 for tiles that are not used
+        groups = self.inputs[5][self.tiles.table[2]] if self.tiles.bound else self.inputs[5]
+        used = torch.arange(len(groups), device=groups.device) < self.tiles.used
+        return torch.where(used, groups, -1)
+
+    def _launch_backward(
+        self,
+        scratch: Scratch,
+        deltas: Tensor,
+        output_deltas: Tensor,
+        sums: Tensor,
+        first_tile: int,
+    ) -> None:
+        from .film_siren_triton_kernels import backward_kernel
+
+        network, tiles = self.network, self.tiles
+        launch(
+            backward_kernel,
+            (self.slots,),
+            (
+                self.grad_output, self.scale, *network[:5], tiles.table, tiles.used,
+                network.first_weight, network.weights, network.view_direction, network.head_weight,
+                scratch.affine, deltas, output_deltas, sums, self.grad_points, self.grad_directions,
+                first_tile, tiles.bound, *network.sizes,
+            ),
+            {
+                **network.constants,
+                **tile_constants(self.tiling, self.width),
+                "NEED_POINTS": self.needed[0],
+                "NEED_DIRECTIONS": self.needed[1],
+            },
+            warps=self.tiling.warps,
+            stages=self.tiling.stages,
+        )  # fmt: skip
+
+    def _add_row_sums(self, sums: Tensor, first_tile: int) -> None:
+        from .film_siren_triton_kernels import row_sums_kernel
+
+        rows, size = self.row_sums.shape
+        launch(
+            row_sums_kernel,
+            (rows, ceil_div(size, SUMS_BLOCK)),
+            (sums, self.tiles.first, self.row_sums, first_tile, self.slots, size),
+            {"BLOCK": SUMS_BLOCK},
+        )
+
+    def _add_weight_gradients(
+        self, scratch: Scratch, deltas: Tensor, output_deltas: Tensor, tile_groups: Tensor
+    ) -> None:
+        last, activations = self.layers, scratch.activations
+        if self.needed[4] and not self.network.constants["THIN"]:
+            self._add_products(self.first, deltas[:, :1], scratch.copied[:, None], tile_groups)
+        if self.needed[6]:
+            self._add_products(self.trunk, deltas[:, 1:last], activations[:, :-2], tile_groups)
+        if self.needed[8]:
+            view = activations[:, last - 1 : last]
+            self._add_products(self.view, deltas[:, last:], view, tile_groups)
+        if self.needed[10]:
+            output = output_deltas[:, None].expand(-1, last, -1, -1)
+            self._add_products(self.heads, output, activations[:, 1:], tile_groups)
+
+    def _add_products(
+        self, total: Tensor, left: Tensor, right: Tensor, tile_groups: Tensor
+    ) -> None:
+        """total (layers, groups, N, K) += left^T (slots, layers, rows, N) @ right (.., K)."""
+        from .film_siren_triton_kernels import weight_gradient_kernel
+
+        layers, groups, left_width, right_width = total.shape
+        splits = min(2 if interpreted() else SPLITS, len(tile_groups))
+        if not splits:
+            return
+        product = total.new_empty(splits, *total.shape)
+        tiling = self.tiling
+        constants = product_constants(tiling, left_width, right_width, groups, self.precision)
+        blocks = (left_width // constants["LEFT"]) * (right_width // constants["RIGHT"])
+        strides = (left.stride(0), left.stride(1), right.stride(0), right.stride(1))
+        launch(
+            weight_gradient_kernel,
+            (blocks, layers * groups, splits),
+            (
+                left, right, tile_groups, product, len(tile_groups), *strides, left_width,
+                right_width, groups,
+            ),
+            constants,
+            warps=tiling.warps,
+            stages=tiling.stages,
+        )  # fmt: skip
+        total += product.sum(0)
+
+    def _gradients(self) -> list[Tensor]:
+        network, weights = self.network, FilmSirenWeights(*self.inputs[6:])
+        size, _, channels, padded_channels, split = network.sizes
+        width, layers = weights.first_bias.shape[0], self.layers
+        by_row = self.row_sums / self.scale
+        channel_sums = by_row[:, self.layer_sums :][:, :channels]  # (M, C)
+        by_layer = by_row[:, : self.layer_sums].unflatten(1, (layers + 1, 5, self.width))
+        phases, frequencies = by_layer[:, :, 0, :width], by_layer[:, :, 1, :width]
+        coordinates = by_layer[:, :, 2:, :width]  # (M, L + 1, 3, W)
+        biases = self.inputs[2] * phases  # (M, L + 1, W)
+        if network.constants["THIN"]:
+            first = coordinates[:, 0].sum(0).T[:, :size]
+        else:
+            first = self.first[0, 0, :width, :size] / self.scale
+        view = self.view[0, :, :width, :width] / self.scale
+        heads = self.heads.transpose(0, 1)[:, :, :channels, :width] / self.scale  # (G, L, C, W)
+        last = torch.cat([heads[:, -2:-1, :split], heads[:, -1:, split:]], 2)
+        head_bias = self._by_group(channel_sums)[:, None].expand(-1, layers - 1, -1)
+        return [
+            self.grad_points,
+            self.grad_directions,
+            frequencies,
+            phases,
+            first,
+            biases[:, 0].sum(0),
+            self.trunk[:, 0, :width, :width] / self.scale,
+            biases[:, 1:layers].sum(0),
+            torch.cat([self._by_group(coordinates[:, layers]).transpose(1, 2), view], 2),
+            self._by_group(biases[:, layers]),
+            torch.cat([heads[:, :-2], last], 1),
+            head_bias,
+        ]
+
+    def _by_group(self, values: Tensor) -> Tensor:
+        """(M, ...) summed over the FiLM rows of each group: (G, ...)."""
+        group = torch.arange(self.groups, device=values.device)[:, None]
+        mine = (self.inputs[5] == group).view(self.groups, -1, *[1] * (values.dim() - 1))
+        return torch.where(mine, values, 0.0).sum(1)
+
+
+def _scale(grad_output: Tensor, precision: str) -> Tensor:  # (1,)
+    """A power of two that brings the largest gradient near 1, for operands in fp16."""
+    if precision != "fp16" or not grad_output.numel():
+        return grad_output.new_ones(1)
+    largest = grad_output.abs().amax().clamp(1e-30, 1e30)
+    return torch.exp2(-torch.log2(largest).round()).reshape(1)
+
+
+def _power_of_two_factor(size: int) -> int:
+    return size & -size

@@ -1,0 +1,485 @@
+"""Triton kernels of `film_siren`; launched by `film_siren_triton.py`.
+
+Points come in tiles of ROWS that share one FiLM row. The activations of a tile lie in `scratch`, in
+the type of the matrix operands: fp32, or fp16 with products, FiLM and sine in fp32. Layer 0 reads
+the points, layer `LAYERS` is the view layer. `weights` and `biases` are those of layers 1 to
+LAYERS - 1, then one view layer for each group.
+"""
+
+import triton
+import triton.language as tl
+from triton.language.extra import libdevice
+
+from ._triton_dense import outer_product, times, times_transposed
+
+INVERSE_PI = tl.constexpr(0.31830988618379067)
+PI_HIGH = tl.constexpr(3.140625)  # eight bits: exact times any number of half turns below 2^16
+PI_MIDDLE = tl.constexpr(0.0009670257568359375)  # eleven bits
+PI_LOW = tl.constexpr(6.2783295727e-07)
+
+
+@triton.jit
+def _within_half_turn(x):
+    """x less a whole number of half turns, in [-pi / 2, pi / 2], and the sign that leaves."""
+    turns = tl.floor(x * INVERSE_PI + 0.5)
+    r = ((x - turns * PI_HIGH) - turns * PI_MIDDLE) - turns * PI_LOW
+    return r, 1 - 2 * (turns - 2 * tl.floor(0.5 * turns))
+
+
+@triton.jit
+def sine(x, FAST: tl.constexpr):
+    r, sign = _within_half_turn(x)
+    if FAST:
+        return sign * libdevice.fast_sinf(r)
+    s = r * r
+    p = -2.38466939e-08 * s + 2.75226188e-06
+    p = (p * s - 1.98408040e-04) * s + 8.33333050e-03
+    p = p * s - 1.66666666e-01
+    return sign * (r + r * (s * p))
+
+
+@triton.jit
+def cosine(x, FAST: tl.constexpr):
+    r, sign = _within_half_turn(x)
+    if FAST:
+        return sign * libdevice.fast_cosf(r)
+    s = r * r
+    p = 1.99199503e-09 * s - 2.75256608e-07
+    p = (p * s + 2.48010702e-05) * s - 1.38888846e-03
+    p = (p * s + 4.16666665e-02) * s - 0.5
+    return sign * (1 + s * p)
+
+
+@triton.jit
+def _three_inputs(vectors, row, inside, inputs, weight, column):
+    """vectors (P, inputs <= 3) @ weight (width, 3)^T in fp32."""
+    x = tl.load(vectors + row * inputs, mask=inside, other=0.0)
+    product = x[:, None] * tl.load(weight + column * 3)[None, :]
+    y = tl.load(vectors + row * inputs + 1, mask=inside & (inputs > 1), other=0.0)
+    product += y[:, None] * tl.load(weight + column * 3 + 1)[None, :]
+    z = tl.load(vectors + row * inputs + 2, mask=inside & (inputs > 2), other=0.0)
+    product += z[:, None] * tl.load(weight + column * 3 + 2)[None, :]
+    return product
+
+
+@triton.jit
+def _copy_points(points, row, inside, inputs, padded_inputs, to, ROWS: tl.constexpr, SLAB):
+    """A tile of points as matrix operands, with zeros up to `padded_inputs`."""
+    for start in range(0, padded_inputs, SLAB):
+        column = start + tl.arange(0, SLAB)
+        mask = inside[:, None] & (column < inputs)[None, :]
+        x = tl.load(points + row[:, None] * inputs + column[None, :], mask=mask, other=0.0)
+        at = tl.arange(0, ROWS)[:, None] * padded_inputs + column[None, :]
+        tl.store(to + at, x.to(to.dtype.element_ty))
+
+
+@triton.jit
+def _layers(
+    points,
+    directions,
+    frequencies,  # of this FiLM row: (LAYERS + 1, WIDTH)
+    phases,
+    group,
+    first_weight,
+    first_bias,
+    weights,
+    biases,
+    view_direction,
+    row,  # (ROWS,) points of the tile
+    inside,
+    copied,  # (ROWS, padded_inputs) scratch tile
+    scratch,  # (LAYERS + 1, ROWS, WIDTH): sines of every layer, out
+    affine,  # the same in fp32: W h + b, out; not used unless KEEP
+    inputs,
+    padded_inputs,
+    LAYERS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    THIN: tl.constexpr,  # at most three inputs: fp32, straight from the points
+    KEEP: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SLAB: tl.constexpr,
+    PRECISION: tl.constexpr,
+    FAST: tl.constexpr,
+):
+    tile_row = tl.arange(0, ROWS)[:, None] * WIDTH
+    if not THIN:
+        _copy_points(points, row, inside, inputs, padded_inputs, copied, ROWS, SLAB)
+        tl.debug_barrier()
+    for layer in range(LAYERS + 1):
+        to = layer * ROWS * WIDTH + tile_row
+        is_view = layer == LAYERS
+        matrix = tl.where(is_view, LAYERS - 1 + group, layer - 1)
+        for start in range(0, WIDTH, COLUMNS):
+            column = start + tl.arange(0, COLUMNS)
+            product = tl.zeros((ROWS, COLUMNS), tl.float32)
+            if layer == 0:
+                if THIN:
+                    product = _three_inputs(points, row, inside, inputs, first_weight, column)
+                else:
+                    product = times_transposed(
+                        copied, first_weight, start, padded_inputs, product, ROWS, COLUMNS, SLAB,
+                        PRECISION,
+                    )  # fmt: skip
+                bias = tl.load(first_bias + column)
+            else:
+                if is_view:
+                    weight = view_direction + group * WIDTH * 3
+                    product = _three_inputs(directions, row, inside, 3, weight, column)
+                product = times_transposed(
+                    scratch + (layer - 1) * ROWS * WIDTH, weights + matrix * WIDTH * WIDTH, start,
+                    WIDTH, product, ROWS, COLUMNS, SLAB, PRECISION,
+                )  # fmt: skip
+                bias = tl.load(biases + matrix * WIDTH + column)
+            product += bias[None, :]
+            if KEEP:
+                tl.store(affine + to + column[None, :], product)
+            f = tl.load(frequencies + layer * WIDTH + column)[None, :]
+            p = tl.load(phases + layer * WIDTH + column)[None, :]
+            h = sine(f * product + p, FAST)
+            tl.store(scratch + to + column[None, :], h.to(scratch.dtype.element_ty))
+        tl.debug_barrier()
+
+
+@triton.jit
+def _heads(
+    scratch,  # (LAYERS + 1, ROWS, WIDTH)
+    head_weight,  # of this group: (LAYERS - 1, padded_channels, WIDTH)
+    head_bias,  # of this group, summed over heads: (padded_channels,)
+    output,  # (P, C), out
+    row,
+    inside,
+    channels,
+    padded_channels,
+    trunk_channels,
+    LAYERS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SLAB: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    layer_size: tl.constexpr = ROWS * WIDTH
+    for start in range(0, padded_channels, COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
+        total = tl.zeros((ROWS, COLUMNS), tl.float32)
+        for layer in range(1, LAYERS - 1):
+            total = times_transposed(
+                scratch + layer * layer_size, head_weight + (layer - 1) * padded_channels * WIDTH,
+                start, WIDTH, total, ROWS, COLUMNS, SLAB, PRECISION,
+            )  # fmt: skip
+        last = head_weight + (LAYERS - 2) * padded_channels * WIDTH
+        # Chosen, not multiplied by zero: no view direction, not even NaN, reaches the trunk.
+        for from_view in range(2):
+            mine = (column >= trunk_channels) == (from_view == 1)
+            if tl.max(mine.to(tl.int32), 0) > 0:
+                part = times_transposed(
+                    scratch + (LAYERS - 1 + from_view) * layer_size, last, start, WIDTH,
+                    tl.zeros((ROWS, COLUMNS), tl.float32), ROWS, COLUMNS, SLAB, PRECISION,
+                )  # fmt: skip
+                total += tl.where(mine[None, :], part, 0.0)
+        total += tl.load(head_bias + column)[None, :]
+        at = output + row[:, None] * channels + column[None, :]
+        tl.store(at, total, mask=inside[:, None] & (column < channels)[None, :])
+
+
+@triton.jit
+def forward_kernel(
+    points,  # (P, I)
+    directions,  # (P, 3)
+    frequencies,  # (M, LAYERS + 1, WIDTH)
+    phases,
+    row_groups,  # (M,)
+    tiles,  # (3, T): first point, point after the last, FiLM row
+    tile_count,  # (1,): how many of T are used
+    first_weight,  # (WIDTH, 3) fp32 if THIN, else (WIDTH, padded_inputs)
+    first_bias,  # (WIDTH,)
+    weights,  # (LAYERS - 1 + G, WIDTH, WIDTH)
+    biases,  # (LAYERS - 1 + G, WIDTH)
+    view_direction,  # (G, WIDTH, 3) fp32
+    head_weight,  # (G, LAYERS - 1, padded_channels, WIDTH)
+    head_bias,  # (G, padded_channels)
+    output,  # (P, C), out
+    copied,  # (slots, ROWS, padded_inputs)
+    scratch,  # (slots, LAYERS + 1, ROWS, WIDTH)
+    affine,  # the same in fp32, used if KEEP
+    first_tile,
+    tile_bound,  # T
+    inputs,
+    padded_inputs,
+    channels,
+    padded_channels,
+    trunk_channels,
+    LAYERS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    THIN: tl.constexpr,
+    KEEP: tl.constexpr,  # keep what the backward pass needs, a tile a program; no output
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    HEAD_COLUMNS: tl.constexpr,
+    SLAB: tl.constexpr,
+    PRECISION: tl.constexpr,
+    FAST: tl.constexpr,
+):
+    slot = tl.program_id(0).to(tl.int64)
+    own_copy = copied + slot * ROWS * padded_inputs
+    own_scratch = scratch + slot * ((LAYERS + 1) * ROWS * WIDTH)
+    own_affine = affine + slot * ((LAYERS + 1) * ROWS * WIDTH)
+    end = tl.load(tile_count).to(tl.int32)
+    if KEEP:
+        end = tl.minimum(end, first_tile + tl.num_programs(0))
+    for tile in range(first_tile + tl.program_id(0), end, tl.num_programs(0)):
+        film_row = tl.load(tiles + 2 * tile_bound + tile)
+        group = tl.load(row_groups + film_row)
+        row = tl.load(tiles + tile) + tl.arange(0, ROWS)
+        inside = row < tl.load(tiles + tile_bound + tile)
+        _layers(
+            points, directions, frequencies + film_row * ((LAYERS + 1) * WIDTH),
+            phases + film_row * ((LAYERS + 1) * WIDTH), group, first_weight, first_bias, weights,
+            biases, view_direction, row, inside, own_copy, own_scratch, own_affine, inputs,
+            padded_inputs, LAYERS, WIDTH, THIN, KEEP, ROWS, COLUMNS, SLAB, PRECISION, FAST,
+        )  # fmt: skip
+        if not KEEP:
+            _heads(
+                own_scratch, head_weight + group * ((LAYERS - 1) * padded_channels * WIDTH),
+                head_bias + group * padded_channels, output, row, inside, channels,
+                padded_channels, trunk_channels, LAYERS, WIDTH, ROWS, HEAD_COLUMNS, SLAB, PRECISION,
+            )  # fmt: skip
+            tl.debug_barrier()  # the next tile overwrites the scratch
+
+
+@triton.jit
+def _copy_output_gradient(
+    grad_output, scale, row, inside, channels, padded_channels, to, sums, ROWS: tl.constexpr, SLAB
+):
+    """A tile of scaled gradients as matrix operands, and their sums over the tile in fp32."""
+    for start in range(0, padded_channels, SLAB):
+        column = start + tl.arange(0, SLAB)
+        mask = inside[:, None] & (column < channels)[None, :]
+        at = grad_output + row[:, None] * channels + column[None, :]
+        g = tl.load(at, mask=mask, other=0.0) * scale
+        tl.store(sums + column, tl.sum(g, 0))
+        at = tl.arange(0, ROWS)[:, None] * padded_channels + column[None, :]
+        tl.store(to + at, g.to(to.dtype.element_ty))
+
+
+@triton.jit
+def _store_three_sums(sums, vectors, row, inside, inputs, delta, column, WIDTH: tl.constexpr):
+    """Sums over the tile of delta times each of up to three coordinates."""
+    for axis in tl.static_range(3):
+        mask = inside & (axis < inputs)
+        x = tl.load(vectors + row * inputs + axis, mask=mask, other=0.0)
+        tl.store(sums + axis * WIDTH + column, tl.sum(delta * x[:, None], 0))
+
+
+@triton.jit
+def backward_kernel(
+    grad_output,  # (P, C)
+    scale,  # (1,): what gradients are multiplied by, so that fp16 holds them
+    points,
+    directions,
+    frequencies,
+    phases,
+    row_groups,
+    tiles,
+    tile_count,
+    first_weight,
+    weights,
+    view_direction,
+    head_weight,
+    affine,  # (slots, LAYERS + 1, ROWS, WIDTH) fp32: from the forward kernel with KEEP
+    deltas,  # the same size, as operands: gradients of W h + b, out
+    output_deltas,  # (slots, ROWS, padded_channels): the scaled gradient of the output, out
+    sums,  # (slots, (LAYERS + 1) * 5 * WIDTH + padded_channels), out: sums over each tile,
+    #        phases, frequencies and three products with coordinates a layer, then channels
+    grad_points,  # (P, I), out
+    grad_directions,  # (P, 3), out
+    first_tile,
+    tile_bound,
+    inputs,
+    padded_inputs,
+    channels,
+    padded_channels,
+    trunk_channels,
+    LAYERS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    THIN: tl.constexpr,
+    NEED_POINTS: tl.constexpr,
+    NEED_DIRECTIONS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SLAB: tl.constexpr,
+    PRECISION: tl.constexpr,
+    FAST: tl.constexpr,
+):
+    slot = tl.program_id(0).to(tl.int64)
+    tile = first_tile + tl.program_id(0)
+    if tile >= tl.load(tile_count):
+        return
+    layer_size: tl.constexpr = ROWS * WIDTH
+    own_affine = affine + slot * ((LAYERS + 1) * layer_size)
+    own_deltas = deltas + slot * ((LAYERS + 1) * layer_size)
+    own_output = output_deltas + slot * (ROWS * padded_channels)
+    own_sums = sums + slot * ((LAYERS + 1) * 5 * WIDTH + padded_channels)
+    film_row = tl.load(tiles + 2 * tile_bound + tile)
+    group = tl.load(row_groups + film_row)
+    own_frequencies = frequencies + film_row * ((LAYERS + 1) * WIDTH)
+    own_phases = phases + film_row * ((LAYERS + 1) * WIDTH)
+    own_heads = head_weight + group * ((LAYERS - 1) * padded_channels * WIDTH)
+    row = tl.load(tiles + tile) + tl.arange(0, ROWS)
+    inside = row < tl.load(tiles + tile_bound + tile)
+    tile_row = tl.arange(0, ROWS)[:, None] * WIDTH
+    gain = tl.load(scale)
+    _copy_output_gradient(
+        grad_output, gain, row, inside, channels, padded_channels, own_output,
+        own_sums + (LAYERS + 1) * 5 * WIDTH, ROWS, SLAB,
+    )  # fmt: skip
+    tl.debug_barrier()
+    dx = tl.zeros((ROWS,), tl.float32)
+    dy = tl.zeros((ROWS,), tl.float32)
+    dz = tl.zeros((ROWS,), tl.float32)
+    for reverse in range(LAYERS + 1):
+        layer = LAYERS - reverse
+        above = tl.where(layer == LAYERS - 1, LAYERS - 1 + group, layer)  # matrix of layer + 1
+        head = own_heads + tl.minimum(layer - 1, LAYERS - 2) * padded_channels * WIDTH
+        low = tl.where(layer == LAYERS, trunk_channels, 0)
+        high = tl.where(layer == LAYERS - 1, trunk_channels, padded_channels)
+        for start in range(0, WIDTH, COLUMNS):
+            column = start + tl.arange(0, COLUMNS)
+            grad = tl.zeros((ROWS, COLUMNS), tl.float32)
+            if layer < LAYERS:
+                grad = times(
+                    own_deltas + (layer + 1) * layer_size, weights + above * WIDTH * WIDTH, start,
+                    WIDTH, WIDTH, 0, WIDTH, grad, ROWS, COLUMNS, SLAB, PRECISION,
+                )  # fmt: skip
+            if layer > 0:
+                grad = times(
+                    own_output, head, start, padded_channels, WIDTH, low, high, grad, ROWS, COLUMNS,
+                    SLAB, PRECISION,
+                )  # fmt: skip
+            a = tl.load(own_affine + layer * layer_size + tile_row + column[None, :])
+            f = tl.load(own_frequencies + layer * WIDTH + column)[None, :]
+            p = tl.load(own_phases + layer * WIDTH + column)[None, :]
+            grad = tl.where(inside[:, None], grad * cosine(f * a + p, FAST), 0.0)
+            layer_sums = own_sums + layer * 5 * WIDTH
+            tl.store(layer_sums + column, tl.sum(grad, 0))
+            tl.store(layer_sums + WIDTH + column, tl.sum(grad * a, 0))
+            delta = f * grad
+            at = own_deltas + layer * layer_size + tile_row + column[None, :]
+            tl.store(at, delta.to(deltas.dtype.element_ty))
+            if layer == LAYERS:
+                _store_three_sums(
+                    layer_sums + 2 * WIDTH, directions, row, inside, 3, delta, column, WIDTH
+                )
+                if NEED_DIRECTIONS:
+                    own_view = view_direction + group * WIDTH * 3 + column * 3
+                    dx += tl.sum(delta * tl.load(own_view)[None, :], 1)
+                    dy += tl.sum(delta * tl.load(own_view + 1)[None, :], 1)
+                    dz += tl.sum(delta * tl.load(own_view + 2)[None, :], 1)
+            if layer == 0:
+                if THIN:
+                    _store_three_sums(
+                        layer_sums + 2 * WIDTH, points, row, inside, inputs, delta, column, WIDTH
+                    )
+                    if NEED_POINTS:
+                        own_first = first_weight + column * 3
+                        dx += tl.sum(delta * tl.load(own_first)[None, :], 1)
+                        dy += tl.sum(delta * tl.load(own_first + 1)[None, :], 1)
+                        dz += tl.sum(delta * tl.load(own_first + 2)[None, :], 1)
+        tl.debug_barrier()
+        if layer == LAYERS:
+            if NEED_DIRECTIONS:
+                _store_three(grad_directions, row, inside, 3, dx / gain, dy / gain, dz / gain)
+            dx = tl.zeros((ROWS,), tl.float32)
+            dy = tl.zeros((ROWS,), tl.float32)
+            dz = tl.zeros((ROWS,), tl.float32)
+    if NEED_POINTS:
+        if THIN:
+            _store_three(grad_points, row, inside, inputs, dx / gain, dy / gain, dz / gain)
+        else:
+            for start in range(0, padded_inputs, COLUMNS):
+                column = start + tl.arange(0, COLUMNS)
+                grad = times(
+                    own_deltas, first_weight, start, WIDTH, padded_inputs, 0, WIDTH,
+                    tl.zeros((ROWS, COLUMNS), tl.float32), ROWS, COLUMNS, SLAB, PRECISION,
+                )  # fmt: skip
+                at = grad_points + row[:, None] * inputs + column[None, :]
+                mask = inside[:, None] & (column < inputs)[None, :]
+                tl.store(at, grad / gain, mask=mask)
+
+
+@triton.jit
+def _store_three(to, row, inside, size, x, y, z):
+    tl.store(to + row * size, x, mask=inside)
+    tl.store(to + row * size + 1, y, mask=inside & (size > 1))
+    tl.store(to + row * size + 2, z, mask=inside & (size > 2))
+
+
+@triton.jit
+def weight_gradient_kernel(
+    left,  # (slots, layers, ROWS, left_width)
+    right,  # (slots, layers, ROWS, right_width)
+    tile_groups,  # (slots,): -1 for a tile that is not used
+    product,  # (splits, layers, groups, left_width, right_width) fp32, out
+    slots,
+    left_slot,  # elements between slots
+    left_layer,  # elements between layers; 0: the same for all
+    right_slot,
+    right_layer,
+    left_width,
+    right_width,
+    groups,
+    EVERY_GROUP: tl.constexpr,  # one product over the tiles of all groups
+    ROWS: tl.constexpr,
+    LEFT: tl.constexpr,
+    RIGHT: tl.constexpr,
+    SLAB: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """left^T @ right over the points of one group's tiles; a share of the tiles a split."""
+    across = right_width // RIGHT
+    first_left = tl.program_id(0) // across * LEFT
+    first_right = tl.program_id(0) % across * RIGHT
+    layer = tl.program_id(1) // groups
+    group = tl.program_id(1) % groups
+    share = tl.cdiv(slots, tl.num_programs(2))
+    total = tl.zeros((LEFT, RIGHT), tl.float32)
+    begin = tl.program_id(2) * share
+    for slot in range(begin, tl.minimum(begin + share, slots)):
+        tile_group = tl.load(tile_groups + slot)
+        wanted = tile_group == group
+        if EVERY_GROUP:
+            wanted = tile_group >= 0
+        if wanted:
+            total = outer_product(
+                left + slot * left_slot + layer * left_layer,
+                right + slot * right_slot + layer * right_layer,
+                first_left, first_right, left_width, right_width, total, ROWS, LEFT, RIGHT, SLAB,
+                PRECISION,
+            )  # fmt: skip
+    matrix = (tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)
+    out_row = first_left + tl.arange(0, LEFT)
+    at = out_row[:, None] * right_width + first_right + tl.arange(0, RIGHT)[None, :]
+    tl.store(product + matrix * left_width * right_width + at, total)
+
+
+@triton.jit
+def row_sums_kernel(
+    sums,  # (slots, size) of each tile
+    first_tiles,  # (M + 1,): the first tile of each FiLM row
+    row_sums,  # (M, size), added to
+    first_tile,
+    slots,
+    size,
+    BLOCK: tl.constexpr,
+):
+    """Adds the sums of a FiLM row's tiles in order."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < size
+    begin = tl.maximum(tl.load(first_tiles + row).to(tl.int32) - first_tile, 0)
+    end = tl.minimum(tl.load(first_tiles + row + 1).to(tl.int32) - first_tile, slots)
+    total = tl.load(row_sums + row * size + column, mask=inside, other=0.0)
+    for slot in range(begin, end):
+        total += tl.load(sums + slot * size + column, mask=inside, other=0.0)
+    tl.store(row_sums + row * size + column, total, mask=inside)
