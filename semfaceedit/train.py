@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from . import checkpoint, config, data
@@ -150,8 +151,10 @@ def _start(
         checkpoint.write_text(
             folder / "config.json", json.dumps(config.to_dict(settings), indent=2) + "\n"
         )
+        known = int(np.isfinite(faces.poses).all(1).sum())
         print(
-            f"{folder}: {len(faces)} faces at {faces.resolution}x{faces.resolution}, generator "
+            f"{folder}: {len(faces)} faces ({known} with a pose) at {faces.resolution}x"
+            f"{faces.resolution}, generator "
             f"{count_parameters(trainer.generator):,} parameters, D_c "
             f"{count_parameters(trainer.d_image):,}, D_s {count_parameters(trainer.d_semantic):,}, "
             f"{trainer.images_before(trainer.total_steps):,} images on {device} x {world.size}",
@@ -177,36 +180,43 @@ def new_run_folder(out: Path, name: str) -> Path:
 def _loop(options: Options, run: Run) -> None:
     """Train until the last step, a signal, or a loss that is no number."""
     trainer, world = run.trainer, run.world
-    stopping = _Signals()
     writer = _Writer(options, run) if world.is_main else None
-    while trainer.completed < trainer.total_steps:
-        try:
-            log = trainer.step(run.data)
-        except NonFiniteLossError as error:
-            raise UserError(
-                f"{error}: stopped before any weight changed; the last checkpoint in {run.folder} "
-                f"is usable. Go on with a lower learning rate, or look at metrics.jsonl; resume "
-                f"with --resume {run.folder}"
-            ) from None
-        if writer is not None:
-            writer.after_step(log)
-        if world.any(stopping.received is not None, trainer.device):
+    with _Signals() as signals:
+        while trainer.completed < trainer.total_steps:
+            try:
+                log = trainer.step(run.data)
+            except NonFiniteLossError as error:
+                raise UserError(
+                    f"{error}: stopped before any weight changed; the last checkpoint in "
+                    f"{run.folder} is usable. Look at metrics.jsonl, lower a learning rate, or "
+                    f"resume with --resume {run.folder}"
+                ) from None
             if writer is not None:
-                writer.save_state()
-            break
-    if writer is not None and trainer.completed == trainer.total_steps:
+                writer.after_step(log)
+            if world.any(signals.received is not None, trainer.device):
+                if writer is not None:
+                    writer.save_state()
+                raise SystemExit(128 + (signals.received or signal.SIGTERM))
+    if writer is not None:
         writer.finish()
-    if stopping.received is not None:
-        raise SystemExit(128 + stopping.received)
 
 
 class _Signals:
-    """Notes SIGTERM and SIGINT, so that the step in progress ends and is saved."""
+    """Within the block, notes SIGTERM and SIGINT, so that the step in progress ends and is saved;
+    a second one interrupts at once."""
 
     def __init__(self) -> None:
         self.received: int | None = None
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
+
+    def __enter__(self) -> "_Signals":
+        self.before = {
+            number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, _frame: object) -> None:
         if self.received is not None:

@@ -198,3 +198,10 @@ def test_a_loss_that_is_no_number_ends_the_command(data, tmp_path, capsys, monke
     monkeypatch.setattr(trainer, "generator_loss", lambda fake: fake.mean() * float("nan"))
     code, text = run(command(data, tmp_path, *STEPS), capsys)
     assert code == 1 and "a loss of step 0 is nan" in text and "--resume" in text
+
+
+def test_tensorboard_is_optional(data, tmp_path, capsys, monkeypatch):
+    arguments = command(data, tmp_path, "--stage1-iterations", "1", "--stage2-iterations", "0")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    code, text = run([*arguments, "--tensorboard"], capsys)
+    assert code == 1 and "pip install 'semfaceedit[tb]'" in text.splitlines()[-1]
