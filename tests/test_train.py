@@ -13,10 +13,11 @@ import pytest
 import torch
 from training import drawn_faces
 
-from semfaceedit import checkpoint, train
+from semfaceedit import checkpoint, config, train
 from semfaceedit.train import new_run_folder
 
 ROOT = Path(__file__).parent.parent
+DECAY = config.tiny().train.ema_decays[0]
 STEPS = ["--stage1-iterations", "40", "--stage2-iterations", "20", "--checkpoint-every", "3",
          "--log-every", "2", "--sample-every", "1000", "--monitor-every", "1000"]  # fmt: skip
 
@@ -41,7 +42,7 @@ def start(arguments: list[str]) -> subprocess.Popen:
 
 
 def weights(folder: Path) -> bytes:
-    return next(folder.glob("generator-ema0.995.safetensors")).read_bytes()
+    return (folder / f"generator-ema{DECAY}.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_run_folder_holds_all_that_is_promised(straight):
     assert {"d_image", "d_semantic", "g_image", "r1_image", "manifold_weights"} <= set(records[0])
     assert {"frechet_image", "frechet_semantic"} <= set(records[-1])
     assert records[-2]["stage"] == 2
-    generator, settings = checkpoint.load_generator(straight / "generator-ema0.995.safetensors")
+    generator, settings = checkpoint.load_generator(straight / f"generator-ema{DECAY}.safetensors")
     assert settings.preset == "tiny" and not any(p.requires_grad for p in generator.parameters())
 
 
