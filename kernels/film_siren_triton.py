@@ -27,7 +27,7 @@ __all__ = ["PRECISIONS", "backward", "forward", "unavailable"]
 
 PRECISIONS = ("fp32", "tf32", "fp16")
 
-DOT_PRECISION = {"fp32": "tf32x3", "tf32": "tf32", "fp16": "ieee"}
+DOT_PRECISION = {"fp32": "ieee", "tf32": "tf32", "fp16": "ieee"}
 CHUNK_TILES = 256  # tiles whose activations the backward pass holds at a time
 SPLITS = 8  # partial sums of each weight gradient
 SUMS_BLOCK = 256
@@ -52,8 +52,10 @@ def forward_tiling(precision: str, architecture: int) -> Tiling:
     if architecture == 0:
         return INTERPRETED
     if precision != "fp16":
-        return Tiling(rows=64, columns=64, slab=16, warps=4, stages=3)
-    return Tiling(rows=128, columns=128, slab=32, warps=8, stages=4)
+        columns = 32 if precision == "fp32" else 64
+        return Tiling(rows=64, columns=columns, slab=16, warps=4, stages=2)
+    # Deeper pipelines spill registers on sm_89.
+    return Tiling(rows=128, columns=128, slab=32, warps=8, stages=2 if architecture == 89 else 4)
 
 
 def backward_tiling(precision: str, architecture: int) -> Tiling:

@@ -111,6 +111,11 @@ def assert_no_spills(resources: Resources) -> None:
     assert resources.local_loads == resources.local_stores == 0, resources
 
 
+def assert_tensor_cores(resources: Resources, architecture: int) -> None:
+    used = resources.warpgroup_instructions if architecture == 90 else resources.tensor_instructions
+    assert used > 0, resources
+
+
 def types_of(pointers: str, integers: str, **others: str) -> dict[str, str]:
     """fp32 pointers and 32-bit integers, separated by spaces; `others` by name."""
     return {
@@ -192,6 +197,7 @@ def test_field_forward(sizes: tuple[int, int, int], architecture: int) -> None:
     resources = field("forward_kernel", architecture, *sizes)
     assert_fits(resources, architecture)
     assert_no_spills(resources)
+    assert_tensor_cores(resources, architecture)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -209,8 +215,6 @@ FILM_INTEGERS = (
     "first_tile tile_bound inputs padded_inputs channels padded_channels trunk_channels slots size "
     "left_slot left_layer right_slot right_layer left_width right_width groups"
 )
-GEOMETRY = (3, 276)  # inputs and channels of the paper's Geometry Module: seven summed heads
-APPEARANCE = (256, 3)
 
 
 def film_types(precision: str, inputs: int) -> dict[str, str]:
@@ -253,3 +257,51 @@ def film(
         "film_siren_triton_kernels", name, film_types(precision, inputs), constants, architecture,
         warps=tiling.warps, stages=tiling.stages,
     )  # fmt: skip
+
+
+# Width, layers, inputs, channels
+STACKS = {
+    "paper geometry": (256, 8, 3, 276),  # seven summed heads of density, classes and descriptor
+    "paper appearance": (256, 8, 256, 3),
+    "geometry of width 128": (128, 8, 3, 148),
+    "small geometry": (64, 3, 3, 84),
+    "small appearance": (64, 2, 64, 3),
+}
+EVERY_STACK = [
+    pytest.param(name, precision, architecture, marks=[] if quick else [pytest.mark.slow])
+    for name in STACKS
+    for precision in film_siren_triton.PRECISIONS
+    for architecture in ARCHITECTURES
+    for quick in [name == "paper geometry" and precision == "fp16"]
+]
+
+
+@pytest.mark.parametrize(("name", "precision", "architecture"), EVERY_STACK)
+def test_stack_forward(name: str, precision: str, architecture: int) -> None:
+    resources = film("forward_kernel", architecture, precision, *STACKS[name])
+    assert_fits(resources, architecture)
+    assert_no_spills(resources)
+    if precision != "fp32":
+        assert_tensor_cores(resources, architecture)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", ["recompute", "backward_kernel", "weight_gradient_kernel"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("precision", film_siren_triton.PRECISIONS)
+@pytest.mark.parametrize("name", STACKS)
+def test_stack_backward(name: str, precision: str, architecture: int, kernel: str) -> None:
+    resources = film(kernel, architecture, precision, *STACKS[name])
+    assert_fits(resources, architecture)
+    if precision != "fp32":
+        assert_tensor_cores(resources, architecture)
+
+
+def test_row_sums() -> None:
+    host = film_siren_triton
+    constants = {"BLOCK": host.SUMS_BLOCK}
+    types = film_types("fp32", 3)
+    resources = compile_kernel(
+        "film_siren_triton_kernels", "row_sums_kernel", types, constants, ARCHITECTURES[0]
+    )
+    assert_no_spills(resources)
