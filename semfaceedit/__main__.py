@@ -8,6 +8,9 @@ COMMANDS = {
     "synthesize": "make procedural faces in the CelebAMask-HQ layout",
     "prepare": "align and pack photographs with label maps",
     "render": "render faces of a checkpoint from several poses",
+    "invert": "fit a photograph with its label map",
+    "edit": "change a face through its label map",
+    "transfer": "give a face the shape or look of another's region",
     "profile": "time the render stage by stage",
     "info": "versions, backends and parameter counts",
 }

@@ -1,0 +1,220 @@
+"""Everything at a glance: load a checkpoint, then generate, invert, edit and transfer.
+
+A face is a `FaceProject`; each step returns a typed result that holds one, and every project can be
+saved and taken up again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import edit as editing
+from . import invert as inversion
+from . import transfer as transferring
+from .checkpoint import load_generator
+from .config import Config
+from .edit import EditedFace, EditSettings
+from .errors import UserError
+from .film import Film
+from .fitting import FitSettings, Watch
+from .generator import Generator
+from .invert import InversionResult, InvertSettings
+from .perceptual import PerceptualFeatures, load_perceptual
+from .project import FaceProject, fingerprint, mean_codes
+from .renderer import RenderOutput, render
+from .samples import picture_rows, seed_latents
+from .target import read_edited_labels, read_target
+from .transfer import What
+
+
+@dataclass(frozen=True)
+class GeneratedFace:
+    """A generated face: its rendering, and a project of it to edit or to transfer from."""
+
+    output: RenderOutput
+    project: FaceProject
+
+
+def load(
+    path: Path | str,
+    *,
+    device: torch.device | str = "cpu",
+    vgg_weights: Path | str | None = None,
+) -> "Editor":
+    """Open a checkpoint.
+
+    vgg_weights: torchvision's vgg16 for the perceptual term; without it the settings of each call
+    must leave that term out (`perceptual_weight=0`).
+    """
+    generator, config = load_generator(Path(path), device=device)
+    perceptual = None
+    if vgg_weights is not None:
+        perceptual, _ = load_perceptual(Path(vgg_weights), device=device)
+    return Editor(generator, config, perceptual)
+
+
+class Editor:
+    """A checkpoint and what can be done with it.
+
+    >>> editor = load(checkpoint)
+    >>> face = editor.generate(3, pose=(0.2, 0.0), appearance={"hair": 7})
+    >>> face.output.image.shape
+    torch.Size([1, 3, 16, 16])
+
+    A face that is known by its picture and label map alone is inverted; `quick` stands for
+    settings that suit a short example:
+
+    >>> quick = InvertSettings(geometry_iterations=20, appearance_iterations=20,
+    ...                        perceptual_weight=0)
+    >>> found = editor.invert(face.project.image, face.project.labels, pose=(0.2, 0.0),
+    ...                       settings=quick)
+    >>> found.history[-1].loss < found.history[0].loss * 100
+    True
+    >>> found.project.save(folder / "face.safetensors")
+    >>> project = FaceProject.load(folder / "face.safetensors", editor.generator)
+
+    Edit the label map, and the face follows:
+
+    >>> labels = project.labels.copy()
+    >>> labels[:4] = 13  # hair along the upper edge
+    >>> edited = editor.edit(project, labels, settings=EditSettings(iterations=10,
+    ...                      perceptual_weight=0))
+    >>> edited.project.save(folder / "edited.safetensors")
+
+    Give it the hair of another face, at once:
+
+    >>> other = editor.generate(4).project
+    >>> swapped = editor.transfer(project, other, what="appearance", region=["hair"])
+    >>> sorted(swapped.change)
+    ['change_inside', 'change_outside']
+    """
+
+    def __init__(
+        self, generator: Generator, config: Config, perceptual: PerceptualFeatures | None = None
+    ):
+        self.generator, self.config, self.perceptual = generator, config, perceptual
+
+    @torch.no_grad()
+    def generate(
+        self,
+        seed: int,
+        *,
+        pose: tuple[float, float] = (0.0, 0.0),
+        appearance: Mapping[str, int] | None = None,
+        resolution: int | None = None,
+    ) -> GeneratedFace:
+        """The face of a seed; `appearance` takes the codes of named groups from other seeds."""
+        model, mean = self.config.model, mean_codes(self.generator)
+        z, looks = seed_latents(model, seed)
+        for name, other in (appearance or {}).items():
+            if name not in model.group_names:
+                names = ", ".join(model.group_names)
+                raise UserError(f"appearance of {name!r}: the groups are {names}")
+            group = model.group_names.index(name)
+            looks[:, group] = seed_latents(model, other)[1][:, group]
+        like = mean.geometry.phases
+        codes = self.generator.map(z.to(like), looks.to(like))
+        where = torch.tensor([pose]).to(like)
+        output = render(self.generator, codes, where, resolution or model.resolution)
+        image = picture_rows(output)["image"][0].numpy()
+        project = FaceProject(
+            checkpoint=fingerprint(self.generator),
+            group_of_class=model.group_of_class,
+            geometry=_difference(codes.geometry, mean.geometry)[0],
+            appearance=_difference(codes.appearance, mean.appearance)[0],
+            pose=where[0],
+            labels=output.labels[0].to(torch.uint8).cpu().numpy(),
+            image=image,
+            preview=image,
+        )
+        return GeneratedFace(output, project)
+
+    def invert(
+        self,
+        image: np.ndarray | Path,
+        labels: np.ndarray | Path,
+        *,
+        pose: tuple[float, float] | None = None,
+        settings: InvertSettings | None = None,
+        watch: Watch | None = None,
+    ) -> InversionResult:
+        """Fit a face: files, which are aligned first, or an aligned pair of arrays.
+
+        See `invert.invert`.
+        """
+        settings = settings or InvertSettings()
+        crop = None
+        if isinstance(image, Path) and isinstance(labels, Path):
+            size = settings.resolution or self.config.model.resolution
+            target = read_target(image, labels, inversion.OVERSAMPLING * size)
+            image, labels, crop = target.image, target.labels, target.crop
+            if pose is None and target.pose is not None:
+                pose = float(target.pose[0]), float(target.pose[1])
+        if isinstance(image, Path) or isinstance(labels, Path):
+            raise UserError("give image and labels both as paths, or both as aligned arrays")
+        return inversion.invert(
+            self.generator,
+            image,
+            labels,
+            pose=pose,
+            settings=settings,
+            perceptual=self._perceptual(settings),
+            crop=crop,
+            watch=watch,
+        )
+
+    def edit(
+        self,
+        project: FaceProject,
+        labels: np.ndarray | Path,
+        *,
+        region: np.ndarray | None = None,
+        settings: EditSettings | None = None,
+        watch: Watch | None = None,
+    ) -> EditedFace:
+        """Change a face through its label map, an array or a file: see `edit.edit`."""
+        settings = settings or EditSettings()
+        if isinstance(labels, Path):
+            labels = read_edited_labels(labels, len(project.labels), project.crop)
+        return editing.edit(
+            self.generator,
+            project,
+            labels,
+            region=region,
+            settings=settings,
+            perceptual=self._perceptual(settings),
+            watch=watch,
+        )
+
+    def transfer(
+        self,
+        target: FaceProject,
+        source: FaceProject,
+        *,
+        what: What,
+        region: Sequence[str],
+        settings: EditSettings | None = None,
+        watch: Watch | None = None,
+    ) -> EditedFace:
+        """Give `target` a region of `source`: see `transfer.transfer`."""
+        settings = settings or EditSettings()
+        return transferring.transfer(
+            self.generator,
+            target,
+            source,
+            what=what,
+            region=region,
+            settings=settings,
+            perceptual=self._perceptual(settings),
+            watch=watch,
+        )
+
+    def _perceptual(self, settings: FitSettings) -> PerceptualFeatures | None:
+        return self.perceptual if settings.perceptual_weight else None
+
+
+def _difference(film: Film, mean: Film) -> Film:
+    return Film(film.frequencies - mean.frequencies, film.phases - mean.phases)

@@ -1,0 +1,246 @@
+"""A region's shape or look from one face to another (Eq. 11): `python -m semfaceedit.transfer`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .checkpoint import load_generator
+from .cli import run_command, select_device
+from .config import ModelConfig
+from .edit import (
+    EditedFace,
+    EditSettings,
+    dilate,
+    footprint,
+    refit,
+    render_project,
+    save_views,
+    with_change,
+)
+from .errors import UserError
+from .fit_display import LiveFit
+from .fitting import Goal, Watch
+from .generator import Generator
+from .invert import finish, vgg_of
+from .kernels import use_backend
+from .labels import CLASS_NAMES
+from .perceptual import PerceptualFeatures
+from .project import FaceProject
+from .renderer import RenderOutput
+from .report import swap_group
+from .samples import picture_rows
+
+What = Literal["appearance", "geometry", "both"]
+
+
+def parse_region(names: Sequence[str], config: ModelConfig) -> tuple[int, ...]:
+    """Group names, class names or class ids -> class ids, ascending.
+
+    A name that is both means the group: hair includes the hat.
+    """
+    found: set[int] = set()
+    for name in names:
+        if name in config.group_names:
+            group = config.group_names.index(name)
+            found |= {c for c, g in enumerate(config.group_of_class) if g == group}
+        elif name in CLASS_NAMES:
+            found.add(CLASS_NAMES.index(name))
+        elif name.isdigit() and int(name) < len(CLASS_NAMES):
+            found.add(int(name))
+        else:
+            raise UserError(
+                f"region {name!r} is unknown: use a group ({', '.join(config.group_names)}), a "
+                f"class ({', '.join(CLASS_NAMES)}) or a class id from 0 to {len(CLASS_NAMES) - 1}"
+            )
+    if not found:
+        raise UserError("the region is empty: name a group, a class or a class id")
+    return tuple(sorted(found))
+
+
+def transfer(
+    generator: Generator,
+    target: FaceProject,
+    source: FaceProject,
+    *,
+    what: What,
+    region: Sequence[str],
+    settings: EditSettings | None = None,
+    perceptual: PerceptualFeatures | None = None,
+    watch: Watch | None = None,
+) -> EditedFace:
+    """Give `target` (face A) the region of `source` (face B).
+
+    appearance: the offsets of the region's groups change places; nothing is optimised. geometry:
+    the semantic map inside the region becomes that of B rendered at A's pose; image and VGG terms
+    hold outside only. both: the appearance is swapped first, and they hold inside too, towards B's
+    picture at A's pose, wherever that shows the region.
+    """
+    if what not in get_args(What):
+        raise UserError(f"--what {what!r}: use one of {', '.join(get_args(What))}")
+    target.check(generator, "the target")
+    source.check(generator, "the source")
+    settings = settings or EditSettings()
+    classes = parse_region(region, generator.config)
+    resolution = settings.resolution or len(target.preview)
+    before = render_project(generator, target, resolution)
+    start = target
+    if what != "geometry":
+        start = swap_appearance(target, source, _whole_groups(classes, generator.config))
+    if what == "appearance":
+        return _swapped(generator, start, before, classes)
+    guide = render_project(generator, replace(source, pose=target.pose), resolution)
+    mask = _region(before.labels, guide.labels, classes, settings.dilation)
+    goal = Goal(
+        torch.where(mask, guide.semantics, before.semantics),
+        torch.where(mask, guide.image, before.image),
+        ~mask | _shows(guide.labels, classes)[:, None] if what == "both" else ~mask,
+    )
+    start = replace(start, labels=_large(goal.semantics.argmax(1), len(target.labels)))
+    return refit(generator, start, goal, mask, before, settings, perceptual=perceptual, watch=watch)
+
+
+def _swapped(
+    generator: Generator, start: FaceProject, before: RenderOutput, classes: tuple[int, ...]
+) -> EditedFace:
+    """The result of an appearance swap, which is done already in `start`."""
+    after = render_project(generator, start, before.image.shape[-1])
+    edited = EditedFace(
+        project=replace(
+            start, preview=picture_rows(after)["image"][0].numpy(), iterations=0, metrics={}
+        ),
+        region=_shows(before.labels, classes)[:, None],
+        before=before,
+        after=after,
+        history=[],
+    )
+    return with_change(edited)
+
+
+def swap_appearance(target: FaceProject, source: FaceProject, groups: Sequence[int]) -> FaceProject:
+    """`target` with the appearance offsets of these groups taken from `source`."""
+    codes = target.offsets
+    for group in groups:
+        codes = swap_group(codes, source.offsets, group)
+    return replace(target, appearance=codes.appearance[0])
+
+
+def _whole_groups(classes: tuple[int, ...], config: ModelConfig) -> list[int]:
+    """The groups whose classes these are; UserError where one is named in part."""
+    groups = sorted({config.group_of_class[index] for index in classes})
+    whole = {c for c, g in enumerate(config.group_of_class) if g in groups}
+    if whole != set(classes):
+        names = ", ".join(CLASS_NAMES[index] for index in classes)
+        raise UserError(
+            f"region {names}: appearance belongs to whole groups "
+            f"({', '.join(config.group_names)}): name one, or use --what geometry"
+        )
+    return groups
+
+
+def _region(labels: Tensor, guide: Tensor, classes: tuple[int, ...], dilation: float) -> Tensor:
+    """(1, r, r) maps of A and B -> (1, 1, r, r) bool: the region in either, widened."""
+    either = _shows(labels, classes) | _shows(guide, classes)
+    if not either.any():
+        names = ", ".join(CLASS_NAMES[index] for index in classes)
+        raise UserError(f"neither face shows {names} at the target's pose: choose another region")
+    widened = dilate(either[0].cpu().numpy(), dilation)
+    return footprint(widened, labels.shape[-1]).to(labels.device)
+
+
+def _shows(labels: Tensor, classes: tuple[int, ...]) -> Tensor:
+    return torch.isin(labels, torch.tensor(classes, device=labels.device))
+
+
+def _large(labels: Tensor, size: int) -> np.ndarray:
+    """(1, r, r) class ids -> (size, size) uint8, each pixel repeated."""
+    small = labels[0].to(torch.uint8).cpu().numpy()
+    nearest = np.arange(size) * len(small) // size
+    return small[nearest][:, nearest]
+
+
+@dataclass(kw_only=True)
+class Options:
+    """Give a face the shape or the look of a region of another face.
+
+    Example: semfaceedit transfer --checkpoint RUN/generator-ema0.998.safetensors
+    --target a.safetensors --source b.safetensors --what appearance --region hair
+    --out a-with-hair-of-b.safetensors
+    """
+
+    checkpoint: Path
+    """The weights that both projects were made with (.safetensors)."""
+    target: Path
+    """The face that changes."""
+    source: Path
+    """The face that gives."""
+    region: tuple[str, ...]
+    """Groups (hair, face, garment, background), class names or class ids."""
+    what: What = "appearance"
+    """appearance: at once, whole groups. geometry: any classes. both: whole groups."""
+    out: Path = Path("transferred.safetensors")
+    """The face project to write; label map and views are kept beside it."""
+    appearance: bool = False
+    """Move the appearance offsets too while the geometry is fitted."""
+    dilation: float = EditSettings.dilation
+    """How far the region is widened, in widths of the picture."""
+    iterations: int = EditSettings.iterations
+    """At most so many steps."""
+    learning_rate: float = EditSettings.learning_rate
+    """Adam's rate at the start."""
+    resolution: int | None = None
+    """Pixels along an edge (default: the target project's)."""
+    vgg: bool = True
+    """Use the VGG term; --no-vgg leaves it out. Appearance alone does without."""
+    vgg_weights: Path | None = None
+    """Weights of torchvision's vgg16, .pth or .safetensors."""
+    download_vgg: bool = False
+    """Fetch the published VGG-16 weights (528 MB) into torch's cache."""
+    device: str | None = None
+    """cpu, cuda or cuda:N."""
+    backend: str | None = None
+    """reference, triton, cuda or cpu (default: the fastest that runs here)."""
+
+
+def transfer_files(options: Options) -> None:
+    device = select_device(options.device)
+    generator, _ = load_generator(options.checkpoint, device=device)
+    target = FaceProject.load(options.target, generator)
+    source = FaceProject.load(options.source, generator)
+    fitted = options.what != "appearance"
+    perceptual = vgg_of(options.vgg and fitted, options.vgg_weights, options.download_vgg, device)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    live = LiveFit(options.out.with_suffix(".png"))
+    with use_backend(options.backend):
+        edited = transfer(
+            generator,
+            target,
+            source,
+            what=options.what,
+            region=options.region,
+            settings=EditSettings(
+                iterations=options.iterations,
+                appearance=options.appearance,
+                dilation=options.dilation,
+                learning_rate=options.learning_rate,
+                resolution=options.resolution,
+                perceptual_weight=EditSettings.perceptual_weight if perceptual else 0.0,
+            ),
+            perceptual=perceptual,
+            watch=live,
+        )
+        save_views(generator, target, edited, options.out)
+    live.close()
+    finish(edited.project, options.out, interrupted=edited.interrupted)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(Options, transfer_files, argv, name="transfer")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
