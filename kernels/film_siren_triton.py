@@ -52,8 +52,9 @@ def forward_tiling(precision: str, architecture: int) -> Tiling:
     if architecture == 0:
         return INTERPRETED
     if precision != "fp16":
-        columns = 32 if precision == "fp32" else 64
-        return Tiling(rows=64, columns=columns, slab=16, warps=4, stages=2)
+        if precision == "fp32":
+            return Tiling(rows=64, columns=32, slab=16, warps=4, stages=3)
+        return Tiling(rows=64, columns=64, slab=16, warps=4, stages=2)
     # Deeper pipelines spill registers on sm_89.
     return Tiling(rows=128, columns=128, slab=32, warps=8, stages=2 if architecture == 89 else 4)
 

@@ -38,6 +38,7 @@ class Resources:
     local_stores: int
     tensor_instructions: int  # HMMA
     warpgroup_instructions: int  # HGMMA
+    unguarded_copies: int  # asynchronous copies with no barrier after the last store before them
 
 
 def compile_kernel(
@@ -71,10 +72,20 @@ def compile_kernel(
         target=GPUTarget("cuda", architecture, 32),
         options={"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True},
     )
-    return inspect_cubin(compiled.asm["cubin"], compiled.metadata.shared)
+    unguarded = unguarded_copies(compiled.asm["ptx"])
+    return inspect_cubin(compiled.asm["cubin"], compiled.metadata.shared, unguarded)
 
 
-def inspect_cubin(cubin: bytes, shared: int) -> Resources:
+def unguarded_copies(ptx: str) -> int:
+    """Copies that could read a scratch tile before all threads have written it."""
+    count, stored = 0, False
+    for found in re.findall(r"st\.global|bar\.sync|cp\.async\.c[ag]", ptx):
+        count += stored and found.startswith("cp")
+        stored = found.startswith("st") or (stored and found.startswith("cp"))
+    return count
+
+
+def inspect_cubin(cubin: bytes, shared: int, unguarded: int) -> Resources:
     import triton
 
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
@@ -98,6 +109,7 @@ def inspect_cubin(cubin: bytes, shared: int) -> Resources:
         count("STL"),
         count("HMMA"),
         count("HGMMA"),
+        unguarded,
     )
 
 
@@ -105,6 +117,7 @@ def assert_fits(resources: Resources, architecture: int) -> None:
     print(architecture, resources)
     assert resources.shared <= SHARED_LIMIT[architecture], resources
     assert resources.registers <= 255, resources
+    assert resources.unguarded_copies == 0, resources
 
 
 def assert_no_spills(resources: Resources) -> None:
