@@ -51,9 +51,9 @@ def forward_tiling(precision: str, architecture: int) -> Tiling:
     """`architecture` as 80, 89, 90, ...; 0: the interpreter."""
     if architecture == 0:
         return INTERPRETED
-    if precision != "fp16":
-        if precision == "fp32":
-            return Tiling(rows=64, columns=32, slab=16, warps=4, stages=3)
+    if precision == "fp32":
+        return Tiling(rows=64, columns=32, slab=16, warps=8, stages=2)
+    if precision == "tf32":
         return Tiling(rows=64, columns=64, slab=16, warps=4, stages=2)
     # Deeper pipelines spill registers on sm_89.
     return Tiling(rows=128, columns=128, slab=32, warps=8, stages=2 if architecture == 89 else 4)
@@ -109,7 +109,7 @@ def _forward_op(inputs: list[Tensor], trunk_channels: int, precision: str) -> Te
     tiling = forward_tiling(precision, capability(points))
     network = _prepared(inputs, trunk_channels, precision, tiling)
     tiles = _tiles(inputs[4], len(points), tiling.rows)
-    programs = min(multiprocessors(points), tiles.bound)
+    programs = min(8 // tiling.warps * multiprocessors(points), tiles.bound)
     _launch_forward(network, tiles, tiling, output, _scratch(network, programs, tiling.rows))
     return output
 
