@@ -78,17 +78,8 @@ def edit(
     """
     settings = settings or EditSettings()
     labels = check_labels(labels)
-    if labels.shape != project.labels.shape:
-        size = len(project.labels)
-        raise UserError(f"labels of shape {labels.shape}: the project's map is {size}x{size}")
-    chosen = labels != project.labels if region is None else np.asarray(region, bool)
-    if chosen.shape != labels.shape:
-        raise UserError(f"region of shape {chosen.shape}: give {labels.shape}, like the labels")
-    if not chosen.any():
-        raise UserError("the edited map does not differ from the project's: there is nothing to do")
+    chosen = _changed(project, labels, region, settings.dilation)
     resolution = settings.resolution or len(project.preview)
-    if region is None:
-        chosen = dilate(chosen, settings.dilation)
     before = render_project(generator, project, resolution)
     mask = footprint(chosen, resolution).to(before.image.device)
     goal = Goal(
@@ -106,6 +97,21 @@ def edit(
         perceptual=perceptual,
         watch=watch,
     )
+
+
+def _changed(
+    project: FaceProject, labels: np.ndarray, region: np.ndarray | None, dilation: float
+) -> np.ndarray:
+    """Where the picture may change, (R, R) bool."""
+    if labels.shape != project.labels.shape:
+        size = len(project.labels)
+        raise UserError(f"labels of shape {labels.shape}: the project's map is {size}x{size}")
+    chosen = labels != project.labels if region is None else np.asarray(region, bool)
+    if chosen.shape != labels.shape:
+        raise UserError(f"region of shape {chosen.shape}: give {labels.shape}, like the labels")
+    if not chosen.any():
+        raise UserError("the edited map does not differ from the project's: there is nothing to do")
+    return dilate(chosen, dilation) if region is None else chosen
 
 
 def refit(

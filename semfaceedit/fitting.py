@@ -125,11 +125,16 @@ class Fit:
         self._move(pose)
 
     def run(self, *stages: Stage) -> None:
-        """All stages; Ctrl-C ends them with the best so far and sets `interrupted`."""
+        """All stages; Ctrl-C ends them with the best so far and sets `interrupted`.
+
+        Before the first evaluation there is nothing to keep, and Ctrl-C is passed on.
+        """
         try:
             for stage in stages:
                 self._run(stage)
         except KeyboardInterrupt:
+            if not self.history:
+                raise
             self.interrupted = True
 
     @torch.no_grad()

@@ -170,6 +170,17 @@ def test_ctrl_c_keeps_the_best_so_far(editor):
     assert result.project.metrics["miou_groups"] >= result.history[0].score.groups
 
 
+def test_ctrl_c_before_there_is_a_face_is_passed_on(editor, monkeypatch):
+    target = seed_target(editor.generator, 5, 8)
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Fit, "render", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        invert(editor.generator, target.image, target.labels, pose=(0, 0), settings=QUICK)
+
+
 def test_terms_by_hand():
     shape = (1, 3, 8, 8)
     semantics = torch.zeros(1, NUM_CLASSES, 8, 8)
