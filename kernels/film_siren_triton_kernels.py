@@ -53,11 +53,12 @@ def cosine(x, FAST: tl.constexpr):
 @triton.jit
 def _three_inputs(vectors, row, inside, inputs, weight, column):
     """vectors (P, inputs <= 3) @ weight (width, 3)^T in fp32."""
+    size = row * 0 + inputs  # a block, so that the comparisons are masks whatever `inputs` is
     x = tl.load(vectors + row * inputs, mask=inside, other=0.0)
     product = x[:, None] * tl.load(weight + column * 3)[None, :]
-    y = tl.load(vectors + row * inputs + 1, mask=inside & (inputs > 1), other=0.0)
+    y = tl.load(vectors + row * inputs + 1, mask=inside & (size > 1), other=0.0)
     product += y[:, None] * tl.load(weight + column * 3 + 1)[None, :]
-    z = tl.load(vectors + row * inputs + 2, mask=inside & (inputs > 2), other=0.0)
+    z = tl.load(vectors + row * inputs + 2, mask=inside & (size > 2), other=0.0)
     product += z[:, None] * tl.load(weight + column * 3 + 2)[None, :]
     return product
 
@@ -109,7 +110,7 @@ def _layers(
     for layer in range(LAYERS + 1):
         to = layer * ROWS * WIDTH + tile_row
         is_view = layer == LAYERS
-        matrix = tl.where(is_view, LAYERS - 1 + group, layer - 1)
+        matrix = layer - 1 + group * (layer // LAYERS)  # the view layer's group follows the trunk
         for start in range(0, WIDTH, COLUMNS):
             column = start + tl.arange(0, COLUMNS)
             product = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -267,7 +268,7 @@ def _copy_output_gradient(
 def _store_three_sums(sums, vectors, row, inside, inputs, delta, column, WIDTH: tl.constexpr):
     """Sums over the tile of delta times each of up to three coordinates."""
     for axis in tl.static_range(3):
-        mask = inside & (axis < inputs)
+        mask = inside & (axis < row * 0 + inputs)
         x = tl.load(vectors + row * inputs + axis, mask=mask, other=0.0)
         tl.store(sums + axis * WIDTH + column, tl.sum(delta * x[:, None], 0))
 
@@ -410,9 +411,10 @@ def backward_kernel(
 
 @triton.jit
 def _store_three(to, row, inside, size, x, y, z):
+    sizes = row * 0 + size  # a block, as in `_three_inputs`
     tl.store(to + row * size, x, mask=inside)
-    tl.store(to + row * size + 1, y, mask=inside & (size > 1))
-    tl.store(to + row * size + 2, z, mask=inside & (size > 2))
+    tl.store(to + row * size + 1, y, mask=inside & (sizes > 1))
+    tl.store(to + row * size + 2, z, mask=inside & (sizes > 2))
 
 
 @triton.jit
