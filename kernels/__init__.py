@@ -11,7 +11,15 @@ if __name__ == "kernels":
         "semfaceedit would load it a second time"
     )
 
-from ._backend import BACKENDS, OPS, PRECISIONS, available_backends, resolve, use_backend
+from ._backend import (
+    BACKENDS,
+    OPS,
+    PRECISIONS,
+    BackendError,
+    available_backends,
+    resolve,
+    use_backend,
+)
 from .film_siren import FilmSirenWeights, film_siren
 from .ray_isosurface import FieldWeights, Intersections, ray_isosurface
 from .semantic_composite import color_composite, semantic_composite
@@ -20,6 +28,7 @@ __all__ = [
     "BACKENDS",
     "OPS",
     "PRECISIONS",
+    "BackendError",
     "FieldWeights",
     "FilmSirenWeights",
     "Intersections",

@@ -38,6 +38,14 @@ _context: ContextVar[tuple[str | None, str | None]] = ContextVar(
 )
 
 
+class BackendError(RuntimeError):
+    """A backend or precision that was asked for by name cannot be had; the message says why."""
+
+
+class BackendNameError(BackendError, ValueError):
+    """No backend or precision has that name."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """A backend and a precision that it offers."""
@@ -82,7 +90,7 @@ def resolve(op: str, backend: str | None, precision: str | None, *tensors: Tenso
         backend = "reference"
     reason = _reason_against(op, backend, precision, device, dtype)
     if reason is not None:
-        raise RuntimeError(f"{op}: backend {backend!r} cannot be used: {reason}")
+        raise BackendError(f"{op}: backend {backend!r} cannot be used: {reason}")
     return Choice(backend, precision or _auto_precision(op, backend, device))
 
 
@@ -146,9 +154,13 @@ def _auto_precision(op: str, backend: str, device: str) -> str:
 
 def _check_names(backend: str | None, precision: str | None) -> None:
     if backend is not None and backend not in (*BACKENDS, "auto"):
-        raise ValueError(f"unknown backend {backend!r}: use one of {', '.join(BACKENDS)} or auto")
+        raise BackendNameError(
+            f"unknown backend {backend!r}: use one of {', '.join(BACKENDS)} or auto"
+        )
     if precision is not None and precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}: use one of {', '.join(PRECISIONS)}")
+        raise BackendNameError(
+            f"unknown precision {precision!r}: use one of {', '.join(PRECISIONS)}"
+        )
 
 
 @functools.cache

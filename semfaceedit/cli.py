@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 
 from .errors import UserError
+from .kernels import BackendError
 
 Options = TypeVar("Options")
 
@@ -37,7 +38,7 @@ def run_command(
     """
     try:
         command(parse(options_type, argv, name=name))
-    except UserError as error:
+    except (UserError, BackendError) as error:
         print(f"semfaceedit {name}: error: {error}", file=sys.stderr)
         return 1
     except OSError as error:

@@ -125,11 +125,14 @@ def test_profile_prints_every_stage(capsys):
     assert facts["peak_bytes"] > 0 and facts["points"] == 8 * 8 * 5
 
 
-def test_backend_asked_for_by_name_never_falls_back(capsys):
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device here")
-    with pytest.raises(RuntimeError, match="'triton'.*needs cuda tensors"):
-        profile.main(["--preset", "tiny", "--resolution", "8", "--backend", "triton"])
+@pytest.mark.parametrize(
+    "backend,said", [("triton", "it needs cuda tensors, got cpu"), ("abacus", "unknown backend")]
+)
+def test_a_backend_that_cannot_be_had_is_one_line(capsys, backend, said):
+    arguments = ["--preset", "tiny", "--resolution", "8", "--device", "cpu"]
+    assert profile.main([*arguments, "--backend", backend]) == 1
+    text = capsys.readouterr().err
+    assert said in text and text.count("\n") == 1
 
 
 def test_seeds():
