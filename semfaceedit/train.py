@@ -52,6 +52,8 @@ class Options:
     """cpu, cuda or cuda:N (default: CUDA where there is one)."""
     resolution: int | None = None
     """Train at this resolution only, instead of the preset's phases."""
+    phases: tuple[str, ...] = ()
+    """Other phases of stage 1, each RESOLUTION:STEPS, as in --phases 16:2500 32:3300 64:2000."""
     stage1_iterations: int | None = None
     """Steps of stage 1, everything trained (default: the preset's)."""
     stage2_iterations: int | None = None
@@ -118,11 +120,35 @@ def _settings(options: Options, state: dict[str, Any] | None) -> Config:
     if options.stage2_iterations is not None:
         changes["stage2_iterations"] = options.stage2_iterations
     model = settings.model
+    if options.phases:
+        if state is not None or options.resolution or options.stage1_iterations is not None:
+            raise UserError(
+                "--phases sets the resolutions and steps of a new run: leave out --resume, "
+                "--resolution and --stage1-iterations"
+            )
+        phases = _phases(options.phases, batch=settings.train.phases[-1].batch)
+        changes["phases"], changes["stage1_iterations"] = phases
+        model = replace(model, resolution=phases[0][-1].resolution)
     if options.resolution is not None and state is None:
         batch = settings.train.phases[-1].batch
         changes["phases"] = (Phase(until=1.0, resolution=options.resolution, batch=batch),)
         model = replace(model, resolution=options.resolution)
     return replace(settings, model=model, train=replace(settings.train, **changes))
+
+
+def _phases(texts: tuple[str, ...], *, batch: int) -> tuple[tuple[Phase, ...], int]:
+    """Phases from RESOLUTION:STEPS texts, and the steps of all of them."""
+    pairs = []
+    for text in texts:
+        resolution, _, steps = text.partition(":")
+        if not (resolution.isdecimal() and steps.isdecimal() and int(steps) > 0):
+            raise UserError(f"--phases {text!r}: write RESOLUTION:STEPS, such as 32:3000")
+        pairs.append((int(resolution), int(steps)))
+    total, done, phases = sum(steps for _, steps in pairs), 0, []
+    for resolution, steps in pairs:
+        done += steps
+        phases.append(Phase(until=done / total, resolution=resolution, batch=batch))
+    return tuple(phases), total
 
 
 def _start(

@@ -153,6 +153,8 @@ def test_bad_input_is_one_clear_line(data, straight, tmp_path, capsys):
         (["--resume", str(straight), "--preset", "small"], "is a run of preset 'tiny'"),
         (["--device", "gpu3"], "is not a device"),
         (["--preset", "tiny", "--resolution", "12", "--data", str(data)], "must be a power of two"),
+        (["--phases", "16:many"], "write RESOLUTION:STEPS"),
+        (["--phases", "16:9", "--resolution", "16"], "--phases sets the resolutions"),
     ]
     if not torch.cuda.is_available():
         cases.append((["--device", "cuda"], "CUDA is not available here"))
@@ -168,6 +170,16 @@ def test_dry_run_prints_settings_and_writes_nothing(tmp_path, capsys):
     settings = json.loads(capsys.readouterr().out)
     assert settings["model"]["manifolds"] == 24 and settings["train"]["image_r1"] == 5
     assert not (tmp_path / "runs").exists()
+
+
+def test_phases_set_resolutions_and_steps(tmp_path, capsys):
+    options = ["--phases", "8:3", "16:9", "--preset", "tiny", "--out", str(tmp_path)]
+    assert train.main([*options, "--dry-run"]) == 0
+    settings = json.loads(capsys.readouterr().out)
+    assert settings["train"]["stage1_iterations"] == 12
+    assert [phase["resolution"] for phase in settings["train"]["phases"]] == [8, 16]
+    assert [phase["until"] for phase in settings["train"]["phases"]] == [0.25, 1.0]
+    assert settings["model"]["resolution"] == 16
 
 
 def test_run_folders_are_numbered(tmp_path):
