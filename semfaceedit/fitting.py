@@ -16,6 +16,7 @@ from torch.nn.functional import mse_loss
 from .errors import UserError
 from .film import Film
 from .generator import Generator
+from .metrics import psnr
 from .perceptual import PerceptualFeatures
 from .project import FaceProject, add_codes, fingerprint, mean_codes
 from .renderer import Codes, RenderOutput, find_intersections, render
@@ -161,7 +162,7 @@ class Fit:
             metrics={
                 "miou_groups": score.groups,
                 "miou_classes": score.classes,
-                "psnr": psnr(output.image, self.goal),
+                "psnr": float(psnr(output.image, self.goal.image, self.goal.keep)),
                 "start_miou_groups": self.history[0].score.groups,
                 "start_psnr": self.history[0].psnr,
             },
@@ -240,7 +241,7 @@ class Fit:
             float(loss),
             {name: float(value) for name, value in terms.items()},
             segmentation_score(output.labels, self.target_labels, self._groups),
-            psnr(output.image, self.goal),
+            float(psnr(output.image, self.goal.image, self.goal.keep)),
             (float(self.pose[0, 0]), float(self.pose[0, 1])),
         )
         self.history.append(step)
@@ -333,12 +334,6 @@ def loss_terms(
 def weighted(terms: dict[str, Tensor], settings: FitSettings) -> Tensor:
     """The sum of the terms, each with its weight."""
     return torch.stack([getattr(settings, f"{name}_weight") * t for name, t in terms.items()]).sum()
-
-
-def psnr(image: Tensor, goal: Goal) -> float:
-    """Peak signal-to-noise ratio (dB) of a picture in [-1, 1] over the pixels that are kept."""
-    shown = image if goal.keep is None else torch.where(goal.keep, image, goal.image)
-    return float(10 * torch.log10(4 / _kept_error(shown.clamp(-1, 1), goal).clamp(min=1e-10)))
 
 
 def _kept_error(shown: Tensor, goal: Goal) -> Tensor:

@@ -11,9 +11,10 @@ from PIL import Image
 
 from semfaceedit import invert as command
 from semfaceedit.errors import UserError
-from semfaceedit.fitting import Fit, FitSettings, Goal, Stage, loss_terms, psnr, zero_offsets
+from semfaceedit.fitting import Fit, FitSettings, Goal, Stage, loss_terms, zero_offsets
 from semfaceedit.invert import InvertSettings, invert, seed_target
 from semfaceedit.labels import NUM_CLASSES, PALETTE
+from semfaceedit.metrics import psnr
 from semfaceedit.perceptual import PerceptualFeatures
 from semfaceedit.project import FaceProject, mean_codes
 from semfaceedit.renderer import RenderOutput, render
@@ -60,7 +61,7 @@ def test_iteration_0_is_the_mean_face(editor, inverted):
     output = render(editor.generator, mean_codes(editor.generator), pose, 8)
     image, shares = pictures(target, 8)
     goal = Goal(shares, image)
-    assert result.history[0].psnr == pytest.approx(psnr(output.image, goal), abs=1e-3)
+    assert result.history[0].psnr == pytest.approx(float(psnr(output.image, goal.image)), abs=1e-3)
     error = (2 * output.semantics - 2 * shares).square().mean()  # maps in [-1, 1]
     assert result.history[0].terms["semantic"] == pytest.approx(float(error), rel=1e-4)
     assert result.history[0].loss == pytest.approx(10 * float(error), rel=1e-4)
@@ -194,7 +195,7 @@ def test_terms_by_hand():
     assert terms["semantic"] == pytest.approx(4 * 2 / NUM_CLASSES)  # two maps differ by 2
     assert terms["image"] == pytest.approx(0.25)
     assert terms["perceptual"] > 0
-    assert psnr(output.image, goal) == pytest.approx(10 * np.log10(4 / 0.25), rel=1e-5)
+    assert float(psnr(output.image, goal.image)) == pytest.approx(10 * np.log10(4 / 0.25), rel=1e-5)
 
 
 def test_the_vgg_term_is_used_and_never_dropped_silently(editor):

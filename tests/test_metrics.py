@@ -1,8 +1,69 @@
-"""The monitor's distance against closed forms."""
+"""PSNR, SSIM and the monitor's distance against closed forms and values worked out by hand."""
 
+import numpy as np
+import pytest
 import torch
 
-from semfaceedit.metrics import PixelFrechet, frechet_distance, pixel_features
+from semfaceedit.metrics import PixelFrechet, frechet_distance, pixel_features, psnr, ssim, ssim_map
+
+
+def grey(*values: float, size: int = 16) -> torch.Tensor:
+    """(B, 3, size, size) of constant intensities in [0, 1], as pictures in [-1, 1]."""
+    return (2 * torch.tensor(values).double() - 1)[:, None, None, None].expand(-1, 3, size, size)
+
+
+def test_psnr_by_hand():
+    found = psnr(grey(0.5, 0.1, 0.3), grey(0.6, 0.1, 0.8))
+    wanted = torch.tensor([20.0, 100.0, -20 * np.log10(0.5)])  # -10 log10(difference^2)
+    torch.testing.assert_close(found, wanted.double())
+    keep = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
+    keep[..., :4] = True
+    mixed = torch.where(keep, grey(0.51), grey(0.9))
+    assert float(psnr(mixed, grey(0.5), keep)) == pytest.approx(40.0)
+    assert float(psnr(mixed, grey(0.5), ~keep & False)) == 100.0
+
+
+def test_ssim_of_constants_is_its_luminance_term():
+    found = ssim(grey(0.2, 0.7, 0.0), grey(0.6, 0.7, 1.0))
+    wanted = [(2 * 0.2 * 0.6 + 1e-4) / (0.04 + 0.36 + 1e-4), 1.0, 1e-4 / (1 + 1e-4)]
+    torch.testing.assert_close(found, torch.tensor(wanted).double())
+
+
+def test_ssim_of_identical_and_of_inverted_noise():
+    torch.manual_seed(0)
+    noise = torch.rand(2, 3, 24, 24).double() * 2 - 1
+    torch.testing.assert_close(ssim(noise, noise), torch.ones(2).double())
+    assert (ssim(noise, -noise) < -0.5).all()  # the same variance, opposite covariance
+    assert torch.equal(ssim(noise, noise.flip(0)), ssim(noise.flip(0), noise))
+
+
+def test_ssim_at_one_pixel_by_the_sums_of_its_definition():
+    random = np.random.default_rng(0)
+    x, y = random.random((2, 15, 15))
+    offset = np.arange(11) - 5
+    window = np.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2))
+    found = ssim_map(*(torch.from_numpy(p)[None, None] * 2 - 1 for p in (x, y)))[0, 0]
+    for row, column in ((7, 7), (8, 6), (0, 1)):  # the last one's window is cut by the border
+        rows, columns = (slice(max(c - 5, 0), c + 6) for c in (row, column))
+        w = window[max(5 - row, 0) :, max(5 - column, 0) :][: x[rows].shape[0]]
+        w, u, v = w / w.sum(), x[rows, columns], y[rows, columns]
+        mu, mv = (w * u).sum(), (w * v).sum()
+        spread = (w * ((u - mu) ** 2 + (v - mv) ** 2)).sum()
+        joint = (w * (u - mu) * (v - mv)).sum()
+        wanted = (2 * mu * mv + 1e-4) * (2 * joint + 9e-4)
+        wanted /= (mu**2 + mv**2 + 1e-4) * (spread + 9e-4)
+        assert float(found[row, column]) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_what_is_not_kept_has_no_influence_on_ssim():
+    torch.manual_seed(0)
+    a, b = torch.rand(2, 1, 3, 20, 20) * 2 - 1
+    keep = torch.ones(1, 1, 20, 20, dtype=torch.bool)
+    keep[..., 5:12, 8:15] = False
+    spoilt = torch.where(keep, b, -b)
+    assert torch.equal(ssim(a, b, keep), ssim(a, spoilt, keep))
+    assert float(ssim(a, torch.where(keep, a, -a), keep)) == pytest.approx(1, abs=1e-5)
+    assert float(ssim(a, spoilt, ~keep & False)) == 1.0
 
 
 def test_frechet_distance_of_diagonal_gaussians():
