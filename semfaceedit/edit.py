@@ -163,10 +163,13 @@ def with_change(edited: EditedFace) -> EditedFace:
 
 
 @torch.no_grad()
-def render_project(generator: Generator, project: FaceProject, resolution: int) -> RenderOutput:
+def render_project(
+    generator: Generator, project: FaceProject, resolution: int, *, keep_shading: bool = False
+) -> RenderOutput:
     """The face of a project at its own pose."""
     codes = project.codes(generator)
-    return render(generator, codes, project.pose[None].to(codes.geometry.phases.device), resolution)
+    pose = project.pose[None].to(codes.geometry.phases.device)
+    return render(generator, codes, pose, resolution, keep_shading=keep_shading)
 
 
 def dilate(mask: np.ndarray, share: float) -> np.ndarray:

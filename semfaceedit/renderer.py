@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .film import Film
 from .kernels import Intersections, color_composite, semantic_composite
@@ -47,6 +47,14 @@ class Codes:
 
 
 @dataclass(frozen=True)
+class Shading:
+    """What a picture's colours were made from; `recolor` goes on from here."""
+
+    appearance: Film  # (B, n, L + 1, W) the FiLM vectors in use
+    parts: tuple[_ShadedRays, ...]  # one a chunk of rays
+
+
+@dataclass(frozen=True)
 class RenderOutput:
     """A batch of pictures of H x H pixels."""
 
@@ -54,6 +62,7 @@ class RenderOutput:
     semantics: Tensor  # (B, N, H, H) composited class scores, in [0, 1]
     depth: Tensor  # (B, 1, H, H) world distance along the ray
     weights: Tensor  # (B, K) mean compositing weight of each manifold, the plane last
+    shading: Shading | None = None  # kept on request, for `recolor`
 
     @property
     def labels(self) -> Tensor:
@@ -70,28 +79,66 @@ def render(
     chunk_rays: int | None = None,
     lock_view: bool = False,
     intersections: Intersections | None = None,
+    cull: float = 0.0,
+    keep_shading: bool = False,
 ) -> RenderOutput:
     """Render codes from poses.
 
     chunk_rays: at most so many rays of each image at a time, so that without gradients memory does
     not grow with the resolution. lock_view: evaluate both modules with the frontal view direction.
     intersections: those of exactly these rays, found before (`find_intersections`); then pose
-    carries no gradient and `chunk_rays` is not used.
+    carries no gradient and `chunk_rays` is not used. keep_shading: keep what `recolor` needs
+    (B R K (W + 11) floats at most).
+
+    cull: leave points whose compositing weight is below this uncoloured (black). The weights of a
+    ray sum to one, so for cull < 1 / K at most K - 1 points are culled, and since colours lie in
+    [-0.001, 1.001] no value of `image` moves by more than 2.002 (K - 1) cull; semantics and depth
+    do not move. Raises ValueError where gradients are wanted, since a culled point has none.
     """
+    if cull and torch.is_grad_enabled() and _wants_gradients(generator, codes, pose):
+        raise ValueError("cull drops points that carry gradient: render under torch.no_grad()")
     clock = _clock.get()
     with clock("rays"):
         rays = camera_rays(pose, resolution, generator.config.camera)
-    parts = []
+    parts, shaded = [], []
     for part in rays.chunk(chunk_rays if intersections is None else None):
         with clock("manifolds"):
             hits = generator.manifolds(part) if intersections is None else intersections
-        parts.append(_render_rays(generator, codes, part, hits, lock_view))
+        pixels, shading = _render_rays(generator, codes, part, hits, lock_view, cull)
+        parts.append(pixels)
+        if keep_shading:
+            shaded.append(_detached(shading))
     pixels = _Pixels(*(torch.cat([getattr(p, f.name) for p in parts], 1) for f in fields(_Pixels)))
     return RenderOutput(
         image=2 * _to_image(pixels.color, resolution) - 1,
         semantics=_to_image(pixels.semantics, resolution),
         depth=_to_image(pixels.depth, resolution),
         weights=pixels.weights.mean(1),
+        shading=Shading(codes.appearance, tuple(shaded)) if keep_shading else None,
+    )
+
+
+@torch.no_grad()
+def recolor(generator: Generator, output: RenderOutput, appearance: Film) -> RenderOutput:
+    """The picture `output` with other appearance codes (B, n, L + 1, W): geometry is kept.
+
+    Only points of the (image, group) pairs whose FiLM vectors differ are evaluated, and only rays
+    that meet one are composited again; every other pixel keeps its bits. Needs an output rendered
+    with `keep_shading` (ValueError), and `generator` unchanged since.
+    """
+    if output.shading is None:
+        raise ValueError("recolor needs a picture that was rendered with keep_shading=True")
+    before = output.shading.appearance
+    changed = (before.frequencies != appearance.frequencies).flatten(2).any(2)
+    changed |= (before.phases != appearance.phases).flatten(2).any(2)
+    parts = tuple(
+        _recolor_rays(generator, part, changed, appearance) for part in output.shading.parts
+    )
+    color = torch.cat([part.pixels for part in parts], 1)
+    return replace(
+        output,
+        image=2 * _to_image(color, output.image.shape[-1]) - 1,
+        shading=Shading(appearance, parts),
     )
 
 
@@ -109,9 +156,29 @@ class _Pixels:
     weights: Tensor  # (B, R, K) by level
 
 
+@dataclass(frozen=True)
+class _ShadedRays:
+    """A chunk of B R rays with K hits each, of which P were coloured."""
+
+    alpha: Tensor  # (B R, K)
+    depths: Tensor  # (B R, K)
+    hits: Tensor  # (P,) int64, places in the flattened (B R K) list, ascending
+    images: Tensor  # (P,) int64
+    groups: Tensor  # (P,) int64
+    directions: Tensor  # (P, 3)
+    descriptor: Tensor  # (P, W)
+    colors: Tensor  # (B R, K, 3) in [0, 1]; 0 where there is no point
+    pixels: Tensor  # (B, R, 3) in [0, 1]
+
+
 def _render_rays(
-    generator: Generator, codes: Codes, rays: Rays, hits: Intersections, lock_view: bool
-) -> _Pixels:
+    generator: Generator,
+    codes: Codes,
+    rays: Rays,
+    hits: Intersections,
+    lock_view: bool,
+    cull: float,
+) -> tuple[_Pixels, _ShadedRays]:
     clock = _clock.get()
     images, count = rays.origins.shape[:2]
     directions = rays.directions.reshape(-1, 3)
@@ -122,28 +189,66 @@ def _render_rays(
         geometry = generator.geometry(hits, directions, codes.geometry)
     with clock("masking"):
         labels, semantic_map = semantic_composite(geometry.alpha, geometry.semantics)
-        groups = generator.group_table(labels.flatten()[geometry.hits])
+        points, descriptor = geometry.hits, geometry.descriptor
+        if cull:
+            seen = (_weights(geometry.alpha).flatten()[points] >= cull).nonzero()[:, 0]
+            points, descriptor = points[seen], descriptor[seen]
+        groups = generator.group_table(labels.flatten()[points])
     with clock("appearance"):
-        ray_of_hit = geometry.hits // labels.shape[1]
-        hit_colors = generator.appearance(
-            geometry.descriptor,
-            directions[ray_of_hit],
-            ray_of_hit // count,
-            groups,
-            codes.appearance,
+        ray_of_point = points // labels.shape[1]
+        image_of_point, directions = ray_of_point // count, directions[ray_of_point]
+        point_colors = generator.appearance(
+            descriptor, directions, image_of_point, groups, codes.appearance
         )
-        colors = hit_colors.new_zeros(labels.numel(), 3).index_copy(0, geometry.hits, hit_colors)
+        colors = point_colors.new_zeros(labels.numel(), 3).index_copy(0, points, point_colors)
+        colors = colors.view(*labels.shape, 3)
     with clock("compositing"):
-        color, depth, weights = color_composite(
-            geometry.alpha, colors.view(*labels.shape, 3), hits.depths
-        )
+        color, depth, weights = color_composite(geometry.alpha, colors, hits.depths)
     by_level = torch.zeros_like(weights).scatter(1, hits.level, weights.detach())
-    return _Pixels(
+    pixels = _Pixels(
         color.view(images, count, -1),
         semantic_map.view(images, count, -1),
         depth.view(images, count, 1),
         by_level.view(images, count, -1),
     )
+    return pixels, _ShadedRays(
+        geometry.alpha, hits.depths, points, image_of_point, groups, directions, descriptor,
+        colors, pixels.color,
+    )  # fmt: skip
+
+
+def _detached(rays: _ShadedRays) -> _ShadedRays:
+    return _ShadedRays(*(getattr(rays, field.name).detach() for field in fields(rays)))
+
+
+def _recolor_rays(
+    generator: Generator,
+    part: _ShadedRays,
+    changed: Tensor,  # (B, n) bool
+    appearance: Film,  # (B, n, L + 1, W)
+) -> _ShadedRays:
+    some = changed[part.images, part.groups].nonzero()[:, 0]
+    new = generator.appearance(
+        part.descriptor[some], part.directions[some], part.images[some], part.groups[some],
+        appearance,
+    )  # fmt: skip
+    places = part.hits[some]
+    colors = part.colors.flatten(0, 1).index_copy(0, places, new).view_as(part.colors)
+    rays = torch.unique(places // colors.shape[1])
+    pixels, _, _ = color_composite(part.alpha[rays], colors[rays], part.depths[rays])
+    flat = part.pixels.flatten(0, 1).index_copy(0, rays, pixels)
+    return replace(part, colors=colors, pixels=flat.view_as(part.pixels))
+
+
+def _weights(alpha: Tensor) -> Tensor:  # (R', K) compositing weights, front to back
+    passing = nn.functional.pad((1 - alpha[:, :-1]).cumprod(1), (1, 0), value=1.0)
+    return alpha * passing
+
+
+def _wants_gradients(generator: Generator, codes: Codes, pose: Tensor) -> bool:
+    films = (codes.geometry, codes.appearance)
+    tensors = [pose, *(t for f in films for t in (f.frequencies, f.phases))]
+    return any(t.requires_grad for t in (*tensors, *generator.parameters()))
 
 
 def _to_image(pixels: Tensor, resolution: int) -> Tensor:  # (B, R, C) -> (B, C, H, H)

@@ -31,7 +31,7 @@ from .kernels import use_backend
 from .labels import CLASS_NAMES
 from .perceptual import PerceptualFeatures
 from .project import FaceProject
-from .renderer import RenderOutput
+from .renderer import RenderOutput, recolor
 from .report import swap_group
 from .samples import picture_rows
 
@@ -87,7 +87,7 @@ def transfer(
     settings = settings or EditSettings()
     classes = parse_region(region, generator.config)
     resolution = settings.resolution or len(target.preview)
-    before = render_project(generator, target, resolution)
+    before = render_project(generator, target, resolution, keep_shading=what == "appearance")
     start = target
     if what != "geometry":
         start = swap_appearance(target, source, _whole_groups(classes, generator.config))
@@ -108,7 +108,8 @@ def _swapped(
     generator: Generator, start: FaceProject, before: RenderOutput, classes: tuple[int, ...]
 ) -> EditedFace:
     """The result of an appearance swap, which is done already in `start`."""
-    after = render_project(generator, start, before.image.shape[-1])
+    with torch.no_grad():
+        after = recolor(generator, before, start.codes(generator).appearance)
     edited = EditedFace(
         project=replace(
             start, preview=picture_rows(after)["image"][0].numpy(), iterations=0, metrics={}
