@@ -19,30 +19,44 @@ class SegmentationScore:
     per_class: tuple[float, ...]
 
 
-def intersection_over_union(labels: Tensor, target: Tensor, count: int) -> Tensor:
-    """IoU of each id: two maps of one shape, ids in 0..count-1 -> (count,) float64.
+def confusion(labels: Tensor, target: Tensor, count: int = NUM_CLASSES) -> Tensor:
+    """How often target id i was given label j: two maps of one shape -> (count, count) int64.
 
-    NaN for an id that is in neither map.
+    Those of several pictures add up.
     """
     if labels.shape != target.shape:
         raise ValueError(f"maps of shapes {tuple(labels.shape)} and {tuple(target.shape)}")
     pairs = target.long().flatten() * count + labels.long().flatten()
-    joint = torch.bincount(pairs, minlength=count * count).view(count, count).double()
+    return torch.bincount(pairs, minlength=count * count).view(count, count)
+
+
+def intersection_over_union(joint: Tensor) -> Tensor:
+    """IoU of each id from a confusion matrix (count, count) -> (count,) float64.
+
+    NaN for an id that is in neither map.
+    """
+    joint = joint.double()
     both = joint.diagonal()
     return both / (joint.sum(0) + joint.sum(1) - both)
+
+
+def score_of(joint: Tensor, group_of_class: Sequence[int]) -> SegmentationScore:
+    """The score that a confusion matrix of classes (19, 19) stands for."""
+    table = torch.tensor(group_of_class)
+    count = int(table.max()) + 1
+    grouped = joint.new_zeros(count, len(table)).index_add_(0, table, joint)
+    grouped = joint.new_zeros(count, count).index_add_(1, table, grouped)
+    per_group, per_class = intersection_over_union(grouped), intersection_over_union(joint)
+    return SegmentationScore(
+        groups=float(per_group.nanmean()),
+        classes=float(per_class[joint.sum(1) > 0].mean()),
+        per_group=tuple(per_group.tolist()),
+        per_class=tuple(per_class.tolist()),
+    )
 
 
 def segmentation_score(
     labels: Tensor, target: Tensor, group_of_class: Sequence[int]
 ) -> SegmentationScore:
     """Compare two maps of class ids (any shape, the same for both)."""
-    labels, target = labels.cpu().long(), target.cpu().long()
-    table = torch.tensor(group_of_class)
-    per_group = intersection_over_union(table[labels], table[target], int(table.max()) + 1)
-    per_class = intersection_over_union(labels, target, NUM_CLASSES)
-    return SegmentationScore(
-        groups=float(per_group.nanmean()),
-        classes=float(per_class[target.unique()].mean()),
-        per_group=tuple(per_group.tolist()),
-        per_class=tuple(per_class.tolist()),
-    )
+    return score_of(confusion(labels.cpu(), target.cpu()), group_of_class)

@@ -32,6 +32,7 @@ from .losses import (
     pose_loss,
     r1_penalty,
 )
+from .seeds import mixed_seed
 
 Log = dict[str, Any]  # what a step reports: floats and small tensors
 
@@ -167,7 +168,7 @@ class Trainer:
             raise UserError(
                 f"batch {phase.batch} does not divide among {self.world.size} processes"
             )
-        random = torch.Generator().manual_seed(_mix(self.seed, step))
+        random = torch.Generator().manual_seed(mixed_seed(self.seed, step))
         z, appearance = sample_latents(self.run.model, phase.batch, generator=random)
         pose = sample_poses(phase.batch, self.run.model.camera, generator=random)
         indices, flips = sample_order(self.seed, len(data), self.images_before(step), phase.batch)
@@ -391,13 +392,6 @@ class Fake:
     image: Tensor  # (B, 3, r, r) in [-1, 1]
     map: Tensor  # (B, N, r, r) in [-1, 1]
     weights: Tensor  # (B, K)
-
-
-def _mix(seed: int, step: int) -> int:
-    """One 63-bit seed from two numbers."""
-    value = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 1) & (2**64 - 1)
-    value = ((value ^ (value >> 31)) * 0x94D049BB133111EB) & (2**64 - 1)
-    return (value ^ (value >> 29)) >> 1
 
 
 def _add(log: Log, share: float, **values: Tensor) -> None:

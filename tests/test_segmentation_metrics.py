@@ -6,13 +6,18 @@ import pytest
 import torch
 
 from semfaceedit.labels import GROUP_OF_CLASS
-from semfaceedit.segmentation_metrics import intersection_over_union, segmentation_score
+from semfaceedit.segmentation_metrics import (
+    confusion,
+    intersection_over_union,
+    score_of,
+    segmentation_score,
+)
 
 
 def test_iou_by_hand():
     target = torch.tensor([[0, 0, 1], [1, 1, 2]])
     labels = torch.tensor([[0, 1, 1], [1, 2, 2]])
-    found = intersection_over_union(labels, target, 4)
+    found = intersection_over_union(confusion(labels, target, 4))
     # id 0: 1 of 2; id 1: 2 of 4; id 2: 1 of 2; id 3 is in neither
     assert found[:3].tolist() == [0.5, 0.5, 0.5] and math.isnan(found[3])
 
@@ -39,4 +44,12 @@ def test_a_group_in_neither_map_does_not_count():
 
 def test_maps_of_two_sizes_are_refused():
     with pytest.raises(ValueError, match=r"\(2, 2\).*\(4,\)"):
-        intersection_over_union(torch.zeros(2, 2), torch.zeros(4), 3)
+        confusion(torch.zeros(2, 2), torch.zeros(4), 3)
+
+
+def test_counts_of_several_pictures_add_up():
+    torch.manual_seed(0)
+    labels, target = torch.randint(0, 19, (2, 3, 8, 8))
+    parts = sum(confusion(a, b) for a, b in zip(labels, target, strict=True))
+    whole = segmentation_score(labels, target, GROUP_OF_CLASS)
+    assert score_of(parts, GROUP_OF_CLASS) == whole
