@@ -18,6 +18,9 @@ COLORS = ((31, 90, 165), (214, 96, 28), (46, 139, 87), (150, 60, 150), (120, 100
           (200, 40, 70), (20, 150, 170), (110, 110, 110))  # fmt: skip
 
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
 @dataclass(frozen=True)
 class Line:
     """A curve; points whose value is not finite leave a gap."""
@@ -161,10 +164,8 @@ class _Canvas:
         if len(points) > 1:
             self.draw.line([self.at(*p) for p in points], color, width * SCALE, joint="curve")
 
-    def text(
-        self, x: float, y: float, text: str, anchor: str, font: ImageFont.FreeTypeFont | None = None
-    ) -> None:
-        self.draw.text((x * SCALE, y * SCALE), text, INK, font or self.font, anchor)  # type: ignore[arg-type]
+    def text(self, x: float, y: float, text: str, anchor: str, font: Font | None = None) -> None:
+        self.draw.text((x * SCALE, y * SCALE), text, INK, font or self.font, anchor)
 
     def save(self, path: Path) -> None:
         small = self.image.resize((WIDTH, HEIGHT), Image.Resampling.BOX)

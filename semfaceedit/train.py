@@ -140,10 +140,10 @@ def _phases(texts: tuple[str, ...], *, batch: int) -> tuple[tuple[Phase, ...], i
     """Phases from RESOLUTION:STEPS texts, and the steps of all of them."""
     pairs = []
     for text in texts:
-        resolution, _, steps = text.partition(":")
-        if not (resolution.isdecimal() and steps.isdecimal() and int(steps) > 0):
+        before, _, after = text.partition(":")
+        if not (before.isdecimal() and after.isdecimal() and int(after) > 0):
             raise UserError(f"--phases {text!r}: write RESOLUTION:STEPS, such as 32:3000")
-        pairs.append((int(resolution), int(steps)))
+        pairs.append((int(before), int(after)))
     total, done, phases = sum(steps for _, steps in pairs), 0, []
     for resolution, steps in pairs:
         done += steps

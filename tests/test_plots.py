@@ -34,11 +34,11 @@ def test_one_value_alone_has_ticks():
 
 def test_a_curve_passes_through_its_values(tmp_path):
     path = tmp_path / "curve.png"
-    y = [0.0, 0.5, math.nan, 0.5, 1.0]
-    line_plot(path, [Line("a", range(5), y)], title="t", x_label="x", y_label="y", y_range=(0, 1))
+    y = [0.0, 0.5, 0.5, math.nan, math.nan, math.nan, 0.5, 0.5, 1.0]
+    line_plot(path, [Line("a", range(9), y)], title="t", x_label="x", y_label="y", y_range=(0, 1))
     left, right = plots.LEFT, plots.WIDTH - plots.RIGHT
     bottom, top = plots.HEIGHT - plots.BOTTOM, plots.TOP
-    quarter = round(left + (right - left) / 4)
+    quarter = round(left + (right - left) * 1.5 / 8)
     found = rows_of(path, plots.COLORS[0], quarter)
     assert abs(found.mean() - (top + bottom) / 2) < 2.5
     assert not len(rows_of(path, plots.COLORS[0], round((left + right) / 2)))  # the gap
