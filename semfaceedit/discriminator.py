@@ -89,6 +89,17 @@ class Discriminator(nn.Module):
         out = self.last(h)[:, :, 0, 0]
         return out[:, 0], out[:, 1:]
 
+    def take(self, other: "Discriminator") -> None:
+        """Weights of a discriminator that may serve other resolutions: what both have is copied.
+
+        Blocks are counted from the 2 x 2 end; channels must agree.
+        """
+        for mine, its in zip(reversed(self.blocks), reversed(other.blocks), strict=False):
+            mine.load_state_dict(its.state_dict())
+        for resolution in self.adapters.keys() & other.adapters.keys():
+            self.adapters[resolution].load_state_dict(other.adapters[resolution].state_dict())
+        self.last.load_state_dict(other.last.state_dict())
+
 
 def build_discriminators(config: Config) -> tuple[Discriminator, Discriminator]:
     """D_c and D_s for every resolution that training visits."""

@@ -46,6 +46,9 @@ class Options:
     """Where numbered run folders are made."""
     resume: Path | None = None
     """A run folder to go on with; its own settings are used."""
+    init: Path | None = None
+    """Weights to start from (.safetensors) with fresh optimisers, and the discriminators beside
+    them where there are any."""
     seed: int = 0
     """Seed of weights, latents, poses and data order."""
     device: str | None = None
@@ -114,6 +117,8 @@ def _settings(options: Options, state: dict[str, Any] | None) -> Config:
             )
     else:
         settings = config.preset(options.preset or "small")
+    if options.init is not None and state is not None:
+        raise UserError("--init starts a new run: leave out --resume")
     changes: dict[str, Any] = {}
     if options.stage1_iterations is not None:
         changes["stage1_iterations"] = options.stage1_iterations
@@ -138,7 +143,7 @@ def _settings(options: Options, state: dict[str, Any] | None) -> Config:
 
 def _phases(texts: tuple[str, ...], *, batch: int) -> tuple[tuple[Phase, ...], int]:
     """Phases from RESOLUTION:STEPS texts, and the steps of all of them."""
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     for text in texts:
         before, _, after = text.partition(":")
         if not (before.isdecimal() and after.isdecimal() and int(after) > 0):
@@ -164,6 +169,8 @@ def _start(
     if state is not None:
         trainer.load_state(state)
         source = source or (Path(state["data"]) if state["data"] else None)
+    elif options.init is not None:
+        _start_from(trainer, options.init)
     resolution = max(phase.resolution for phase in settings.train.phases)
     if not world.is_main:
         world.barrier()  # the main process packs the data first
@@ -188,6 +195,23 @@ def _start(
         )
     options.data = source
     return Run(folder or options.out, settings, trainer, faces, world)
+
+
+def _start_from(trainer: Trainer, path: Path) -> None:
+    generator, found = checkpoint.load_generator(path)
+    if replace(found.model, resolution=0) != replace(trainer.run.model, resolution=0):
+        raise UserError(
+            f"--init {path}: its model has other settings than this run's (it is of preset "
+            f"{found.preset!r}): give --preset {found.preset}, or other weights"
+        )
+    beside, networks = checkpoint.discriminators_beside(path), None
+    if beside.exists():
+        networks, theirs = checkpoint.load_discriminators(beside)
+        if theirs.discriminator != trainer.run.discriminator:
+            raise UserError(f"--init {path}: the discriminators beside it have other channels")
+    trainer.start_from(generator, networks)
+    which = "with the discriminators beside it" if networks else "with fresh discriminators"
+    print(f"starting from {path}, {which}", file=sys.stderr)
 
 
 def _source_name(source: Path | None) -> str:

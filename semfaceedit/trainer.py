@@ -20,7 +20,7 @@ from .augment import Augmentation
 from .camera import sample_poses
 from .config import Config
 from .data import FaceDataset, sample_order
-from .discriminator import build_discriminators
+from .discriminator import Discriminator, build_discriminators
 from .distributed import World
 from .errors import UserError
 from .generator import Generator, sample_latents
@@ -357,6 +357,16 @@ class Trainer:
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
             "scaler": self.scaler.state_dict(),
         }
+
+    def start_from(
+        self, generator: Generator, discriminators: tuple[Discriminator, Discriminator] | None
+    ) -> None:
+        """Take these weights, with fresh optimisers; shapes as in this trainer's settings."""
+        for network in (self.generator, *self.averages):
+            network.load_state_dict(generator.state_dict())
+        if discriminators is not None:
+            self.d_image.take(discriminators[0])
+            self.d_semantic.take(discriminators[1])
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.generator.load_state_dict(state["generator"])

@@ -1,0 +1,102 @@
+"""Weights of a run, ready to share: `python -m semfaceedit.export`."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from . import checkpoint, config
+from .cli import run_command, wrote
+from .discriminator import build_discriminators
+from .errors import UserError
+from .generator import Generator
+from .renderer import RenderOutput, render
+from .samples import seed_codes
+
+CHECK_SEEDS = range(8)
+CHECK_POSE = (0.2, 0.1)  # yaw, pitch
+HALF_PSNR = 50.0  # dB; below it the pictures of half-precision weights differ to the eye
+
+
+@dataclass(kw_only=True)
+class Options:
+    """Write the averaged weights of a run, and its discriminators, as files to share.
+
+    Example: semfaceedit export --run runs/00000-small-procedural --out weights/small.safetensors
+
+    The discriminators go into a file beside it, NAME-discriminators.safetensors: `train --init`
+    goes on from both.
+    """
+
+    run: Path
+    """A run folder of `train`."""
+    out: Path
+    """The weights file to write (.safetensors)."""
+    ema_decay: float | None = None
+    """Which of the run's averages (default: the first, which samples show)."""
+    half: bool = True
+    """Write fp16 where the picture stays the same; --no-half keeps fp32."""
+    discriminators: bool = True
+    """Write the discriminators too, in fp16; --no-discriminators leaves them out."""
+
+
+def export(options: Options) -> None:
+    if options.out.suffix != ".safetensors":
+        raise UserError(f"--out {options.out}: weights are written as .safetensors")
+    state = checkpoint.load_state(options.run)
+    run = config.from_dict(json.loads(state["config"]))
+    decay = options.ema_decay if options.ema_decay is not None else run.train.ema_decays[0]
+    if decay not in run.train.ema_decays:
+        kept = ", ".join(str(value) for value in run.train.ema_decays)
+        raise UserError(f"--ema-decay {decay}: this run keeps {kept}")
+    source = options.run / f"generator-ema{decay}.safetensors"
+    generator, run = checkpoint.load_generator(source)
+    header = checkpoint.read_header(source)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.save_generator(
+        options.out, generator, run, images=header["images"], ema_decay=decay, half=options.half
+    )
+    if options.half:
+        psnr, flips = compare(generator, checkpoint.load_generator(options.out)[0])
+        print(f"fp16 against fp32: {psnr:.1f} dB, {100 * flips:.3f} % of labels differ")
+        if psnr < HALF_PSNR:
+            options.out.unlink()
+            raise UserError(
+                f"fp16 changes the pictures ({psnr:.1f} dB, at least {HALF_PSNR:.0f} asked): use "
+                "--no-half"
+            )
+    wrote(options.out)
+    if options.discriminators:
+        path = checkpoint.discriminators_beside(options.out)
+        networks = build_discriminators(run)
+        for network, name in zip(networks, ("d_image", "d_semantic"), strict=True):
+            network.load_state_dict(state[name])
+        checkpoint.save_discriminators(path, networks, run, images=header["images"])
+        wrote(path)
+
+
+@torch.no_grad()
+def compare(one: Generator, other: Generator) -> tuple[float, float]:
+    """PSNR in dB (range 2) and share of differing labels between two generators' faces."""
+    errors, flips = [], []
+    for seed in CHECK_SEEDS:
+        first, second = (_face(generator, seed) for generator in (one, other))
+        errors.append(float((first.image - second.image).square().mean()))
+        flips.append(float((first.labels != second.labels).float().mean()))
+    error = sum(errors) / len(errors)
+    return (10 * math.log10(4 / error) if error else math.inf), sum(flips) / len(flips)
+
+
+def _face(generator: Generator, seed: int) -> RenderOutput:
+    codes = seed_codes(generator, seed)
+    return render(generator, codes, torch.tensor([CHECK_POSE]), generator.config.resolution)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(Options, export, argv, name="export")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
