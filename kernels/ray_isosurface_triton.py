@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._extension import empty_where, none_where_not
 from ._triton import (
     ceil_div,
     interpreted,
@@ -15,7 +14,7 @@ from ._triton import (
     power_of_two,
     unavailable,
 )
-from .ray_isosurface import FieldWeights
+from .ray_isosurface_ops import register, sizes
 from .ray_isosurface_reference import MIN_PLANE_SLOPE
 
 __all__ = ["PRECISIONS", "backward", "forward", "unavailable"]
@@ -27,42 +26,6 @@ DOT_PRECISION = {"fp32": "tf32x3", "tf32": "tf32", "fp16": "tf32x3"}
 WARPS = 4
 STAGES = 3  # of the pipelines that load slabs of a weight
 PROGRAMS = 4  # per multiprocessor
-
-Settings = tuple[tuple[float, float, float], float, float, float, int, float]
-
-
-def forward(
-    origins: Tensor,
-    directions: Tensor,
-    levels: Tensor,
-    weights: FieldWeights,
-    settings: Settings,
-    precision: str,
-) -> tuple[Tensor, ...]:
-    inputs, numbers = _inputs([origins, directions, levels, *weights], settings)
-    return _forward_op(inputs, numbers, precision)
-
-
-def backward(
-    grad_points: Tensor,
-    grad_depths: Tensor,
-    origins: Tensor,
-    directions: Tensor,
-    levels: Tensor,
-    weights: FieldWeights,
-    depths: Tensor,
-    level: Tensor,
-    valid: Tensor,
-    interval: Tensor,
-    settings: Settings,
-    precision: str,
-    needed: tuple[bool, ...],
-) -> list[Tensor | None]:
-    inputs, numbers = _inputs([origins, directions, levels, *weights], settings)
-    grads = [grad_points.contiguous(), grad_depths.contiguous()]
-    flags = list(needed)
-    hits = [depths, level, valid, interval]
-    return none_where_not(flags, _backward_op(grads, hits, inputs, numbers, precision, flags))
 
 
 def forward_constants(
@@ -94,26 +57,16 @@ def _network_constants(width: int, hidden: int, precision: str, block: int) -> d
     }
 
 
-def _inputs(tensors: list[Tensor], settings: Settings) -> tuple[list[Tensor], list[float]]:
-    """Origins, directions, levels, sample distances and weights; centre, scale, far, plane_z."""
-    centre, scale, near, far, samples, plane_z = settings
-    distances = torch.linspace(near, far, samples, device=tensors[0].device, dtype=torch.float32)
-    inputs = [tensor.contiguous() for tensor in tensors]
-    return [*inputs[:3], distances, *inputs[3:]], [*map(float, centre), scale, far, plane_z]
-
-
-@torch.library.custom_op("semfaceedit::ray_isosurface_forward_triton", mutates_args=())
-def _forward_op(
-    inputs: list[Tensor], numbers: list[float], precision: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _launch_forward(
+    inputs: list[Tensor], numbers: list[float], precision: str, outputs: tuple[Tensor, ...]
+) -> None:
     from .ray_isosurface_triton_kernels import forward_kernel
 
-    outputs = _empty_hits(inputs)
-    rays, hits, samples, width, hidden = _sizes(inputs)
-    constants = forward_constants(hits, samples, width, hidden, precision)
+    rays, hits, samples, width, layers = sizes(inputs)
+    constants = forward_constants(hits, samples, width, layers - 1, precision)
     programs = min(PROGRAMS * multiprocessors(inputs[0]), ceil_div(rays, constants["RAYS"]))
     rows = constants["RAYS"] * constants["SAMPLES"]
-    scratch = inputs[0].new_empty(programs, hidden + 1, rows, constants["WIDTH"])
+    scratch = inputs[0].new_empty(programs, layers, rows, constants["WIDTH"])
     tensors = (*inputs[:4], *_padded_weights(inputs), *outputs, scratch)
     launch(
         forward_kernel,
@@ -123,20 +76,11 @@ def _forward_op(
         warps=WARPS,
         stages=STAGES,
     )
-    return outputs
 
 
-@_forward_op.register_fake
-def _(
-    inputs: list[Tensor], numbers: list[float], precision: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _empty_hits(inputs)
-
-
-@torch.library.custom_op("semfaceedit::ray_isosurface_backward_triton", mutates_args=())
-def _backward_op(
-    grad_hits: list[Tensor],  # of points and depths
-    hits: list[Tensor],  # depths, level, valid, interval
+def _launch_backward(
+    grad_hits: list[Tensor],
+    hits: list[Tensor],
     inputs: list[Tensor],
     numbers: list[float],
     precision: str,
@@ -159,18 +103,6 @@ def _backward_op(
     ]
 
 
-@_backward_op.register_fake
-def _(
-    grad_hits: list[Tensor],
-    hits: list[Tensor],
-    inputs: list[Tensor],
-    numbers: list[float],
-    precision: str,
-    needed: list[bool],
-) -> list[Tensor]:
-    return empty_where(needed, inputs[:2] + inputs[4:])
-
-
 def _through_field(
     grad_depth: Tensor,  # (R, K)
     hits: list[Tensor],
@@ -184,15 +116,15 @@ def _through_field(
     from .ray_isosurface_triton_kernels import backward_kernel
 
     _, level, valid, interval = hits
-    rays, count, _, width, hidden = _sizes(inputs)
+    rays, count, _, width, layers = sizes(inputs)
     entries, total = _compacted(valid & (level < count - 1) & (grad_depth != 0))
-    constants = backward_constants(width, hidden, precision)
+    constants = backward_constants(width, layers - 1, precision)
     weights = _padded_weights(inputs)
     size = sum(weight.numel() for weight in weights)
     tiles = ceil_div(rays * count, constants["ENTRIES"])
     programs = min(PROGRAMS * multiprocessors(grad_depth), tiles)
     rows = 2 * constants["ENTRIES"]
-    scratch = grad_depth.new_empty(programs, 2 * hidden + 2, rows, constants["WIDTH"])
+    scratch = grad_depth.new_empty(programs, 2 * layers, rows, constants["WIDTH"])
     partial = grad_depth.new_zeros(programs if need_weights else 0, size)
     grad_rays = grad_depth.new_zeros(rays if need_rays else 0, count, 6)
     sums = (partial, grad_rays, scratch)
@@ -262,23 +194,4 @@ def _unpacked(flat: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     ]
 
 
-def _sizes(inputs: list[Tensor]) -> list[int]:
-    """Rays, hits, samples, width, hidden layers after the first."""
-    hidden, width, _ = inputs[6].shape
-    return [len(inputs[0]), len(inputs[2]) + 1, len(inputs[3]), width, hidden]
-
-
-def _empty_hits(
-    inputs: list[Tensor],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Points, depths, valid, level, plane_index and interval."""
-    rays, hits = len(inputs[0]), len(inputs[2]) + 1
-    device = inputs[0].device
-    return (
-        torch.empty(rays, hits, 3, device=device),
-        torch.empty(rays, hits, device=device),
-        torch.empty(rays, hits, dtype=torch.bool, device=device),
-        torch.empty(rays, hits, dtype=torch.int64, device=device),
-        torch.empty(rays, dtype=torch.int64, device=device),
-        torch.empty(rays, hits, dtype=torch.int32, device=device),
-    )
+forward, backward = register("triton", _launch_forward, _launch_backward)

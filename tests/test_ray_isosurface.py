@@ -405,10 +405,10 @@ def test_registered_ops() -> None:
     numbers = [0.0, 0.0, -1.5, 8.0, 1.12, -0.12]
     call(sizes, "cpu")(problem(sizes))  # imports the module that registers them
     ops = torch.ops.semfaceedit
-    torch.library.opcheck(ops.ray_isosurface_forward_cpu.default, (inputs, numbers))
-    _, depths, valid, level, _, interval = ops.ray_isosurface_forward_cpu(inputs, numbers)
+    torch.library.opcheck(ops.ray_isosurface_forward_cpu.default, (inputs, numbers, "fp32"))
+    _, depths, valid, level, _, interval = ops.ray_isosurface_forward_cpu(inputs, numbers, "fp32")
     grads = [torch.randn(33, 4, 3), torch.randn(33, 4)]
     hits = [depths, level, valid, interval]
     needed = [True, False] * 4
-    arguments = (grads, hits, inputs, numbers, needed)
+    arguments = (grads, hits, inputs, numbers, "fp32", needed)
     torch.library.opcheck(ops.ray_isosurface_backward_cpu.default, arguments)

@@ -1,0 +1,137 @@
+"""`semantic_composite` as `torch.library` ops: registered here once, for every backend."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._extension import empty_where, none_where_not
+
+
+class Launches(NamedTuple):
+    """How a backend runs each pass on contiguous tensors; a gradient of size 0 is not needed.
+
+    `semantic_forward(alpha, semantics, labels, semantic_map)`;
+    `semantic_backward(grad_map, alpha, semantics, needed, grads)`, of alpha and semantics;
+    `color_forward(alpha, colors, depths, color, depth, weights)`;
+    `color_backward(tensors, needed, grads)` with `tensors` the gradients of color, depth and
+    weights, then alpha, colors, depths and depth; `grads` of alpha, colors and depths.
+    """
+
+    semantic_forward: Callable[..., None]
+    semantic_backward: Callable[..., None]
+    color_forward: Callable[..., None]
+    color_backward: Callable[..., None]
+
+
+class Functions(NamedTuple):
+    """What `SemanticCompositeFunction` and `ColorCompositeFunction` call."""
+
+    semantic_forward: Callable[..., tuple[Tensor, Tensor]]
+    semantic_backward: Callable[..., list[Tensor | None]]
+    color_forward: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    color_backward: Callable[..., list[Tensor | None]]
+
+
+def register(backend: str, launches: Launches) -> Functions:
+    """The four ops `semfaceedit::{semantic,color}_{forward,backward}_<backend>`."""
+    return Functions(*_register_semantic(backend, launches), *_register_color(backend, launches))
+
+
+def _register_semantic(
+    backend: str, launches: Launches
+) -> tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., list[Tensor | None]]]:
+    @torch.library.custom_op(f"semfaceedit::semantic_forward_{backend}", mutates_args=())
+    def forward_op(alpha: Tensor, semantics: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = _empty_labels_and_map(alpha, semantics)
+        launches.semantic_forward(alpha, semantics, *outputs)
+        return outputs
+
+    @forward_op.register_fake
+    def _(alpha: Tensor, semantics: Tensor) -> tuple[Tensor, Tensor]:
+        return _empty_labels_and_map(alpha, semantics)
+
+    @torch.library.custom_op(f"semfaceedit::semantic_backward_{backend}", mutates_args=())
+    def backward_op(
+        grad_map: Tensor, alpha: Tensor, semantics: Tensor, needed: list[bool]
+    ) -> list[Tensor]:
+        grads = empty_where(needed, [alpha, semantics])
+        launches.semantic_backward(grad_map, alpha, semantics, needed, grads)
+        return grads
+
+    @backward_op.register_fake
+    def _(grad_map: Tensor, alpha: Tensor, semantics: Tensor, needed: list[bool]) -> list[Tensor]:
+        return empty_where(needed, [alpha, semantics])
+
+    def forward(alpha: Tensor, semantics: Tensor) -> tuple[Tensor, Tensor]:
+        return forward_op(alpha.contiguous(), semantics.contiguous())
+
+    def backward(
+        grad_map: Tensor,
+        alpha: Tensor,
+        semantics: Tensor,
+        semantic_map: Tensor,
+        needed: tuple[bool, ...],
+    ) -> list[Tensor | None]:
+        flags = list(needed)
+        tensors = [tensor.contiguous() for tensor in (grad_map, alpha, semantics)]
+        return none_where_not(flags, backward_op(*tensors, flags))
+
+    return forward, backward
+
+
+def _register_color(
+    backend: str, launches: Launches
+) -> tuple[Callable[..., tuple[Tensor, Tensor, Tensor]], Callable[..., list[Tensor | None]]]:
+    @torch.library.custom_op(f"semfaceedit::color_forward_{backend}", mutates_args=())
+    def forward_op(alpha: Tensor, colors: Tensor, depths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        outputs = _empty_color_depth_weights(alpha, colors)
+        launches.color_forward(alpha, colors, depths, *outputs)
+        return outputs
+
+    @forward_op.register_fake
+    def _(alpha: Tensor, colors: Tensor, depths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _empty_color_depth_weights(alpha, colors)
+
+    @torch.library.custom_op(f"semfaceedit::color_backward_{backend}", mutates_args=())
+    def backward_op(tensors: list[Tensor], needed: list[bool]) -> list[Tensor]:
+        grads = empty_where(needed, tensors[3:6])
+        launches.color_backward(tensors, needed, grads)
+        return grads
+
+    @backward_op.register_fake
+    def _(tensors: list[Tensor], needed: list[bool]) -> list[Tensor]:
+        return empty_where(needed, tensors[3:6])
+
+    def forward(alpha: Tensor, colors: Tensor, depths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return forward_op(alpha.contiguous(), colors.contiguous(), depths.contiguous())
+
+    def backward(
+        grad_color: Tensor,
+        grad_depth: Tensor,
+        grad_weights: Tensor,
+        alpha: Tensor,
+        colors: Tensor,
+        depths: Tensor,
+        color: Tensor,
+        depth: Tensor,
+        needed: tuple[bool, ...],
+    ) -> list[Tensor | None]:
+        flags = list(needed)
+        tensors = (grad_color, grad_depth, grad_weights, alpha, colors, depths, depth)
+        grads = backward_op([tensor.contiguous() for tensor in tensors], flags)
+        return none_where_not(flags, grads)
+
+    return forward, backward
+
+
+def _empty_labels_and_map(alpha: Tensor, semantics: Tensor) -> tuple[Tensor, Tensor]:
+    labels = torch.empty(alpha.shape, dtype=torch.int64, device=alpha.device)
+    rays, _, channels = semantics.shape
+    return labels, semantics.new_empty(rays, channels)
+
+
+def _empty_color_depth_weights(alpha: Tensor, colors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    rays, _, channels = colors.shape
+    return colors.new_empty(rays, channels), alpha.new_empty(rays), torch.empty_like(alpha)
