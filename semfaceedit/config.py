@@ -121,6 +121,7 @@ class TrainConfig:
     real_pose_weight: float = 10.0  # the same on photographs whose pose is known
     latent_weight: float = 1.0  # lambda_l
 
+    ray_jitter: float = 0.0  # each picture's rays move by up to half of this, in pixels
     augment: float = 0.0  # probability of each augmentation of what the discriminators see
     mixed_precision: bool = True  # fp16 autocast with loss scaling on CUDA
     cpu_bf16_discriminators: bool = False  # bf16 convolutions on a CPU

@@ -35,6 +35,7 @@ class Generator(nn.Module):
         *,
         resolution: int | None = None,
         chunk_rays: int | None = None,
+        shift: Tensor | None = None,  # (B, 2) of the rays, in pixels
     ) -> RenderOutput:
         return render(
             self,
@@ -42,6 +43,7 @@ class Generator(nn.Module):
             pose,
             resolution or self.config.resolution,
             chunk_rays=chunk_rays,
+            shift=shift,
         )
 
     @torch.no_grad()

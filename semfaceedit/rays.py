@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .camera import CameraConfig, camera_to_world
 
@@ -35,13 +35,23 @@ def pixel_directions(resolution: int, config: CameraConfig) -> Tensor:
     return torch.nn.functional.normalize(torch.stack([x, y, -torch.ones_like(x)], -1), dim=-1)
 
 
-def camera_rays(pose: Tensor, resolution: int, config: CameraConfig) -> Rays:
-    """Rays through the pixel centres of a square image.
+def camera_rays(
+    pose: Tensor,  # (B, 2) yaw, pitch in radians
+    resolution: int,
+    config: CameraConfig,
+    *,
+    shift: Tensor | None = None,  # (B, 2) right and down, in pixels
+) -> Rays:
+    """Rays through the pixel centres of a square image, or beside them by `shift`.
 
-    pose: (B, 2) yaw, pitch in radians. Returns B x (resolution * resolution) rays, first row first;
-    differentiable with respect to the pose.
+    Returns B x (resolution * resolution) rays, first row first; differentiable with respect to the
+    pose.
     """
     local = pixel_directions(resolution, config).to(pose).reshape(-1, 3)
+    if shift is not None:
+        step = 2 * config.half_extent / resolution * shift * shift.new_tensor([1.0, -1.0])
+        moved = local / -local[:, 2:] + nn.functional.pad(step, (0, 1))[:, None]
+        local = nn.functional.normalize(moved, dim=-1)
     matrix = camera_to_world(pose)
     directions = local @ matrix[:, :3, :3].transpose(1, 2)
     origins = matrix[:, None, :3, 3].expand_as(directions)

@@ -79,6 +79,7 @@ def render(
     chunk_rays: int | None = None,
     lock_view: bool = False,
     intersections: Intersections | None = None,
+    shift: Tensor | None = None,  # (B, 2) pixels
     cull: float = 0.0,
     keep_shading: bool = False,
 ) -> RenderOutput:
@@ -87,7 +88,8 @@ def render(
     chunk_rays: at most so many rays of each image at a time, so that without gradients memory does
     not grow with the resolution. lock_view: evaluate both modules with the frontal view direction.
     intersections: those of exactly these rays, found before (`find_intersections`); then pose
-    carries no gradient and `chunk_rays` is not used. keep_shading: keep what `recolor` needs
+    carries no gradient and `chunk_rays` is not used. shift: move the rays to the right and down from
+    the pixel centres. keep_shading: keep what `recolor` needs
     (B R K (W + 11) floats at most).
 
     cull: leave points whose compositing weight is below this uncoloured (black). The weights of a
@@ -99,7 +101,7 @@ def render(
         raise ValueError("cull drops points that carry gradient: render under torch.no_grad()")
     clock = _clock.get()
     with clock("rays"):
-        rays = camera_rays(pose, resolution, generator.config.camera)
+        rays = camera_rays(pose, resolution, generator.config.camera, shift=shift)
     parts, shaded = [], []
     for part in rays.chunk(chunk_rays if intersections is None else None):
         with clock("manifolds"):

@@ -178,6 +178,7 @@ class Trainer:
             )
             for _ in range(2)
         ]
+        shift = self.run.train.ray_jitter * (torch.rand(phase.batch, 2, generator=random) - 0.5)
         own = range(phase.batch)[self.world.share(phase.batch)]
         for start in range(own.start, own.stop, self.run.train.micro_batch):
             part = slice(start, min(start + self.run.train.micro_batch, own.stop))
@@ -187,6 +188,7 @@ class Trainer:
                 z=self._to(z[part]),
                 appearance=self._to(appearance[part]),
                 pose=self._to(pose[part]),
+                shift=self._to(shift[part]),
                 real_image=self._to(real.images),
                 real_map=2 * self._to(real.semantics) - 1,
                 real_pose=self._to(real.poses),
@@ -197,8 +199,9 @@ class Trainer:
     def _generate(self, micro: "MicroBatch", *, grad: bool) -> "Fake":
         with torch.set_grad_enabled(grad), self._autocast():
             output = self.generator(
-                micro.z, micro.appearance, micro.pose, resolution=micro.resolution
-            )
+                micro.z, micro.appearance, micro.pose, resolution=micro.resolution,
+                shift=micro.shift if self.run.train.ray_jitter else None,
+            )  # fmt: skip
             return Fake(output.image, 2 * output.semantics - 1, output.weights.detach())
 
     def _discriminator_backward(
@@ -388,6 +391,7 @@ class MicroBatch:
     z: Tensor  # (B, Z)
     appearance: Tensor  # (B, n, Z)
     pose: Tensor  # (B, 2)
+    shift: Tensor  # (B, 2) of the rays, in pixels
     real_image: Tensor  # (B, 3, r, r) in [-1, 1]
     real_map: Tensor  # (B, N, r, r) in [-1, 1]
     real_pose: Tensor  # (B, 2), NaN where unknown

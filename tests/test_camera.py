@@ -140,3 +140,12 @@ def test_eg3d_labels_agree_with_the_photographs(with_camera):
     assert files["00612"][1] > files["00064"][1] + 0.1  # chin lifted
     assert pose(table["000134.jpg"])[0] < -0.15  # nose to the image's left
     assert pose(table["000157.jpg"])[0] > 0.15
+
+
+def test_shifted_rays_pass_where_a_finer_grid_has_its_centres():
+    pose = torch.tensor([[0.3, -0.1], [0.0, 0.2]], dtype=torch.float64)
+    fine = camera_rays(pose, 16, CameraConfig()).directions.view(2, 16, 16, 3)
+    shift = torch.tensor([[-0.25, -0.25], [0.25, -0.25]], dtype=torch.float64)  # right, down
+    moved = camera_rays(pose, 8, CameraConfig(), shift=shift).directions.view(2, 8, 8, 3)
+    torch.testing.assert_close(moved[0], fine[0, ::2, ::2], rtol=0, atol=1e-14)
+    torch.testing.assert_close(moved[1], fine[1, ::2, 1::2], rtol=0, atol=1e-14)

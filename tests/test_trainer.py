@@ -186,3 +186,19 @@ def test_averages_follow_the_generator(data):
     for name, p in trainer.averages[0].named_parameters():
         now = dict(trainer.generator.named_parameters())[name]
         torch.testing.assert_close(p, (start[name] + now) / 2)
+
+
+def test_ray_jitter_moves_the_rays_of_each_picture(data, monkeypatch):
+    shifts = []
+    for jitter in (0.0, 0.5):
+        trainer = new_trainer(ray_jitter=jitter)
+        forward = trainer.generator.forward
+        monkeypatch.setattr(
+            trainer.generator,
+            "forward",
+            lambda *a, forward=forward, **k: shifts.append(k["shift"]) or forward(*a, **k),
+        )
+        trainer.step(data)
+    assert shifts[0] is None
+    assert shifts[1].abs().max() <= 0.25
+    assert len(shifts[1].unique()) == shifts[1].numel()
