@@ -88,9 +88,8 @@ def render(
     chunk_rays: at most so many rays of each image at a time, so that without gradients memory does
     not grow with the resolution. lock_view: evaluate both modules with the frontal view direction.
     intersections: those of exactly these rays, found before (`find_intersections`); then pose
-    carries no gradient and `chunk_rays` is not used. shift: move the rays to the right and down from
-    the pixel centres. keep_shading: keep what `recolor` needs
-    (B R K (W + 11) floats at most).
+    carries no gradient and `chunk_rays` is not used. shift: move the rays right and down from the
+    pixel centres. keep_shading: keep what `recolor` needs (B R K (W + 11) floats at most).
 
     cull: leave points whose compositing weight is below this uncoloured (black). The weights of a
     ray sum to one, so for cull < 1 / K at most K - 1 points are culled, and since colours lie in
