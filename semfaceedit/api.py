@@ -16,7 +16,6 @@ from . import invert as inversion
 from . import transfer as transferring
 from .checkpoint import load_generator
 from .config import Config
-from .edit import EditedFace, EditSettings
 from .errors import UserError
 from .film import Film
 from .fitting import FitSettings, Watch
@@ -24,6 +23,7 @@ from .generator import Generator
 from .invert import InversionResult, InvertSettings
 from .perceptual import PerceptualFeatures, load_perceptual
 from .project import FaceProject, fingerprint, mean_codes
+from .refit import EditedFace, EditSettings
 from .renderer import RenderOutput, render
 from .samples import picture_rows, seed_latents
 from .target import read_edited_labels, read_target
@@ -89,7 +89,7 @@ class Editor:
     >>> other = editor.generate(4).project
     >>> swapped = editor.transfer(project, other, what="appearance", region=["hair"])
     >>> sorted(swapped.change)
-    ['change_inside', 'change_outside']
+    ['change_inside', 'change_outside', 'ssim_outside']
     """
 
     def __init__(

@@ -132,6 +132,7 @@ def load_generator(
             "or give another --checkpoint"
         )
     generator = Generator(run.model)
+    generator.source = path
     _fill(generator, _tensors(path), path)
     return generator.to(device).eval().requires_grad_(False), run
 

@@ -142,9 +142,9 @@ def print_json(value: object) -> None:
     sys.stdout.write("\n")
 
 
-def wrote(path: Path) -> None:
+def wrote(path: Path, note: str = "") -> None:
     """Say what was written."""
-    print(f"wrote {path}", file=sys.stderr)
+    print(f"wrote {path}" + (f" ({note})" if note else ""), file=sys.stderr)
 
 
 Item = TypeVar("Item")

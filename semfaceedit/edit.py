@@ -4,61 +4,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import adaptive_max_pool2d, max_pool2d
 
-from .checkpoint import load_generator
-from .cli import run_command, select_device, wrote
+from .cli import run_command
 from .errors import UserError
-from .fit_display import LiveFit, view_sheet
-from .fitting import Fit, FitSettings, Goal, Stage, Step, Watch
+from .fitting import Goal, Watch
 from .generator import Generator
-from .invert import finish, vgg_of
-from .kernels import use_backend
+from .options import RefitOptions, edit_settings, finish_edit, open_checkpoint, tools
 from .perceptual import PerceptualFeatures
 from .project import FaceProject
-from .renderer import RenderOutput, render
-from .samples import save_png
+from .refit import (
+    EditedFace,
+    EditSettings,
+    dilate,
+    footprint,
+    refit,
+    render_project,
+    with_metrics,
+)
 from .target import check_labels, class_shares, read_edited_labels
-
-
-@dataclass(frozen=True, kw_only=True)
-class EditSettings(FitSettings):
-    """Editing (Eq. 10): from the face as it is, without noise, at its own pose.
-
-    Example: EditSettings(iterations=200, appearance=True, perceptual_weight=0)
-    """
-
-    iterations: int = 150
-    appearance: bool = False  # move the appearance offsets too
-    dilation: float = 0.03  # how far the changed region is widened, in widths of the picture
-    masked: bool = True  # image and VGG terms only outside the region; False: everywhere
-    learning_rate: float = 5e-3
-    noise: float = 0.0
-    pose_every: int = 0
-    resolution: int | None = None  # pixels along an edge (default: the project's)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EditedFace:
-    """A face before and after an edit or a transfer, at the pose of its project."""
-
-    project: FaceProject
-    region: Tensor  # (1, 1, r, r) bool: where it was to change
-    before: RenderOutput
-    after: RenderOutput
-    history: list[Step]
-    interrupted: bool = False
-
-    @property
-    def change(self) -> dict[str, float]:
-        """Mean |change of RGB| in [0, 1] inside and outside the region; NaN where it is empty."""
-        change = (self.after.image - self.before.image).abs().mean(1, keepdim=True) / 2
-        return {
-            "change_inside": float(change[self.region].mean()),
-            "change_outside": float(change[~self.region].mean()),
-        }
 
 
 def edit(
@@ -114,78 +77,34 @@ def _changed(
     return dilate(chosen, dilation) if region is None else chosen
 
 
-def refit(
+def compare_unmasked(
     generator: Generator,
     project: FaceProject,
-    goal: Goal,
-    region: Tensor,  # (1, 1, r, r) bool
-    before: RenderOutput,
+    edited: EditedFace,
     settings: EditSettings,
     *,
-    perceptual: PerceptualFeatures | None,
-    watch: Watch | None,
+    region: np.ndarray | None = None,
+    perceptual: PerceptualFeatures | None = None,
 ) -> EditedFace:
-    """Move the offsets of `project`, from where they are, towards `goal` under all terms."""
-    device = before.image.device
-    fit = Fit(
+    """`edited` with the same edit's change without Eq. 10's masking among its metrics.
+
+    There image and VGG terms hold inside the region too, towards the face as it was; its metrics
+    are kept under `unmasked_...`.
+    """
+    without = edit(
         generator,
-        goal,
-        project.offsets,
-        project.pose[None].to(device),
-        settings,
-        perceptual=perceptual,
-        watch=watch,
-    )
-    fit.run(
-        Stage(
-            name="edit",
-            iterations=settings.iterations,
-            appearance=settings.appearance,
-            image=True,
-        )
-    )
-    made = fit.project(project.labels, project.image, project.crop)
-    edited = EditedFace(
-        project=made,
+        project,
+        edited.project.labels,
         region=region,
-        before=before,
-        after=fit.render(),
-        history=fit.history,
-        interrupted=fit.interrupted,
+        settings=replace(settings, masked=False),
+        perceptual=perceptual,
     )
-    return with_change(edited)
-
-
-def with_change(edited: EditedFace) -> EditedFace:
-    """The same with its change among the project's metrics."""
-    metrics = edited.project.metrics | edited.change
-    return replace(edited, project=replace(edited.project, metrics=metrics))
-
-
-@torch.no_grad()
-def render_project(
-    generator: Generator, project: FaceProject, resolution: int, *, keep_shading: bool = False
-) -> RenderOutput:
-    """The face of a project at its own pose."""
-    codes = project.codes(generator)
-    pose = project.pose[None].to(codes.geometry.phases.device)
-    return render(generator, codes, pose, resolution, keep_shading=keep_shading)
-
-
-def dilate(mask: np.ndarray, share: float) -> np.ndarray:
-    """Widen a mask (R, R) in a square by `share` of its width, rounded up."""
-    reach = int(np.ceil(share * len(mask)))
-    widened = max_pool2d(torch.from_numpy(mask)[None].float(), 2 * reach + 1, 1, reach)
-    return widened[0].bool().numpy()
-
-
-def footprint(mask: np.ndarray, resolution: int) -> Tensor:
-    """(R, R) bool -> (1, 1, r, r) bool: pixels that hold any of the mask."""
-    return adaptive_max_pool2d(torch.from_numpy(mask)[None, None].float(), resolution).bool()
+    names = (*edited.change, "labels_inside")
+    return with_metrics(edited, {f"unmasked_{n}": without.project.metrics[n] for n in names})
 
 
 @dataclass(kw_only=True)
-class Options:
+class Options(RefitOptions):
     """Change the shape of a face: edit its label map and let the face follow.
 
     `invert` writes the map to edit beside the project (FACE.labels.png); an edited copy of the
@@ -195,74 +114,35 @@ class Options:
     --project face.safetensors --labels edited.png --no-vgg --out edited.safetensors
     """
 
-    checkpoint: Path
-    """The weights that the project was made with (.safetensors)."""
     project: Path
     """The face to edit."""
     labels: Path
     """The edited label map."""
     out: Path = Path("edited.safetensors")
     """The face project to write; preview, label map and views are kept beside it."""
-    appearance: bool = False
-    """Move the appearance offsets too."""
-    dilation: float = EditSettings.dilation
-    """How far the changed region is widened, in widths of the picture."""
-    iterations: int = EditSettings.iterations
-    """At most so many steps."""
-    learning_rate: float = EditSettings.learning_rate
-    """Adam's rate at the start."""
-    resolution: int | None = None
-    """Pixels along an edge (default: the project's)."""
-    vgg: bool = True
-    """Use the VGG term; --no-vgg leaves it out."""
-    vgg_weights: Path | None = None
-    """Weights of torchvision's vgg16, .pth or .safetensors."""
-    download_vgg: bool = False
-    """Fetch the published VGG-16 weights (528 MB) into torch's cache."""
-    device: str | None = None
-    """cpu, cuda or cuda:N."""
-    backend: str | None = None
-    """reference, triton, cuda or cpu (default: the fastest that runs here)."""
+    compare_unmasked: bool = False
+    """Edit once more without the mask of Eq. 10 and report the change outside of both."""
 
 
 def edit_files(options: Options) -> None:
-    device = select_device(options.device)
-    if not 0 <= options.dilation < 1:
-        raise UserError(f"--dilation {options.dilation}: use a share of the width, from 0 to 1")
-    generator, _ = load_generator(options.checkpoint, device=device)
+    generator, _ = open_checkpoint(options)
     project = FaceProject.load(options.project, generator)
     labels = read_edited_labels(options.labels, len(project.labels), project.crop)
-    perceptual = vgg_of(options.vgg, options.vgg_weights, options.download_vgg, device)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    live = LiveFit(options.out.with_suffix(".png"))
-    with use_backend(options.backend):
+    with tools(options, options.out) as using:
+        settings = edit_settings(options, using)
         edited = edit(
             generator,
             project,
             labels,
-            settings=EditSettings(
-                iterations=options.iterations,
-                appearance=options.appearance,
-                dilation=options.dilation,
-                learning_rate=options.learning_rate,
-                resolution=options.resolution,
-                perceptual_weight=EditSettings.perceptual_weight if options.vgg else 0.0,
-            ),
-            perceptual=perceptual,
-            watch=live,
+            settings=settings,
+            perceptual=using.perceptual,
+            watch=using.live,
         )
-        live.close()
-        save_views(generator, project, edited, options.out)
-    finish(edited.project, options.out, interrupted=edited.interrupted)
-
-
-def save_views(generator: Generator, project: FaceProject, edited: EditedFace, out: Path) -> None:
-    """Write OUT.views.png: the face before and after, from several sides."""
-    faces = [project.codes(generator), edited.project.codes(generator)]
-    path = out.with_suffix(".views.png")
-    sheet = view_sheet(generator, faces, float(project.pose[1]), edited.after.image.shape[-1])
-    save_png(path, sheet)
-    wrote(path)
+        if options.compare_unmasked and not edited.interrupted:
+            edited = compare_unmasked(
+                generator, project, edited, settings, perceptual=using.perceptual
+            )
+        finish_edit(generator, project, edited, options.out, using.live)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -25,6 +25,7 @@ class LiveFit:
         self.path = path
         self.live = sys.stderr.isatty()
         self.pending = False
+        self.shown = False
 
     def __call__(self, step: Step, output: RenderOutput, goal: Goal) -> None:
         line = (
@@ -34,13 +35,14 @@ class LiveFit:
         )
         print(f"\r{line}\033[K" if self.live else line, end="" if self.live else "\n",
               file=sys.stderr, flush=True)  # fmt: skip
-        self.pending = self.live
+        self.pending, self.shown = self.live, True
         save_png(self.path, preview(output, goal), scale=max(1, PREVIEW_PIXELS // goal.resolution))
 
     def close(self) -> None:
         """End the live line, if there is one."""
         if self.pending:
             print(file=sys.stderr)
+            self.pending = False
 
 
 def preview(output: RenderOutput, goal: Goal) -> Tensor:

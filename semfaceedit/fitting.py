@@ -1,10 +1,13 @@
 """Gradient descent on the offsets of a face: the loop under inversion, editing and transfer.
 
-Only offsets carry gradients; the generator's weights never do. While the pose stands still the
-rays' intersections with the manifolds are found once.
+Only offsets carry gradients, and in pivotal tuning the weights of both modules' stacks instead.
+While the pose stands still the rays' intersections with the manifolds are found once.
 """
 
+from __future__ import annotations
+
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,6 +26,14 @@ from .renderer import Codes, RenderOutput, find_intersections, render
 from .samples import picture_rows
 from .segmentation_metrics import SegmentationScore, segmentation_score
 from .target import SourceCrop
+from .tuning import (
+    TunedWeights,
+    read_weights,
+    trainable_copy,
+    tuned_parameters,
+    weights_of,
+    with_weights,
+)
 
 MIN_GAIN = 2e-3  # what a score must gain to count as progress
 POSE_LIMIT = math.radians(75)
@@ -74,6 +85,8 @@ class Stage:
     appearance: bool = False  # move the appearance offsets
     image: bool = False  # use the image and VGG terms
     pose: bool = False  # step the pose
+    weights: bool = False  # move a copy of the generator's weights (pivotal tuning)
+    learning_rate: float | None = None  # None: that of the settings
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,7 @@ class Step:
     score: SegmentationScore
     psnr: float  # dB, over the pixels that the goal keeps
     pose: tuple[float, float]
+    seconds: float = 0.0  # since the fit was set up
 
 
 Watch = Callable[[Step, RenderOutput, Goal], None]
@@ -121,6 +135,7 @@ class Fit:
         self.history: list[Step] = []
         self.interrupted = False
         self.iteration = 0
+        self._began = time.monotonic()
         self._random = torch.Generator().manual_seed(settings.seed)
         self._pose_step = settings.pose_step
         self._move(pose)
@@ -159,6 +174,7 @@ class Fit:
             image=image,
             preview=picture_rows(output)["image"][0].numpy(),
             iterations=self.iteration,
+            tuned=weights_of(self.generator),
             metrics={
                 "miou_groups": score.groups,
                 "miou_classes": score.classes,
@@ -170,12 +186,17 @@ class Fit:
         )
 
     def _run(self, stage: Stage) -> None:
-        settings, best = self.settings, _Best(self.settings.patience)
+        settings, pivot = self.settings, self.generator
+        best = _Best(settings.patience, stage.weights)
+        if stage.weights:
+            self.generator = trainable_copy(pivot)
         try:
-            best.offer(self._evaluate(stage), self.offsets, self.pose)
+            best.offer(self._evaluate(stage), self)
             leaves = self._leaves(stage)
             optimizer = torch.optim.Adam(
-                leaves, settings.learning_rate, weight_decay=settings.weight_decay
+                leaves,
+                stage.learning_rate or settings.learning_rate,
+                weight_decay=settings.weight_decay,
             )
             schedule = torch.optim.lr_scheduler.StepLR(
                 optimizer, settings.decay_every, settings.decay
@@ -187,13 +208,15 @@ class Fit:
                 if stage.pose and settings.pose_every and index % settings.pose_every == 0:
                     self._step_pose(stage)
                 if index % settings.evaluate_every == 0 or index == stage.iterations:
-                    best.offer(self._evaluate(stage), self.offsets, self.pose)
+                    best.offer(self._evaluate(stage), self)
                     if best.stale:
                         break
         finally:
             if best.offsets is not None and best.pose is not None:
                 self.offsets = best.offsets
                 self._move(best.pose)
+            if stage.weights:
+                self.generator = with_weights(pivot, best.weights) if best.weights else pivot
 
     def _descend(
         self, stage: Stage, leaves: list[Tensor], optimizer: torch.optim.Optimizer, share: float
@@ -205,13 +228,14 @@ class Fit:
             return offset + scale * self._normal(offset) if offset.requires_grad else offset
 
         loss, _ = self._loss(self._render(_mapped(self.offsets, shake)), stage)
-        for leaf, gradient in zip(leaves, torch.autograd.grad(loss, leaves), strict=True):
+        gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)
+        for leaf, gradient in zip(leaves, gradients, strict=True):
             leaf.grad = gradient
         optimizer.step()
 
     def _leaves(self, stage: Stage) -> list[Tensor]:
         chosen = {"geometry": stage.geometry, "appearance": stage.appearance}
-        leaves = []
+        leaves: list[Tensor] = list(tuned_parameters(self.generator)) if stage.weights else []
         for part, wanted in chosen.items():
             for name in NAMES:
                 tensor = getattr(getattr(self.offsets, part), name).requires_grad_(wanted)
@@ -243,6 +267,7 @@ class Fit:
             segmentation_score(output.labels, self.target_labels, self._groups),
             float(psnr(output.image, self.goal.image, self.goal.keep)),
             (float(self.pose[0, 0]), float(self.pose[0, 1])),
+            time.monotonic() - self._began,
         )
         self.history.append(step)
         if self.watch is not None:
@@ -290,15 +315,19 @@ class _Best:
     """The lowest loss of a stage, and whether its scores still rise."""
 
     patience: int
+    tunes: bool  # weights are to be kept
     loss: float = math.inf
     offsets: Codes | None = None
     pose: Tensor | None = None
+    weights: TunedWeights | None = None
     waited: int = 0
     scores: list[float] = field(default_factory=lambda: [-math.inf] * 3)
 
-    def offer(self, step: Step, offsets: Codes, pose: Tensor) -> None:
+    def offer(self, step: Step, fit: Fit) -> None:
         if step.loss < self.loss:
-            self.loss, self.offsets, self.pose = step.loss, _copied(offsets), pose.clone()
+            self.loss, self.offsets, self.pose = step.loss, _copied(fit.offsets), fit.pose.clone()
+            if self.tunes:
+                self.weights = read_weights(fit.generator)
         now = [step.score.groups, step.score.classes]
         if "image" in step.terms:
             now.append(step.psnr / 100)  # 0.2 dB is progress

@@ -1,5 +1,10 @@
 """The generator: manifold predictor, both modules and their mapping networks."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -11,9 +16,15 @@ from .manifolds import ManifoldPredictor
 from .masking import GroupTable
 from .renderer import Codes, RenderOutput, render
 
+if TYPE_CHECKING:
+    from .tuning import Tuning
+
 
 class Generator(nn.Module):
     """Latent codes and poses -> pictures, semantic maps and depth."""
+
+    source: Path | None = None  # the weights file that it was loaded from
+    tuning: Tuning | None = None  # of a copy that was tuned to a face
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -22,6 +33,13 @@ class Generator(nn.Module):
         self.geometry = GeometryModule(config)
         self.appearance = AppearanceModule(config)
         self.group_table = GroupTable(config.group_of_class)
+
+    @classmethod
+    def from_checkpoint(cls, path: Path | str, *, device: torch.device | str = "cpu") -> Generator:
+        """The generator of a weights file, in evaluation mode, without gradients."""
+        from .checkpoint import load_generator
+
+        return load_generator(Path(path), device=device)[0]
 
     def map(self, z: Tensor, appearance: Tensor) -> Codes:  # (B, Z), (B, n, Z)
         """Latent codes, both N(0, 1), -> FiLM vectors."""

@@ -1,6 +1,5 @@
 """Photograph and label map -> face project (Eq. 9): `python -m semfaceedit.invert`."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,14 +7,12 @@ import numpy as np
 import torch
 
 from .camera import sample_poses
-from .checkpoint import load_generator
-from .cli import run_command, select_device, wrote
+from .cli import run_command
 from .errors import UserError
-from .fit_display import LiveFit
 from .fitting import Fit, FitSettings, Goal, Stage, Step, Watch, zero_offsets
 from .generator import Generator
-from .kernels import use_backend
-from .perceptual import PerceptualFeatures, load_perceptual
+from .options import FitOptions, finish, open_checkpoint, tools
+from .perceptual import PerceptualFeatures
 from .project import FaceProject
 from .renderer import RenderOutput, render
 from .samples import picture_rows, seed_codes
@@ -28,7 +25,6 @@ from .target import (
     pictures,
     pose_from_labels,
     read_target,
-    save_label_map,
 )
 
 
@@ -36,12 +32,17 @@ from .target import (
 class InvertSettings(FitSettings):
     """Inversion (Eq. 9): first the geometry offsets under the semantic term, then all offsets.
 
+    Pivotal tuning (PTI, Roich et al. 2021) is off: with `tune_iterations` a copy of the weights
+    follows the face at last, while offsets and pose stay.
+
     Example: InvertSettings(geometry_iterations=100, perceptual_weight=0)
     """
 
     geometry_iterations: int = 200
     appearance_iterations: int = 300
     joint: bool = True  # the second stage goes on moving the geometry offsets
+    tune_iterations: int = 0  # of pivotal tuning; PTI takes up to 350
+    tune_learning_rate: float = 3e-4  # PTI's
     resolution: int | None = None  # pixels along an edge (default: the checkpoint's)
 
 
@@ -71,6 +72,13 @@ def invert(
     The pair is aligned as training data are (`target.read_target`); R is a multiple of the
     rendered resolution. pose: where to start; by default estimated from the label map. watch: is
     called at every evaluation. Ctrl-C ends the search with the best face so far.
+
+    The result's `history` is the curve of the fit: an evaluation without noise at iteration 0 (the
+    mean face at the starting pose), after every `settings.evaluate_every` iterations, and at the
+    end of each stage; where a stage ends, the next begins with an evaluation at the same iteration.
+    Each `Step` has `iteration`, `seconds` since the start, `stage`, `loss`, `terms`, `psnr` (dB),
+    `pose`, and `score` with mIoU over `groups` and `classes`, and IoU `per_group` and `per_class`
+    (NaN where absent).
     """
     settings = settings or InvertSettings()
     labels = check_labels(labels)
@@ -85,7 +93,7 @@ def invert(
         generator,
         Goal(shares.to(device), wanted.to(device)),
         zero_offsets(generator),
-        torch.tensor([pose], device=device),
+        torch.tensor([pose], device=device, dtype=torch.float32),
         settings,
         perceptual=perceptual,
         watch=watch,
@@ -96,8 +104,8 @@ def invert(
     )
 
 
-def _stages(settings: InvertSettings) -> tuple[Stage, Stage]:
-    return (
+def _stages(settings: InvertSettings) -> list[Stage]:
+    stages = [
         Stage(name="geometry", iterations=settings.geometry_iterations, pose=True),
         Stage(
             name="appearance",
@@ -107,7 +115,19 @@ def _stages(settings: InvertSettings) -> tuple[Stage, Stage]:
             image=True,
             pose=True,
         ),
-    )
+    ]
+    if settings.tune_iterations:
+        stages.append(
+            Stage(
+                name="tuning",
+                iterations=settings.tune_iterations,
+                geometry=False,
+                image=True,
+                weights=True,
+                learning_rate=settings.tune_learning_rate,
+            )
+        )
+    return stages
 
 
 @torch.no_grad()
@@ -128,15 +148,13 @@ def seed_target(generator: Generator, seed: int, resolution: int) -> Target:
 
 
 @dataclass(kw_only=True)
-class Options:
+class Options(FitOptions):
     """Invert a photograph with its label map, or a generated face, into a face project.
 
     Example: semfaceedit invert --checkpoint RUN/generator-ema0.998.safetensors --image photo.jpg
     --labels mask.png --vgg-weights vgg16-397923af.pth --out face.safetensors
     """
 
-    checkpoint: Path
-    """Weights of a run (.safetensors)."""
     image: Path | None = None
     """The photograph."""
     labels: Path | None = None
@@ -151,40 +169,24 @@ class Options:
     """Starting yaw in radians (default: from the label map)."""
     pitch: float | None = None
     """Starting pitch in radians (default: from the label map)."""
-    resolution: int | None = None
-    """Pixels along an edge (default: the checkpoint's)."""
     geometry_iterations: int = InvertSettings.geometry_iterations
     """Iterations of the geometry offsets alone."""
     appearance_iterations: int = InvertSettings.appearance_iterations
     """Iterations of all offsets under all terms."""
-    learning_rate: float = InvertSettings.learning_rate
-    """Adam's rate at the start of each stage."""
     patience: int = InvertSettings.patience
     """Evaluations (one in ten iterations) without progress that end a stage; 0: never."""
-    vgg: bool = True
-    """Use the VGG term; --no-vgg leaves it out."""
-    vgg_weights: Path | None = None
-    """Weights of torchvision's vgg16, .pth or .safetensors."""
-    download_vgg: bool = False
-    """Fetch the published VGG-16 weights (528 MB) into torch's cache."""
-    device: str | None = None
-    """cpu, cuda or cuda:N."""
-    backend: str | None = None
-    """reference, triton, cuda or cpu (default: the fastest that runs here)."""
+    tune: int = InvertSettings.tune_iterations
+    """Pivotal tuning: so many steps of the weights after the offsets (0: none; 100 to 350)."""
+    tune_rate: float = InvertSettings.tune_learning_rate
+    """Adam's rate of pivotal tuning."""
 
 
 def invert_files(options: Options) -> None:
-    device = select_device(options.device)
     if (options.seed is None) == (options.image is None or options.labels is None):
         raise UserError("give either --image with --labels, or --seed")
-    generator, run = load_generator(options.checkpoint, device=device)
+    generator, run = open_checkpoint(options)
     resolution = options.resolution or run.model.resolution
-    if not 4 <= resolution <= 1024:
-        raise UserError(f"--resolution {resolution}: use 4 to 1024")
-    perceptual = vgg_of(options.vgg, options.vgg_weights, options.download_vgg, device)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    live = LiveFit(options.out.with_suffix(".png"))
-    with use_backend(options.backend):
+    with tools(options, options.out) as using:
         target = _target(options, generator, resolution)
         result = invert(
             generator,
@@ -197,14 +199,15 @@ def invert_files(options: Options) -> None:
                 appearance_iterations=options.appearance_iterations,
                 learning_rate=options.learning_rate,
                 patience=options.patience,
-                perceptual_weight=InvertSettings.perceptual_weight if options.vgg else 0.0,
+                tune_iterations=options.tune,
+                tune_learning_rate=options.tune_rate,
+                perceptual_weight=InvertSettings.perceptual_weight if using.perceptual else 0.0,
             ),
-            perceptual=perceptual,
+            perceptual=using.perceptual,
             crop=target.crop,
-            watch=live,
+            watch=using.live,
         )
-    live.close()
-    finish(result.project, options.out, interrupted=result.interrupted)
+        finish(result.project, options.out, using.live, interrupted=result.interrupted)
 
 
 def _target(options: Options, generator: Generator, resolution: int) -> Target:
@@ -222,43 +225,6 @@ def _start_pose(options: Options, target: Target) -> tuple[float, float] | None:
     if target.pose is None:
         return None
     return float(target.pose[0]), float(target.pose[1])
-
-
-def vgg_of(
-    wanted: bool, path: Path | None, download: bool, device: torch.device
-) -> PerceptualFeatures | None:
-    """The network that the options ask for, saying where its weights are from."""
-    if not wanted:
-        return None
-    network, origin = load_perceptual(path, download=download, device=device)
-    print(origin, file=sys.stderr)
-    return network
-
-
-def finish(project: FaceProject, path: Path, *, interrupted: bool) -> None:
-    """Write a project and its label map, say how well it fits, and pass Ctrl-C on."""
-    project.save(path)
-    save_label_map(path.with_suffix(".labels.png"), project.labels)
-    print(_summary(project), file=sys.stderr)
-    wrote(path)
-    if interrupted:
-        raise KeyboardInterrupt
-
-
-def _summary(project: FaceProject) -> str:
-    metrics, parts = project.metrics, []
-    if "change_inside" in metrics:
-        parts.append(
-            f"mean change of RGB {metrics['change_inside']:.4f} inside the region, "
-            f"{metrics['change_outside']:.4f} outside"
-        )
-    if "miou_groups" in metrics:
-        parts.append(
-            f"after {project.iterations} iterations mIoU {metrics['miou_groups']:.3f} over groups "
-            f"(at first {metrics['start_miou_groups']:.3f}), {metrics['miou_classes']:.3f} over "
-            f"classes, PSNR {metrics['psnr']:.1f} dB"
-        )
-    return "; ".join(parts)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,16 +1,15 @@
 """The face project: an inverted or edited face as one file.
 
 It holds offsets from the mean face of a checkpoint, the pose, and the picture and label map that
-they were fitted to. The codes of the face are the checkpoint's mean codes plus the offsets.
+they were fitted to. The codes of the face are the checkpoint's mean codes plus the offsets. A face
+that weights were tuned to names them; they are a file beside it.
 """
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -24,35 +23,15 @@ from .checkpoint import write_atomically
 from .errors import UserError
 from .film import Film
 from .generator import Generator
+from .means import fingerprint, mean_codes
 from .renderer import Codes
 from .target import SourceCrop
+from .tuning import TunedWeights, with_weights
 
 FORMAT = "semfaceedit-face"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: with tuned weights
 TENSORS = ("geometry.frequencies", "geometry.phases", "appearance.frequencies",
            "appearance.phases", "pose", "labels", "image", "preview")  # fmt: skip
-
-_means: WeakKeyDictionary[Generator, Codes] = WeakKeyDictionary()
-_fingerprints: WeakKeyDictionary[Generator, str] = WeakKeyDictionary()
-
-
-def mean_codes(generator: Generator) -> Codes:
-    """`generator.mean_codes()` of 10,000 latents, found once for each generator in memory."""
-    if generator not in _means:
-        _means[generator] = generator.mean_codes()
-    return _means[generator]
-
-
-def fingerprint(generator: Generator) -> str:
-    """16 hexadecimal digits that tell checkpoints apart: a hash of configuration and weights."""
-    if generator not in _fingerprints:
-        settings = json.dumps(dataclasses.asdict(generator.config), sort_keys=True)
-        digest = hashlib.sha256(settings.encode())
-        for name, tensor in sorted(generator.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-        _fingerprints[generator] = digest.hexdigest()[:16]
-    return _fingerprints[generator]
 
 
 def add_codes(codes: Codes, offsets: Codes) -> Codes:
@@ -74,6 +53,7 @@ class FaceProject:
     iterations: int = 0
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     crop: SourceCrop | None = None  # where the original mask shows this face
+    tuned: TunedWeights | None = None  # what stands in for the checkpoint's weights
 
     @property
     def offsets(self) -> Codes:
@@ -89,6 +69,11 @@ class FaceProject:
         moved = (Film(f.frequencies.to(like), f.phases.to(like)) for f in films)
         return add_codes(mean, Codes(*moved))
 
+    def generator(self, generator: Generator) -> Generator:
+        """The generator that renders this face: its checkpoint's, with the tuned weights if any."""
+        self.check(generator)
+        return with_weights(generator, self.tuned)
+
     def check(self, generator: Generator, name: str | Path = "the face project") -> None:
         """UserError where the project was made with another checkpoint."""
         found = fingerprint(generator)
@@ -99,16 +84,17 @@ class FaceProject:
             )
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file."""
+        """Write one safetensors file, and tuned weights beside it."""
         header = {
             "format": FORMAT,
-            "version": FORMAT_VERSION,
+            "version": 1 if self.tuned is None else FORMAT_VERSION,
             "software": __version__,
             "checkpoint": self.checkpoint,
             "group_of_class": self.group_of_class,
             "iterations": self.iterations,
             "metrics": self.metrics,
             "crop": None if self.crop is None else dataclasses.asdict(self.crop),
+            "tuned": None if self.tuned is None else self.tuned.fingerprint,
         }
         films = {"geometry": self.geometry, "appearance": self.appearance}
         tensors = {
@@ -119,6 +105,8 @@ class FaceProject:
         tensors["pose"] = self.pose.detach().float().cpu().contiguous()
         for name in ("labels", "image", "preview"):
             tensors[name] = torch.from_numpy(np.array(getattr(self, name), order="C"))
+        if self.tuned is not None:
+            self.tuned.save(path)
         metadata = {"semfaceedit": json.dumps(header)}
         write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
@@ -126,7 +114,7 @@ class FaceProject:
     def load(cls, path: Path, generator: Generator | None = None) -> "FaceProject":
         """Read a face project; with `generator` given it must be the one it was made with."""
         header, tensors = _read(path)
-        crop = header["crop"]
+        crop, tuned = header["crop"], header.get("tuned")
         project = cls(
             checkpoint=header["checkpoint"],
             group_of_class=tuple(header["group_of_class"]),
@@ -139,6 +127,7 @@ class FaceProject:
             iterations=header["iterations"],
             metrics=header["metrics"],
             crop=crop and SourceCrop(Window(**crop["window"]), crop["width"], crop["height"]),
+            tuned=tuned and TunedWeights.load(path, tuned),
         )
         if generator is not None:
             project.check(generator, path)

@@ -9,28 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checkpoint import load_generator
-from .cli import run_command, select_device
+from .cli import run_command
 from .config import ModelConfig
-from .edit import (
+from .errors import UserError
+from .fitting import Goal, Watch
+from .generator import Generator
+from .labels import CLASS_NAMES
+from .options import RefitOptions, edit_settings, finish_edit, open_checkpoint, tools
+from .perceptual import PerceptualFeatures
+from .project import FaceProject
+from .refit import (
     EditedFace,
     EditSettings,
     dilate,
     footprint,
     refit,
     render_project,
-    save_views,
-    with_change,
+    with_metrics,
 )
-from .errors import UserError
-from .fit_display import LiveFit
-from .fitting import Goal, Watch
-from .generator import Generator
-from .invert import finish, vgg_of
-from .kernels import use_backend
-from .labels import CLASS_NAMES
-from .perceptual import PerceptualFeatures
-from .project import FaceProject
 from .renderer import RenderOutput, recolor
 from .report import swap_group
 from .samples import picture_rows
@@ -78,7 +74,8 @@ def transfer(
     appearance: the offsets of the region's groups change places; nothing is optimised. geometry:
     the semantic map inside the region becomes that of B rendered at A's pose; image and VGG terms
     hold outside only. both: the appearance is swapped first, and they hold inside too, towards B's
-    picture at A's pose, wherever that shows the region.
+    picture at A's pose, wherever that shows the region. Weights tuned to A stay with it; those of B
+    show B where it is rendered, and do not come along.
     """
     if what not in get_args(What):
         raise UserError(f"--what {what!r}: use one of {', '.join(get_args(What))}")
@@ -109,7 +106,7 @@ def _swapped(
 ) -> EditedFace:
     """The result of an appearance swap, which is done already in `start`."""
     with torch.no_grad():
-        after = recolor(generator, before, start.codes(generator).appearance)
+        after = recolor(start.generator(generator), before, start.codes(generator).appearance)
     edited = EditedFace(
         project=replace(
             start, preview=picture_rows(after)["image"][0].numpy(), iterations=0, metrics={}
@@ -119,7 +116,7 @@ def _swapped(
         after=after,
         history=[],
     )
-    return with_change(edited)
+    return with_metrics(edited, edited.change)
 
 
 def swap_appearance(target: FaceProject, source: FaceProject, groups: Sequence[int]) -> FaceProject:
@@ -165,16 +162,16 @@ def _large(labels: Tensor, size: int) -> np.ndarray:
 
 
 @dataclass(kw_only=True)
-class Options:
+class Options(RefitOptions):
     """Give a face the shape or the look of a region of another face.
 
     Example: semfaceedit transfer --checkpoint RUN/generator-ema0.998.safetensors
     --target a.safetensors --source b.safetensors --what appearance --region hair
     --out a-with-hair-of-b.safetensors
+
+    Appearance alone is immediate and does without VGG weights.
     """
 
-    checkpoint: Path
-    """The weights that both projects were made with (.safetensors)."""
     target: Path
     """The face that changes."""
     source: Path
@@ -185,58 +182,24 @@ class Options:
     """appearance: at once, whole groups. geometry: any classes. both: whole groups."""
     out: Path = Path("transferred.safetensors")
     """The face project to write; label map and views are kept beside it."""
-    appearance: bool = False
-    """Move the appearance offsets too while the geometry is fitted."""
-    dilation: float = EditSettings.dilation
-    """How far the region is widened, in widths of the picture."""
-    iterations: int = EditSettings.iterations
-    """At most so many steps."""
-    learning_rate: float = EditSettings.learning_rate
-    """Adam's rate at the start."""
-    resolution: int | None = None
-    """Pixels along an edge (default: the target project's)."""
-    vgg: bool = True
-    """Use the VGG term; --no-vgg leaves it out. Appearance alone does without."""
-    vgg_weights: Path | None = None
-    """Weights of torchvision's vgg16, .pth or .safetensors."""
-    download_vgg: bool = False
-    """Fetch the published VGG-16 weights (528 MB) into torch's cache."""
-    device: str | None = None
-    """cpu, cuda or cuda:N."""
-    backend: str | None = None
-    """reference, triton, cuda or cpu (default: the fastest that runs here)."""
 
 
 def transfer_files(options: Options) -> None:
-    device = select_device(options.device)
-    generator, _ = load_generator(options.checkpoint, device=device)
+    generator, _ = open_checkpoint(options)
     target = FaceProject.load(options.target, generator)
     source = FaceProject.load(options.source, generator)
-    fitted = options.what != "appearance"
-    perceptual = vgg_of(options.vgg and fitted, options.vgg_weights, options.download_vgg, device)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    live = LiveFit(options.out.with_suffix(".png"))
-    with use_backend(options.backend):
+    with tools(options, options.out, vgg=options.what != "appearance") as using:
         edited = transfer(
             generator,
             target,
             source,
             what=options.what,
             region=options.region,
-            settings=EditSettings(
-                iterations=options.iterations,
-                appearance=options.appearance,
-                dilation=options.dilation,
-                learning_rate=options.learning_rate,
-                resolution=options.resolution,
-                perceptual_weight=EditSettings.perceptual_weight if perceptual else 0.0,
-            ),
-            perceptual=perceptual,
-            watch=live,
+            settings=edit_settings(options, using),
+            perceptual=using.perceptual,
+            watch=using.live,
         )
-        save_views(generator, target, edited, options.out)
-    live.close()
-    finish(edited.project, options.out, interrupted=edited.interrupted)
+        finish_edit(generator, target, edited, options.out, using.live)
 
 
 def main(argv: list[str] | None = None) -> int:

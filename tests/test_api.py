@@ -7,9 +7,9 @@ import torch
 from faces import face, open_editor, write_checkpoint
 
 from semfaceedit import api
-from semfaceedit.edit import EditSettings
 from semfaceedit.errors import UserError
 from semfaceedit.invert import InvertSettings
+from semfaceedit.refit import EditSettings
 
 
 @pytest.fixture(scope="module")

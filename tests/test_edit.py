@@ -10,12 +10,13 @@ from PIL import Image
 
 from semfaceedit import edit as command
 from semfaceedit.align import Window
-from semfaceedit.edit import EditSettings, dilate, edit, footprint
+from semfaceedit.edit import edit
 from semfaceedit.errors import UserError
 from semfaceedit.fitting import Goal, loss_terms
 from semfaceedit.labels import FLIP_IDS
 from semfaceedit.perceptual import PerceptualFeatures
 from semfaceedit.project import FaceProject
+from semfaceedit.refit import EditSettings, dilate, footprint
 from semfaceedit.renderer import RenderOutput
 from semfaceedit.target import SourceCrop, read_edited_labels
 
@@ -197,7 +198,7 @@ def test_the_command_edits(files, capsys):
     assert project.iterations == 10 and (project.labels[:6, :6] == HAIR).all()
     # before and after: image and map, three yaws
     assert Image.open(files / "out" / "new.views.png").size == (3 * SIZE, 4 * SIZE)
-    assert (files / "out" / "new.png").exists()
+    assert (files / "out" / "new.preview.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from PIL import Image
 
 from semfaceedit import invert as command
 from semfaceedit.errors import UserError
+from semfaceedit.fit_display import LiveFit
 from semfaceedit.fitting import Fit, FitSettings, Goal, Stage, loss_terms, zero_offsets
 from semfaceedit.invert import InvertSettings, invert, seed_target
 from semfaceedit.labels import NUM_CLASSES, PALETTE
@@ -269,7 +270,7 @@ def test_the_command_inverts_a_photograph(photograph, capsys):
     assert project.crop.width == 128 and project.pose[0] > 0.1
     written = np.asarray(Image.open(photograph / "out" / "face.labels.png"))
     assert np.array_equal(written, project.labels)
-    assert Image.open(photograph / "out" / "face.png").size == (4 * 192, 192)
+    assert Image.open(photograph / "out" / "face.preview.png").size == (4 * 192, 192)
 
 
 def test_the_command_inverts_a_seed(tmp_path):
@@ -282,7 +283,7 @@ def test_ctrl_c_in_the_command_saves_and_says_so(tmp_path, monkeypatch, capsys):
         if step.iteration == 10:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(command.LiveFit, "__call__", stop)
+    monkeypatch.setattr(LiveFit, "__call__", stop)
     assert run(tmp_path, "--seed", "3", *SHORT) == 130
     assert "interrupted" in capsys.readouterr().err
     assert FaceProject.load(tmp_path / "out" / "face.safetensors").iterations == 10

@@ -9,11 +9,11 @@ from faces import SIZE, face, open_editor, write_checkpoint
 from PIL import Image
 
 from semfaceedit import transfer as command
-from semfaceedit.edit import EditSettings, render_project
 from semfaceedit.errors import UserError
 from semfaceedit.kernels import semantic_composite
 from semfaceedit.project import FaceProject
 from semfaceedit.rays import camera_rays
+from semfaceedit.refit import EditSettings, render_project
 from semfaceedit.renderer import find_intersections
 from semfaceedit.transfer import parse_region, transfer
 

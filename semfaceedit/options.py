@@ -1,0 +1,170 @@
+"""Options and steps that the commands on faces share: checkpoint, VGG term, fit and output."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .checkpoint import load_generator
+from .cli import select_device, wrote
+from .config import Config
+from .errors import UserError
+from .fit_display import LiveFit, view_sheet
+from .fitting import FitSettings
+from .generator import Generator
+from .kernels import use_backend
+from .perceptual import PerceptualFeatures, load_perceptual
+from .project import FaceProject
+from .refit import EditedFace, EditSettings
+from .samples import save_png
+from .target import save_label_map
+
+
+@dataclass(kw_only=True)
+class CheckpointOptions:
+    """Which weights, and where they run."""
+
+    checkpoint: Path
+    """Weights of a run (.safetensors)."""
+    device: str | None = None
+    """cpu, cuda or cuda:N."""
+    backend: str | None = None
+    """reference, triton, cuda or cpu (default: the fastest that runs here)."""
+
+
+@dataclass(kw_only=True)
+class FitOptions(CheckpointOptions):
+    """What every fit takes."""
+
+    learning_rate: float = FitSettings.learning_rate
+    """Adam's rate at the start of each stage."""
+    resolution: int | None = None
+    """Pixels along an edge (default: the checkpoint's, or the project's)."""
+    vgg: bool = True
+    """Use the VGG term; --no-vgg leaves it out."""
+    vgg_weights: Path | None = None
+    """Weights of torchvision's vgg16, .pth or .safetensors."""
+    download_vgg: bool = False
+    """Fetch the published VGG-16 weights (528 MB) into torch's cache."""
+
+
+@dataclass(kw_only=True)
+class RefitOptions(FitOptions):
+    """What editing and transfer take."""
+
+    appearance: bool = False
+    """Move the appearance offsets too while the geometry is fitted."""
+    dilation: float = EditSettings.dilation
+    """How far the region is widened, in widths of the picture."""
+    iterations: int = EditSettings.iterations
+    """At most so many steps."""
+    learning_rate: float = EditSettings.learning_rate
+    """Adam's rate at the start."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a fit is run with."""
+
+    perceptual: PerceptualFeatures | None
+    live: LiveFit
+
+
+def open_checkpoint(
+    options: CheckpointOptions, *, preset: str | None = None
+) -> tuple[Generator, Config]:
+    """The generator and its run's configuration, on the device of the options."""
+    device = select_device(options.device)
+    return load_generator(options.checkpoint, device=device, preset=preset)
+
+
+@contextmanager
+def tools(options: FitOptions, out: Path, *, vgg: bool = True) -> Iterator[Tools]:
+    """The VGG term, if the options and the task want it, and a live display of the fit of `out`.
+
+    Within the block the options' backend is in use.
+    """
+    if options.resolution is not None and not 4 <= options.resolution <= 1024:
+        raise UserError(f"--resolution {options.resolution}: use 4 to 1024")
+    perceptual = None
+    if options.vgg and vgg:
+        device = select_device(options.device)
+        perceptual, origin = load_perceptual(
+            options.vgg_weights, download=options.download_vgg, device=device
+        )
+        print(origin, file=sys.stderr)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with use_backend(options.backend):
+        yield Tools(perceptual, LiveFit(out.with_suffix(".preview.png")))
+
+
+def edit_settings(options: RefitOptions, tools: Tools) -> EditSettings:
+    """The settings that the options ask for."""
+    if not 0 <= options.dilation < 1:
+        raise UserError(f"--dilation {options.dilation}: use a share of the width, from 0 to 1")
+    return EditSettings(
+        iterations=options.iterations,
+        appearance=options.appearance,
+        dilation=options.dilation,
+        learning_rate=options.learning_rate,
+        resolution=options.resolution,
+        perceptual_weight=EditSettings.perceptual_weight if tools.perceptual else 0.0,
+    )
+
+
+def finish_edit(
+    generator: Generator, before: FaceProject, edited: EditedFace, out: Path, live: LiveFit
+) -> None:
+    """Write OUT.views.png (the face before and after, from several sides) and all of `finish`."""
+    faces = [before.codes(generator), edited.project.codes(generator)]
+    resolution = edited.after.image.shape[-1]
+    own = before.generator(generator)
+    live.close()
+    path = out.with_suffix(".views.png")
+    save_png(path, view_sheet(own, faces, float(before.pose[1]), resolution))
+    wrote(path)
+    finish(edited.project, out, live, interrupted=edited.interrupted)
+
+
+def finish(project: FaceProject, path: Path, live: LiveFit, *, interrupted: bool) -> None:
+    """Write a project and its label map, say how well it fits, and pass Ctrl-C on."""
+    live.close()
+    if live.shown:
+        wrote(live.path)
+    if project.tuned is not None:
+        project.tuned.save(path)
+        size = f"{project.tuned.bytes / 1e6:.1f} MB"
+        wrote(
+            project.tuned.beside(path), f"the weights tuned to this face, {size}: keep them by it"
+        )
+    labels = path.with_suffix(".labels.png")
+    save_label_map(labels, project.labels)
+    wrote(labels)
+    project.save(path)
+    print(_summary(project.metrics, project.iterations), file=sys.stderr)
+    wrote(path)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _summary(metrics: dict[str, float], iterations: int) -> str:
+    parts = []
+    for prefix, name in (("", ""), ("unmasked_", "without the mask of Eq. 10: ")):
+        if f"{prefix}change_inside" in metrics:
+            inside, outside, like = (
+                metrics[prefix + key] for key in ("change_inside", "change_outside", "ssim_outside")
+            )
+            parts.append(
+                f"{name}mean change of RGB {inside:.4f} inside the region, {outside:.4f} outside "
+                f"(SSIM {like:.3f})"
+            )
+        if f"{prefix}labels_inside" in metrics:
+            parts[-1] += f", {metrics[prefix + 'labels_inside']:.0%} of the labels inside as asked"
+    if "miou_groups" in metrics:
+        parts.append(
+            f"after {iterations} iterations mIoU {metrics['miou_groups']:.3f} over groups "
+            f"(at first {metrics['start_miou_groups']:.3f}), {metrics['miou_classes']:.3f} over "
+            f"classes, PSNR {metrics['psnr']:.1f} dB"
+        )
+    return "; ".join(parts)
