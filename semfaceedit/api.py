@@ -39,17 +39,17 @@ class GeneratedFace:
 
 
 def load(
-    path: Path | str,
+    path: Path | str | None = None,
     *,
     device: torch.device | str = "cpu",
     vgg_weights: Path | str | None = None,
 ) -> "Editor":
-    """Open a checkpoint.
+    """Open a checkpoint, by default the weights that come with the package.
 
     vgg_weights: torchvision's vgg16 for the perceptual term; without it the settings of each call
     must leave that term out (`perceptual_weight=0`).
     """
-    generator, config = load_generator(Path(path), device=device)
+    generator, config = load_generator(Path(path) if path else None, device=device)
     perceptual = None
     if vgg_weights is not None:
         perceptual, _ = load_perceptual(Path(vgg_weights), device=device)
@@ -151,8 +151,6 @@ class Editor:
             size = settings.resolution or self.config.model.resolution
             target = read_target(image, labels, inversion.OVERSAMPLING * size)
             image, labels, crop = target.image, target.labels, target.crop
-            if pose is None and target.pose is not None:
-                pose = float(target.pose[0]), float(target.pose[1])
         if isinstance(image, Path) or isinstance(labels, Path):
             raise UserError("give image and labels both as paths, or both as aligned arrays")
         return inversion.invert(

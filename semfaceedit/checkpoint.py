@@ -21,6 +21,7 @@ FORMAT = "semfaceedit-generator"
 DISCRIMINATORS_FORMAT = "semfaceedit-discriminators"
 FORMAT_VERSION = 1
 STATE_PATTERN = "state-*.pt"
+SHIPPED_WEIGHTS = Path(__file__).with_name("weights") / "small.safetensors"
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -119,12 +120,17 @@ def read_header(path: Path, kind: str = FORMAT) -> dict[str, Any]:
 
 
 def load_generator(
-    path: Path, *, device: torch.device | str = "cpu", preset: str | None = None
+    path: Path | None, *, device: torch.device | str = "cpu", preset: str | None = None
 ) -> tuple[Generator, Config]:
     """Build the generator that a weights file describes and load it, in evaluation mode.
 
-    `preset`: what the caller expects; another one raises UserError.
+    `path` None: the weights that come with the package, trained on procedural faces. `preset`:
+    what the caller expects; another one raises UserError.
     """
+    if path is None:
+        path = SHIPPED_WEIGHTS
+        if not path.exists():
+            raise UserError("no weights came with this installation: give --checkpoint")
     run = config.from_dict(read_header(path)["config"])
     if preset is not None and preset != run.preset:
         raise UserError(

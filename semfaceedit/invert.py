@@ -5,12 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, mse_loss
 
 from .camera import sample_poses
+from .checkpoint import discriminators_beside, load_discriminators
 from .cli import run_command
 from .errors import UserError
 from .fitting import Fit, FitSettings, Goal, Stage, Step, Watch, zero_offsets
 from .generator import Generator
+from .means import mean_codes
 from .options import FitOptions, finish, open_checkpoint, tools
 from .perceptual import PerceptualFeatures
 from .project import FaceProject
@@ -70,8 +74,8 @@ def invert(
     """Find the offsets and the pose whose rendering is this face.
 
     The pair is aligned as training data are (`target.read_target`); R is a multiple of the
-    rendered resolution. pose: where to start; by default estimated from the label map. watch: is
-    called at every evaluation. Ctrl-C ends the search with the best face so far.
+    rendered resolution. pose: where to start; by default estimated (`start_pose`). watch: is called
+    at every evaluation. Ctrl-C ends the search with the best face so far.
 
     The result's `history` is the curve of the fit: an evaluation without noise at iteration 0 (the
     mean face at the starting pose), after every `settings.evaluate_every` iterations, and at the
@@ -83,17 +87,19 @@ def invert(
     settings = settings or InvertSettings()
     labels = check_labels(labels)
     image = check_image(image, labels)
-    if pose is None:
-        yaw, pitch = pose_from_labels(labels, generator.config.camera)
-        pose = float(yaw), float(pitch)
     device = next(generator.parameters()).device
     resolution = settings.resolution or generator.config.resolution
     wanted, shares = pictures(Target(image, labels, None), resolution)
+    goal = Goal(shares.to(device), wanted.to(device))
+    if pose is None:
+        start = start_pose(generator, labels, goal)
+    else:
+        start = torch.tensor([pose], device=device, dtype=torch.float32)
     fit = Fit(
         generator,
-        Goal(shares.to(device), wanted.to(device)),
+        goal,
         zero_offsets(generator),
-        torch.tensor([pose], device=device, dtype=torch.float32),
+        start,
         settings,
         perceptual=perceptual,
         watch=watch,
@@ -102,6 +108,47 @@ def invert(
     return InversionResult(
         fit.project(labels, image, crop), fit.history, fit.render(), fit.interrupted
     )
+
+
+@torch.no_grad()
+def start_pose(
+    generator: Generator,
+    labels: np.ndarray,  # (R, R) class ids, aligned
+    goal: Goal,
+) -> Tensor:  # (1, 2)
+    """Yaw and pitch to start from: the estimate at which the mean face's map is nearer to the goal.
+
+    Estimates are those of the label map's landmarks and, where discriminators lie beside the
+    generator's weights, of the pose head of D_c.
+    """
+    device = goal.image.device
+    landmarks = pose_from_labels(labels, generator.config.camera)
+    estimates = [torch.from_numpy(landmarks)[None].to(device), *_pose_heads(generator, goal.image)]
+    if len(estimates) == 1:
+        return estimates[0]
+    resolution = goal.image.shape[-1]
+    distances = [
+        mse_loss(
+            render(generator, mean_codes(generator), pose, resolution).semantics, goal.semantics
+        )
+        for pose in estimates
+    ]
+    return estimates[int(torch.stack(distances).argmin())]
+
+
+def _pose_heads(generator: Generator, image: Tensor) -> list[Tensor]:  # (1, 3, r, r)
+    """What D_c says of the pose, (1, 2); nothing where there is none for so small a picture."""
+    if generator.source is None:
+        return []
+    path = discriminators_beside(generator.source)
+    if not path.exists():
+        return []
+    (d_image, _), run = load_discriminators(path)
+    known = [phase.resolution for phase in run.train.phases if phase.resolution <= image.shape[-1]]
+    if not known:
+        return []
+    _, pose = d_image.to(image.device)(adaptive_avg_pool2d(image, max(known)))
+    return [pose]
 
 
 def _stages(settings: InvertSettings) -> list[Stage]:
@@ -166,9 +213,9 @@ class Options(FitOptions):
     align: bool = True
     """Crop by the face's landmarks; --no-align takes the largest centred square."""
     yaw: float | None = None
-    """Starting yaw in radians (default: from the label map)."""
+    """Starting yaw in radians (default: estimated)."""
     pitch: float | None = None
-    """Starting pitch in radians (default: from the label map)."""
+    """Starting pitch in radians (default: estimated)."""
     geometry_iterations: int = InvertSettings.geometry_iterations
     """Iterations of the geometry offsets alone."""
     appearance_iterations: int = InvertSettings.appearance_iterations
@@ -222,9 +269,9 @@ def _start_pose(options: Options, target: Target) -> tuple[float, float] | None:
         raise UserError("give --yaw and --pitch together, in radians")
     if options.yaw is not None and options.pitch is not None:
         return options.yaw, options.pitch
-    if target.pose is None:
+    if options.seed is None or target.pose is None:
         return None
-    return float(target.pose[0]), float(target.pose[1])
+    return float(target.pose[0]), float(target.pose[1])  # that of a generated face is known
 
 
 def main(argv: list[str] | None = None) -> int:

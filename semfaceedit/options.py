@@ -25,8 +25,8 @@ from .target import save_label_map
 class CheckpointOptions:
     """Which weights, and where they run."""
 
-    checkpoint: Path
-    """Weights of a run (.safetensors)."""
+    checkpoint: Path | None = None
+    """Weights of a run (default: those that come with semfaceedit, of procedural faces)."""
     device: str | None = None
     """cpu, cuda or cuda:N."""
     backend: str | None = None

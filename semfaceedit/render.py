@@ -34,8 +34,8 @@ class Options:
     garment, background) it changes from each seed to the next instead, in all codes or in one.
     """
 
-    checkpoint: Path
-    """Weights of a run (.safetensors)."""
+    checkpoint: Path | None = None
+    """Weights of a run (default: those that come with semfaceedit, of procedural faces)."""
     out: Path = Path("renders")
     """Folder for the pictures."""
     seeds: str = "0-3"

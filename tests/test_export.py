@@ -8,7 +8,7 @@ import pytest
 import torch
 from training import drawn_faces, tiny
 
-from semfaceedit import checkpoint, export, train
+from semfaceedit import checkpoint, export, render, train
 from semfaceedit.data import FaceDataset
 from semfaceedit.discriminator import Discriminator
 from semfaceedit.trainer import Trainer
@@ -126,3 +126,15 @@ def test_comparison_counts_error_and_flips(shared):
 def test_the_header_names_its_settings(shared):
     header = json.loads(json.dumps(checkpoint.read_header(shared)))
     assert header["config"]["preset"] == "tiny" and header["ema_decay"] in tiny().train.ema_decays
+
+
+def test_without_shipped_weights_a_checkpoint_is_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoint, "SHIPPED_WEIGHTS", tmp_path / "none.safetensors")
+    assert render.main(["--out", str(tmp_path)]) == 1
+    assert "give --checkpoint" in capsys.readouterr().err
+
+
+def test_shipped_weights_are_the_default(shared, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SHIPPED_WEIGHTS", shared)
+    assert render.main(["--out", str(tmp_path), "--seeds", "0", "--yaws", "0"]) == 0
+    assert (tmp_path / "image.png").exists()

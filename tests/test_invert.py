@@ -10,6 +10,8 @@ from faces import SIZE, face, open_editor, write_checkpoint
 from PIL import Image
 
 from semfaceedit import invert as command
+from semfaceedit.checkpoint import discriminators_beside, save_discriminators
+from semfaceedit.discriminator import build_discriminators
 from semfaceedit.errors import UserError
 from semfaceedit.fit_display import LiveFit
 from semfaceedit.fitting import Fit, FitSettings, Goal, Stage, loss_terms, zero_offsets
@@ -317,3 +319,24 @@ def test_bad_input_is_one_line(photograph, capsys, arguments, said):
     text = capsys.readouterr().err
     assert said in text and text.count("\n") == 1, text
     assert not (photograph / "out" / "face.safetensors").exists()
+
+
+@pytest.mark.parametrize("head_is_right", [True, False])
+def test_the_better_estimate_of_the_pose_is_taken(editor, tmp_path, monkeypatch, head_is_right):
+    right, wrong = (0.3, -0.1), (-0.4, 0.2)
+    head, landmarks = (right, wrong) if head_is_right else (wrong, right)
+    networks = build_discriminators(editor.config)
+    networks[0].last.weight.data.zero_()
+    networks[0].last.bias.data[1:] = torch.tensor(head)
+    path = tmp_path / "w.safetensors"
+    save_discriminators(discriminators_beside(path), networks, editor.config, images=0)
+    monkeypatch.setattr(editor.generator, "source", path)
+    monkeypatch.setattr(
+        command, "pose_from_labels", lambda *_: np.array(landmarks, dtype=np.float32)
+    )
+    generator = editor.generator
+    mean = render(generator, mean_codes(generator), torch.tensor([right]), SIZE)
+    found = command.start_pose(
+        generator, np.zeros((SIZE, SIZE), np.uint8), Goal(mean.semantics, mean.image)
+    )
+    torch.testing.assert_close(found, torch.tensor([right]), rtol=0, atol=1e-3)  # kept in fp16
