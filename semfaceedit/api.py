@@ -2,6 +2,20 @@
 
 A face is a `FaceProject`; each step returns a typed result that holds one, and every project can be
 saved and taken up again.
+
+>>> generator = Generator.from_checkpoint(checkpoint)
+>>> face = generate(generator, 3, pose=(0.2, 0.0)).project
+>>> settings = InvertSettings(geometry_iterations=2, appearance_iterations=2, perceptual_weight=0)
+>>> found = invert(generator, face.image, face.labels, pose=(0.2, 0.0), settings=settings)
+>>> labels = found.project.labels.copy()
+>>> labels[:4] = 13  # hair along the upper edge
+>>> short = EditSettings(iterations=2, perceptual_weight=0)
+>>> edited = edit(generator, found.project, labels, settings=short)
+>>> other = generate(generator, z=torch.ones(generator.config.latent_dim)).project
+>>> swapped = transfer(generator, edited.project, other, what="appearance", region=["hair"])
+>>> swapped.project.save(folder / "swapped.safetensors")
+
+`Editor` holds a checkpoint, its VGG weights and these functions together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,24 +24,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from . import edit as editing
-from . import invert as inversion
-from . import transfer as transferring
 from .checkpoint import load_generator
 from .config import Config
+from .edit import edit
 from .errors import UserError
 from .film import Film
 from .fitting import FitSettings, Watch
 from .generator import Generator
-from .invert import InversionResult, InvertSettings
+from .invert import InversionResult, InvertSettings, invert
 from .perceptual import PerceptualFeatures, load_perceptual
 from .project import FaceProject, fingerprint, mean_codes
 from .refit import EditedFace, EditSettings
 from .renderer import RenderOutput, render
 from .samples import picture_rows, seed_latents
-from .target import read_edited_labels, read_target
-from .transfer import What
+from .target import OVERSAMPLING, read_edited_labels, read_target
+from .transfer import What, transfer
+from .tuning import weights_of
+
+__all__ = [
+    "EditSettings", "EditedFace", "Editor", "FaceProject", "FitSettings", "GeneratedFace",
+    "Generator", "InversionResult", "InvertSettings", "edit", "generate", "invert", "load",
+    "transfer",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,6 +74,66 @@ def load(
     if vgg_weights is not None:
         perceptual, _ = load_perceptual(Path(vgg_weights), device=device)
     return Editor(generator, config, perceptual)
+
+
+@torch.no_grad()
+def generate(
+    generator: Generator,
+    seed: int | None = None,
+    *,
+    z: Tensor | None = None,  # (Z,) or (1, Z) geometry code
+    appearance: Mapping[str, int] | Tensor | None = None,
+    pose: tuple[float, float] = (0.0, 0.0),
+    resolution: int | None = None,
+) -> GeneratedFace:
+    """The face of a seed, or of a geometry code z.
+
+    appearance: seeds by group name, for groups that look like those of other seeds; or the codes
+    of all groups, (n, Z) or (1, n, Z), N(0, 1) each. With z and no appearance, that of seed 0.
+    pose: yaw and pitch in radians.
+
+    >>> face = generate(Generator.from_checkpoint(checkpoint), 3, appearance={"hair": 7})
+    >>> face.output.semantics.shape, face.project.image.dtype
+    (torch.Size([1, 19, 16, 16]), dtype('uint8'))
+    """
+    if (seed is None) == (z is None):
+        raise UserError("generate: give either a seed or z")
+    model, mean = generator.config, mean_codes(generator)
+    own, looks = seed_latents(model, seed or 0)
+    if z is not None:
+        own = _code(z, own.shape, "z")
+    if isinstance(appearance, Tensor):
+        looks = _code(appearance, looks.shape, "appearance")
+    else:
+        for name, other in (appearance or {}).items():
+            if name not in model.group_names:
+                names = ", ".join(model.group_names)
+                raise UserError(f"appearance of {name!r}: the groups are {names}")
+            group = model.group_names.index(name)
+            looks[:, group] = seed_latents(model, other)[1][:, group]
+    like = mean.geometry.phases
+    codes = generator.map(own.to(like), looks.to(like))
+    where = torch.tensor([pose]).to(like)
+    output = render(generator, codes, where, resolution or model.resolution)
+    image = picture_rows(output)["image"][0].numpy()
+    project = FaceProject(
+        checkpoint=fingerprint(generator),
+        group_of_class=model.group_of_class,
+        geometry=_difference(codes.geometry, mean.geometry)[0],
+        appearance=_difference(codes.appearance, mean.appearance)[0],
+        pose=where[0],
+        labels=output.labels[0].to(torch.uint8).cpu().numpy(),
+        image=image,
+        preview=image,
+        tuned=weights_of(generator),
+    )
+    return GeneratedFace(output, project)
+
+
+def _code(given: Tensor, shape: torch.Size, name: str) -> Tensor:
+    if given.shape not in (shape, shape[1:]):
+        raise UserError(f"{name} of shape {tuple(given.shape)}: give {tuple(shape[1:])}")
+    return given.reshape(shape).float()
 
 
 class Editor:
@@ -97,40 +177,19 @@ class Editor:
     ):
         self.generator, self.config, self.perceptual = generator, config, perceptual
 
-    @torch.no_grad()
     def generate(
         self,
-        seed: int,
+        seed: int | None = None,
         *,
+        z: Tensor | None = None,
+        appearance: Mapping[str, int] | Tensor | None = None,
         pose: tuple[float, float] = (0.0, 0.0),
-        appearance: Mapping[str, int] | None = None,
         resolution: int | None = None,
     ) -> GeneratedFace:
-        """The face of a seed; `appearance` takes the codes of named groups from other seeds."""
-        model, mean = self.config.model, mean_codes(self.generator)
-        z, looks = seed_latents(model, seed)
-        for name, other in (appearance or {}).items():
-            if name not in model.group_names:
-                names = ", ".join(model.group_names)
-                raise UserError(f"appearance of {name!r}: the groups are {names}")
-            group = model.group_names.index(name)
-            looks[:, group] = seed_latents(model, other)[1][:, group]
-        like = mean.geometry.phases
-        codes = self.generator.map(z.to(like), looks.to(like))
-        where = torch.tensor([pose]).to(like)
-        output = render(self.generator, codes, where, resolution or model.resolution)
-        image = picture_rows(output)["image"][0].numpy()
-        project = FaceProject(
-            checkpoint=fingerprint(self.generator),
-            group_of_class=model.group_of_class,
-            geometry=_difference(codes.geometry, mean.geometry)[0],
-            appearance=_difference(codes.appearance, mean.appearance)[0],
-            pose=where[0],
-            labels=output.labels[0].to(torch.uint8).cpu().numpy(),
-            image=image,
-            preview=image,
+        """The face of a seed or of a geometry code: see `generate`."""
+        return generate(
+            self.generator, seed, z=z, appearance=appearance, pose=pose, resolution=resolution
         )
-        return GeneratedFace(output, project)
 
     def invert(
         self,
@@ -149,11 +208,11 @@ class Editor:
         crop = None
         if isinstance(image, Path) and isinstance(labels, Path):
             size = settings.resolution or self.config.model.resolution
-            target = read_target(image, labels, inversion.OVERSAMPLING * size)
+            target = read_target(image, labels, OVERSAMPLING * size)
             image, labels, crop = target.image, target.labels, target.crop
         if isinstance(image, Path) or isinstance(labels, Path):
             raise UserError("give image and labels both as paths, or both as aligned arrays")
-        return inversion.invert(
+        return invert(
             self.generator,
             image,
             labels,
@@ -177,7 +236,7 @@ class Editor:
         settings = settings or EditSettings()
         if isinstance(labels, Path):
             labels = read_edited_labels(labels, len(project.labels), project.crop)
-        return editing.edit(
+        return edit(
             self.generator,
             project,
             labels,
@@ -199,7 +258,7 @@ class Editor:
     ) -> EditedFace:
         """Give `target` a region of `source`: see `transfer.transfer`."""
         settings = settings or EditSettings()
-        return transferring.transfer(
+        return transfer(
             self.generator,
             target,
             source,

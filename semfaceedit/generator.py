@@ -35,11 +35,14 @@ class Generator(nn.Module):
         self.group_table = GroupTable(config.group_of_class)
 
     @classmethod
-    def from_checkpoint(cls, path: Path | str, *, device: torch.device | str = "cpu") -> Generator:
-        """The generator of a weights file, in evaluation mode, without gradients."""
+    def from_checkpoint(
+        cls, path: Path | str | None = None, *, device: torch.device | str = "cpu"
+    ) -> Generator:
+        """The generator of a weights file (None: the weights that come with the package), in
+        evaluation mode, without gradients."""
         from .checkpoint import load_generator
 
-        return load_generator(Path(path), device=device)[0]
+        return load_generator(Path(path) if path else None, device=device)[0]
 
     def map(self, z: Tensor, appearance: Tensor) -> Codes:  # (B, Z), (B, n, Z)
         """Latent codes, both N(0, 1), -> FiLM vectors."""

@@ -83,8 +83,9 @@ class FaceProject:
                 f"has {found}): give that checkpoint, or invert the face again"
             )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write one safetensors file, and tuned weights beside it."""
+        path = Path(path)
         header = {
             "format": FORMAT,
             "version": 1 if self.tuned is None else FORMAT_VERSION,
@@ -111,8 +112,9 @@ class FaceProject:
         write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
     @classmethod
-    def load(cls, path: Path, generator: Generator | None = None) -> "FaceProject":
+    def load(cls, path: Path | str, generator: Generator | None = None) -> "FaceProject":
         """Read a face project; with `generator` given it must be the one it was made with."""
+        path = Path(path)
         header, tensors = _read(path)
         crop, tuned = header["crop"], header.get("tuned")
         project = cls(

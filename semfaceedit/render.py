@@ -1,45 +1,49 @@
-"""Render seeds from poses, as grids or moving pictures: `python -m semfaceedit.render`."""
+"""Seeds and face projects as grids or moving pictures: `python -m semfaceedit.render`."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from . import checkpoint, config
-from .checkpoint import write_atomically
-from .cli import parse_seeds, progress, run_command, select_device, wrote
+from . import config
+from .cli import parse_seeds, progress, run_command, wrote
 from .errors import UserError
 from .film import Film
 from .generator import Generator
 from .kernels import use_backend
-from .labels import PALETTE
+from .means import mean_codes
 from .media import check_animation, save_animation
+from .options import CheckpointOptions, open_checkpoint
+from .project import FaceProject
 from .renderer import Codes, render
-from .samples import picture_rows, save_png, seed_codes, tile
+from .samples import picture_rows, save_png, seed_codes, tile, truncate
+from .target import save_label_map
+from .tuning import TunedWeights, blend, with_weights
 
 KINDS = ("image", "semantics", "depth", "normals", "labels")
 
 
 @dataclass(kw_only=True)
-class Options:
+class Options(CheckpointOptions):
     """Render faces of a checkpoint: from several poses, as a turntable, or between two faces.
 
     Example: semfaceedit render --checkpoint RUN/generator-ema0.998.safetensors --seeds 0-3
     --yaws -0.4 0 0.4 --out faces
 
-    With --video the head turns in a moving picture; with --interpolate hair (or all, z, face,
-    garment, background) it changes from each seed to the next instead, in all codes or in one.
+    Faces are seeds, or face projects (--projects a.safetensors b.safetensors), or projects and
+    then seeds. With --video the head turns in a moving picture; with --interpolate hair (or all,
+    z, face, garment, background) it changes from each face to the next instead, in all codes or
+    in one.
     """
 
-    checkpoint: Path | None = None
-    """Weights of a run (default: those that come with semfaceedit, of procedural faces)."""
     out: Path = Path("renders")
     """Folder for the pictures."""
-    seeds: str = "0-3"
-    """Which faces, as 0,4-7."""
+    projects: tuple[Path, ...] = ()
+    """Face projects of this checkpoint."""
+    seeds: str | None = None
+    """Generated faces, as 0,4-7 (default: 0-3 where there are no --projects)."""
     kinds: tuple[str, ...] = ("image", "semantics", "depth")
     """What to write: image, semantics, depth, normals, labels (raw ids as palette PNGs)."""
     yaws: tuple[float, ...] = (-0.4, 0.0, 0.4)
@@ -49,9 +53,9 @@ class Options:
     video: str | None = None
     """Write a moving picture of this name into --out: .mp4, .gif or .webp."""
     interpolate: str | None = None
-    """Go from each seed to the next in these codes: all, z, or a group's name."""
+    """Go from each face to the next in these codes: all, z, or a group's name."""
     frames: int = 48
-    """Frames of a turn, or between two seeds (without --video: pictures in a strip)."""
+    """Frames of a turn, or between two faces (without --video: pictures in a strip)."""
     fps: int = 24
     """Frames a second of a moving picture."""
     resolution: int | None = None
@@ -62,25 +66,25 @@ class Options:
     """Rays evaluated at a time; bounds memory, does not change the picture."""
     preset: str | None = None
     """Refuse a checkpoint of another preset."""
-    device: str | None = None
-    """cpu, cuda or cuda:N."""
-    backend: str | None = None
-    """reference, triton, cuda or cpu (default: the fastest that runs here)."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """What is rendered: codes of batch 1, and the weights that were tuned to them, if any."""
+
+    codes: Codes
+    tuned: TunedWeights | None = None
+
+
+View = tuple[Face, tuple[float, float]]  # (yaw, pitch)
 
 
 @torch.no_grad()
 def render_faces(options: Options) -> None:
     """Write what the options ask for."""
-    seeds = parse_seeds(options.seeds)
-    device = select_device(options.device)
-    _check(options, seeds)
-    generator, settings = checkpoint.load_generator(
-        options.checkpoint, device=device, preset=options.preset
-    )
-    mean = generator.mean_codes() if options.truncation < 1 else None
-    faces = [
-        seed_codes(generator, seed, truncation=options.truncation, mean=mean) for seed in seeds
-    ]
+    _check(options)
+    generator, settings = open_checkpoint(options, preset=options.preset)
+    faces = _faces(options, generator)
     resolution = options.resolution or settings.model.resolution
     if options.interpolate is not None:
         views, columns = _path(options, generator, faces), options.frames
@@ -102,38 +106,60 @@ def render_faces(options: Options) -> None:
             wrote(path)
 
 
-View = tuple[Codes, tuple[float, float]]  # codes of batch 1, (yaw, pitch)
+def _seeds(options: Options) -> list[int]:
+    if options.seeds is None:
+        return [] if options.projects else [0, 1, 2, 3]
+    return parse_seeds(options.seeds)
 
 
-def _grid(options: Options, faces: list[Codes]) -> list[View]:
+def _faces(options: Options, generator: Generator) -> list[Face]:
+    """Projects, then seeds, pulled towards the mean face by the truncation."""
+    projects = [FaceProject.load(path, generator) for path in options.projects]
+    faces = [Face(project.codes(generator), project.tuned) for project in projects]
+    faces += [Face(seed_codes(generator, seed)) for seed in _seeds(options)]
+    if options.truncation == 1:
+        return faces
+    mean = mean_codes(generator)
+    return [replace(f, codes=truncate(f.codes, mean, options.truncation)) for f in faces]
+
+
+def _grid(options: Options, faces: list[Face]) -> list[View]:
     poses = [(yaw, pitch) for pitch in options.pitches for yaw in options.yaws]
-    return [(codes, pose) for codes in faces for pose in poses]
+    return [(face, pose) for face in faces for pose in poses]
 
 
-def _turn(options: Options, faces: list[Codes]) -> list[View]:
+def _turn(options: Options, faces: list[Face]) -> list[View]:
     """From one outermost yaw to the other and back, slowing at the ends."""
     low, high = min(options.yaws), max(options.yaws)
     middle, half = (low + high) / 2, (high - low) / 2
     steps = [2 * math.pi * frame / options.frames for frame in range(options.frames)]
     poses = [(middle + half * math.sin(step), options.pitches[0]) for step in steps]
-    return [(codes, pose) for codes in faces for pose in poses]
+    return [(face, pose) for face in faces for pose in poses]
 
 
-def _path(options: Options, generator: Generator, faces: list[Codes]) -> list[View]:
+def _path(options: Options, generator: Generator, faces: list[Face]) -> list[View]:
     """`frames` views from each face to the next, in the codes named by --interpolate."""
     pose = (options.yaws[len(options.yaws) // 2], options.pitches[0])
     which = options.interpolate or "all"
     names = generator.config.group_names
     if which not in ("all", "z", *names):
         raise UserError(f"--interpolate {which}: use all, z, {', '.join(names)}")
-    views = []
+    views: list[View] = []
     current = faces[0]
     for target in faces[1:]:
         for frame in range(options.frames):
             weight = frame / max(options.frames - 1, 1)
-            views.append((interpolate(current, target, weight, which, names), pose))
+            views.append((between(generator, current, target, weight, which), pose))
         current = views[-1][0]
     return views
+
+
+def between(generator: Generator, start: Face, end: Face, weight: float, which: str) -> Face:
+    """The face between two: `interpolate`d codes. Tuned weights go along in "all" codes, and stay
+    those of `start` otherwise."""
+    codes = interpolate(start.codes, end.codes, weight, which, generator.config.group_names)
+    tuned = blend(generator, start.tuned, end.tuned, weight) if which == "all" else start.tuned
+    return Face(codes, tuned)
 
 
 def interpolate(
@@ -162,10 +188,10 @@ def _render_views(
     """Every kind of picture of every view, (H, W, 3) uint8; labels (H, W)."""
     device = next(generator.parameters()).device
     pictures: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
-    for codes, pose in progress(views, total=len(views), title="rendering"):
+    for face, pose in progress(views, total=len(views), title="rendering"):
         output = render(
-            generator,
-            codes,
+            with_weights(generator, face.tuned),
+            face.codes,
             torch.tensor([pose], device=device),
             resolution,
             chunk_rays=options.chunk_rays,
@@ -179,11 +205,8 @@ def _render_views(
 def _save_labels(options: Options, labels: list[Tensor]) -> None:
     """Raw class ids, one palette PNG a view."""
     for index, ids in enumerate(labels):
-        image = Image.fromarray(ids.numpy(), mode="P")
-        image.putpalette(PALETTE.tobytes())
-        path = options.out / f"labels-{index:04d}.png"
-        write_atomically(path, lambda temporary, image=image: image.save(temporary, format="PNG"))  # type: ignore[misc]
-    wrote(options.out / "labels-*.png")
+        save_label_map(options.out / f"labels-{index:04d}.png", ids.numpy())
+    wrote(options.out / "labels-*.png", f"{len(labels)} files")
 
 
 def _save_video(options: Options, kind: str, pictures: list[Tensor], frames: int) -> None:
@@ -197,7 +220,8 @@ def _save_video(options: Options, kind: str, pictures: list[Tensor], frames: int
     wrote(path)
 
 
-def _check(options: Options, seeds: list[int]) -> None:
+def _check(options: Options) -> None:
+    faces = len(options.projects) + len(_seeds(options))
     if options.resolution is not None and not 1 <= options.resolution <= 4096:
         raise UserError(f"--resolution {options.resolution}: use 1 to 4096")
     for kind in options.kinds:
@@ -209,8 +233,10 @@ def _check(options: Options, seeds: list[int]) -> None:
         raise UserError("--yaws and --pitches need at least one angle each")
     if options.video is not None:
         check_animation(Path(options.video))
-    if options.interpolate is not None and len(seeds) < 2:
-        raise UserError("--interpolate needs at least two --seeds")
+    if not 0 <= options.truncation <= 1:
+        raise UserError(f"--truncation {options.truncation}: use 0 (the mean face) to 1 (none)")
+    if options.interpolate is not None and faces < 2:
+        raise UserError("--interpolate needs at least two --seeds or --projects")
     if options.preset is not None:
         config.preset(options.preset)
 

@@ -103,10 +103,13 @@ def seed_codes(
     codes = generator.map(z.to(device), appearance.to(device))
     if truncation >= 1:
         return codes
-    mean = mean or generator.mean_codes()
+    return truncate(codes, mean or generator.mean_codes(), truncation)
+
+
+def truncate(codes: Codes, mean: Codes, share: float) -> Codes:
+    """Codes pulled towards `mean`: 1 leaves them, 0 is the mean face."""
     return Codes(
-        mean.geometry.lerp(codes.geometry, truncation),
-        mean.appearance.lerp(codes.appearance, truncation),
+        mean.geometry.lerp(codes.geometry, share), mean.appearance.lerp(codes.appearance, share)
     )
 
 

@@ -10,6 +10,7 @@ from semfaceedit import api
 from semfaceedit.errors import UserError
 from semfaceedit.invert import InvertSettings
 from semfaceedit.refit import EditSettings
+from semfaceedit.samples import seed_latents
 
 
 @pytest.fixture(scope="module")
@@ -17,12 +18,41 @@ def editor(tmp_path_factory):
     return open_editor(tmp_path_factory.mktemp("api"))
 
 
-def test_the_examples_run(tmp_path):
+@pytest.mark.parametrize("name,examples", [("api", 11), ("generate", 2), ("Editor", 12)])
+def test_the_examples_run(tmp_path, name, examples):
     names = vars(api) | {"checkpoint": write_checkpoint(tmp_path), "folder": tmp_path}
-    tests = doctest.DocTestFinder(recurse=False).find(api.Editor, "Editor", globs=names)
-    assert sum(len(test.examples) for test in tests) >= 12
+    where = api if name == "api" else getattr(api, name)
+    tests = doctest.DocTestFinder(recurse=False).find(where, name, globs=names)
+    assert sum(len(test.examples) for test in tests) >= examples
     results = [doctest.DocTestRunner().run(test) for test in tests]
     assert not any(result.failed for result in results)
+
+
+def test_a_face_of_given_codes_is_that_of_its_seed(editor):
+    z, looks = seed_latents(editor.config.model, 3)
+    plain = editor.generate(3).output.image
+    for given in ((z, looks), (z[0], looks[0])):
+        assert torch.equal(editor.generate(z=given[0], appearance=given[1]).output.image, plain)
+    other = editor.generate(z=z, appearance={"hair": 7}).project
+    assert torch.equal(other.geometry.phases, editor.generate(3).project.geometry.phases)
+    assert torch.equal(other.appearance.phases[0], editor.generate(7).project.appearance.phases[0])
+
+
+@pytest.mark.parametrize(
+    "arguments,said",
+    [
+        ({}, "either a seed or z"),
+        ({"seed": 1, "z": torch.zeros(8)}, "either a seed or z"),
+        ({"z": torch.zeros(9)}, r"z of shape \(9,\): give \(8,\)"),
+        (
+            {"seed": 1, "appearance": torch.zeros(3, 8)},
+            r"appearance of shape \(3, 8\): give \(4, 8\)",
+        ),
+    ],
+)
+def test_wrong_codes_are_said(editor, arguments, said):
+    with pytest.raises(UserError, match=said):
+        editor.generate(**arguments)
 
 
 def test_appearance_of_named_groups_comes_from_other_seeds(editor):

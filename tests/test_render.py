@@ -1,5 +1,6 @@
 """Grids, moving pictures, interpolation and normals of the render command."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,13 +9,16 @@ import torch
 from PIL import Image
 
 from semfaceedit import checkpoint, config, render
+from semfaceedit.api import load
 from semfaceedit.camera import CameraConfig
 from semfaceedit.generator import Generator
 from semfaceedit.labels import PALETTE
+from semfaceedit.project import FaceProject
 from semfaceedit.rays import pixel_directions
 from semfaceedit.render import interpolate
 from semfaceedit.renderer import RenderOutput
 from semfaceedit.samples import normals, seed_codes
+from semfaceedit.tuning import TunedWeights, read_weights
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,8 @@ def test_normals_of_a_tilted_plane():
         (["--interpolate", "nose"], "use all, z, hair, face, garment, background"),
         (["--interpolate", "all", "--seeds", "3"], "at least two --seeds"),
         (["--frames", "0"], "at least 1"),
+        (["--truncation", "1.5"], "--truncation 1.5"),
+        (["--projects", "nowhere.safetensors"], "no face project at nowhere.safetensors"),
     ],
 )
 def test_bad_input_is_one_line(weights, tmp_path, capsys, arguments, said):
@@ -107,3 +113,82 @@ def test_mp4_asks_for_its_extra_or_is_written(weights, tmp_path, capsys):
         assert "pip install 'semfaceedit[media]'" in capsys.readouterr().err
     else:
         assert (tmp_path / "turn.mp4").stat().st_size > 0
+
+
+@pytest.fixture(scope="module")
+def projects(generator, weights, tmp_path_factory):
+    """Two faces of the checkpoint: one of a seed, one with other weights."""
+    folder, editor = tmp_path_factory.mktemp("projects"), load(weights)
+    one, two = (editor.generate(seed).project for seed in (0, 5))
+    own = read_weights(editor.generator).tensors
+    changed = TunedWeights({n: t * 1.5 if "head" in n else t for n, t in own.items()})
+    two = dataclasses.replace(two, tuned=changed)
+    for name, project in (("a", one), ("b", two)):
+        project.save(folder / f"{name}.safetensors")
+    return [str(folder / "a.safetensors"), str(folder / "b.safetensors")]
+
+
+def pixels(path) -> np.ndarray:
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def test_a_project_of_a_seed_looks_like_the_seed(weights, projects, tmp_path):
+    arguments = ["--checkpoint", str(weights), "--resolution", "8", "--pitches", "0", "0.2"]
+    assert render.main([*arguments, "--out", str(tmp_path / "a"), "--projects", projects[0]]) == 0
+    assert render.main([*arguments, "--out", str(tmp_path / "b"), "--seeds", "0"]) == 0
+    for kind in render.Options.kinds:
+        one, two = (pixels(tmp_path / name / f"{kind}.png") for name in "ab")
+        assert one.shape == (8, 6 * 8, 3) and np.abs(one - two).max() <= 1, kind
+
+
+def test_tuned_weights_are_used(weights, projects, tmp_path):
+    arguments = ["--checkpoint", str(weights), "--resolution", "8", "--kinds", "image"]
+    assert render.main([*arguments, "--out", str(tmp_path), "--projects", *projects,
+                        "--seeds", "5"]) == 0  # fmt: skip
+    tuned, plain = np.split(pixels(tmp_path / "image.png")[8:], 2)
+    assert np.abs(tuned - plain).max() > 3
+
+
+@pytest.mark.parametrize("which", ["all", "hair"])
+def test_between_two_projects(generator, weights, projects, which):
+    loaded = load(weights).generator
+    found = [FaceProject.load(path, loaded) for path in projects]
+    start, end = (render.Face(project.codes(loaded), project.tuned) for project in found)
+    half, whole = (render.between(loaded, start, end, share, which) for share in (0.5, 1.0))
+    if which == "hair":
+        assert half.tuned is None and whole.tuned is None
+        return
+    for name, tensor in whole.tuned.tensors.items():
+        torch.testing.assert_close(tensor, end.tuned.tensors[name])
+    assert half.tuned.fingerprint not in (None, end.tuned.fingerprint)
+
+
+def test_projects_make_moving_pictures_and_strips(weights, projects, tmp_path):
+    arguments = ["--checkpoint", str(weights), "--resolution", "8", "--projects", *projects,
+                 "--out", str(tmp_path), "--kinds", "image", "normals", "labels"]  # fmt: skip
+    assert render.main([*arguments, "--interpolate", "all", "--frames", "4"]) == 0
+    assert pixels(tmp_path / "image.png").shape == (8, 4 * 8, 3)
+    assert len(list(tmp_path.glob("labels-*.png"))) == 4
+    assert render.main([*arguments, "--video", "turn.gif", "--frames", "4"]) == 0
+    assert Image.open(tmp_path / "turn-normals.gif").size == (16, 8)
+
+
+def test_truncation_0_is_the_mean_face_for_all(weights, projects, tmp_path):
+    arguments = ["--checkpoint", str(weights), "--resolution", "8", "--truncation", "0"]
+    assert render.main([*arguments, "--out", str(tmp_path), "--projects", projects[0],
+                        "--seeds", "3"]) == 0  # fmt: skip
+    one, two = np.split(pixels(tmp_path / "image.png"), 2)
+    assert np.array_equal(one, two)
+
+
+def test_a_project_of_another_checkpoint_is_one_line(projects, tmp_path, capsys):
+    torch.manual_seed(9)
+    other = tmp_path / "other.safetensors"
+    checkpoint.save_generator(
+        other, Generator(config.tiny().model), config.tiny(), images=0, ema_decay=None
+    )
+    assert render.main(["--checkpoint", str(other), "--projects", projects[0],
+                        "--out", str(tmp_path / "out")]) == 1  # fmt: skip
+    text = capsys.readouterr().err
+    assert "made with another checkpoint" in text and text.count("\n") == 1
+    assert not (tmp_path / "out").exists()
