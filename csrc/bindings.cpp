@@ -21,7 +21,12 @@ template <size_t count>
 using Addresses = std::array<uintptr_t, count>;  // of tensors; 0 for a gradient that is not needed
 
 const std::pair<const char*, Isa> isa_names[] = {
-    {"avx512", Isa::avx512}, {"avx2", Isa::avx2}, {"portable", Isa::portable}};
+    {"amx", Isa::amx},       {"avx512_bf16", Isa::avx512_bf16}, {"avx512", Isa::avx512},
+    {"avx2", Isa::avx2},     {"portable", Isa::portable},       {"amx_model", Isa::amx_model}};
+
+const std::pair<const char*, Precision> precision_names[] = {{"accurate", Precision::accurate},
+                                                             {"fp32", Precision::fp32},
+                                                             {"fast", Precision::fast}};
 
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
@@ -36,10 +41,25 @@ std::string isa_name() {
   return "";
 }
 
-void set_isa_by_name(const std::string& wanted) {
+Isa isa_of(const std::string& wanted) {
   for (const auto& [name, isa] : isa_names)
-    if (name == wanted && isa_available(isa)) return set_isa(isa);
+    if (name == wanted && isa_available(isa)) return isa;
   throw std::invalid_argument("instruction set '" + wanted + "' is unknown or not on this CPU");
+}
+
+void set_isa_by_name(const std::string& wanted) { set_isa(isa_of(wanted)); }
+
+std::vector<std::string> film_siren_precisions() {
+  std::vector<std::string> names;
+  for (const auto& [name, precision] : precision_names)
+    if (offers(isa(), precision)) names.emplace_back(name);
+  return names;
+}
+
+Precision precision_of(const std::string& wanted) {
+  for (const auto& [name, precision] : precision_names)
+    if (name == wanted) return precision;
+  throw std::invalid_argument("precision '" + wanted + "' is unknown");
 }
 
 float* floats(uintptr_t address) { return reinterpret_cast<float*>(address); }
@@ -65,10 +85,11 @@ FilmSirenProblem film_siren_problem(const std::array<int64_t, 8>& s, const Addre
 }
 
 void film_siren_forward_binding(const std::array<int64_t, 8>& sizes, const Addresses<14>& inputs,
-                                uintptr_t output, int threads) {
+                                const std::string& precision, uintptr_t output, int threads) {
   const FilmSirenProblem problem = film_siren_problem(sizes, inputs);
+  const Precision chosen = precision_of(precision);
   py::gil_scoped_release release;
-  film_siren_forward(problem, floats(output), threads);
+  film_siren_forward(problem, chosen, floats(output), threads);
 }
 
 void film_siren_backward_binding(const std::array<int64_t, 8>& sizes, const Addresses<14>& inputs,
@@ -79,6 +100,11 @@ void film_siren_backward_binding(const std::array<int64_t, 8>& sizes, const Addr
       floats(g[6]), floats(g[7]), floats(g[8]), floats(g[9]), floats(g[10]), floats(g[11])};
   py::gil_scoped_release release;
   film_siren_backward(problem, floats(grad_output), gradients, threads);
+}
+
+void tile_dot_binding(const std::string& isa, uintptr_t a, uintptr_t b, uintptr_t c) {
+  tile_dot(isa_of(isa), reinterpret_cast<const uint16_t*>(a),
+           reinterpret_cast<const uint16_t*>(b), floats(c));
 }
 
 bool* flags(uintptr_t address) { return reinterpret_cast<bool*>(address); }
@@ -174,6 +200,9 @@ PYBIND11_MODULE(_C, module) {
   module.def("isas", &available_isas, "Instruction sets of this CPU that have kernels, best first");
   module.def("isa", &isa_name, "The instruction set in use");
   module.def("set_isa", &set_isa_by_name);
+  module.def("film_siren_precisions", &film_siren_precisions,
+             "What the instruction set in use offers, its automatic choice first");
+  module.def("tile_dot", &tile_dot_binding, "One tile product, by `amx` or `amx_model`");
   module.def("film_siren_forward", &film_siren_forward_binding);
   module.def("film_siren_backward", &film_siren_backward_binding);
   module.def("ray_isosurface_forward", &ray_isosurface_forward_binding);

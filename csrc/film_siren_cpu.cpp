@@ -1,5 +1,5 @@
-// film_siren on the CPU: tiles of points pass through all layers without leaving the cache. The
-// backward pass runs a tile forward again and then back.
+// film_siren on the CPU in fp32: tiles of points pass through all layers without leaving the cache.
+// The backward pass runs a tile forward again and then back.
 
 #include <algorithm>
 #include <cmath>
@@ -8,25 +8,13 @@
 #include <type_traits>
 #include <vector>
 
+#include "film_siren_tiles.h"
 #include "ops.h"
 #include "parallel.h"
 
 namespace semfaceedit {
 
 namespace {
-
-// Points [start, start + count) of a FiLM row, and the segment that its sums belong to.
-struct Tile {
-  int64_t row, start, count, segment;
-};
-
-std::vector<Tile> make_tiles(const FilmSirenProblem& p, int64_t size) {
-  std::vector<Tile> tiles;
-  for (int64_t row = 0; row < p.rows; ++row)
-    for (int64_t start = p.row_offsets[row]; start < p.row_offsets[row + 1]; start += size)
-      tiles.push_back({row, start, std::min(size, p.row_offsets[row + 1] - start), 0});
-  return tiles;
-}
 
 // A segment is the tiles of one row in one part: what is summed per row is first summed there.
 // Returns each segment's row.
@@ -88,7 +76,10 @@ void add_segments(const FilmSirenProblem& p, const std::vector<int64_t>& segment
 
 namespace semfaceedit {
 
-void film_siren_forward(const FilmSirenProblem& problem, float* output, int threads) {
+void film_siren_forward(const FilmSirenProblem& problem, Precision precision, float* output,
+                        int threads) {
+  if (precision != Precision::fp32)
+    return film_siren_forward_bf16(problem, precision, output, threads);
   SEMFACEEDIT_DISPATCH(film_siren_forward, problem, output, threads);
 }
 

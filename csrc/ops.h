@@ -5,18 +5,31 @@
 
 namespace semfaceedit {
 
-enum class Isa { portable, avx2, avx512 };
+// Linux hands out AMX's tiles on request, and the compiler must know bf16 vectors.
+#if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) || __GNUC__ >= 11)
+#define SEMFACEEDIT_BF16
+#endif
+
+// `amx_model` is AMX in software on top of the portable code: for tests, never chosen by itself.
+enum class Isa { portable, avx2, avx512, avx512_bf16, amx, amx_model };
 
 bool isa_available(Isa isa);
 Isa isa();               // the one in use; at first the best that the CPU has
+Isa fp32_isa();          // the one of those that have fp32 code of their own: the first three
 void set_isa(Isa isa);   // for tests and measurements
+
+// Of matrix products: fp32, split bf16 (operands as two parts, three products) or bf16; the sums
+// are in fp32 throughout.
+enum class Precision { fp32, accurate, fast };
+
+bool offers(Isa isa, Precision precision);
 
 // Calls the copy of `function` that was compiled for the instruction set in use.
 #if defined(__x86_64__)
-#define SEMFACEEDIT_DISPATCH(function, ...)                                       \
-  (::semfaceedit::isa() == ::semfaceedit::Isa::avx512 ? avx512::function(__VA_ARGS__) \
-   : ::semfaceedit::isa() == ::semfaceedit::Isa::avx2 ? avx2::function(__VA_ARGS__)   \
-                                                      : portable::function(__VA_ARGS__))
+#define SEMFACEEDIT_DISPATCH(function, ...)                                                \
+  (::semfaceedit::fp32_isa() == ::semfaceedit::Isa::avx512 ? avx512::function(__VA_ARGS__) \
+   : ::semfaceedit::fp32_isa() == ::semfaceedit::Isa::avx2 ? avx2::function(__VA_ARGS__)   \
+                                                           : portable::function(__VA_ARGS__))
 #else
 #define SEMFACEEDIT_DISPATCH(function, ...) portable::function(__VA_ARGS__)
 #endif
@@ -55,7 +68,16 @@ struct FilmSirenGradients {
   float* head_bias;
 };
 
-void film_siren_forward(const FilmSirenProblem& problem, float* output, int threads);
+void film_siren_forward(const FilmSirenProblem& problem, Precision precision, float* output,
+                        int threads);
+// The above for `accurate` and `fast`. Throws std::invalid_argument if the instruction set in use
+// does not offer them.
+void film_siren_forward_bf16(const FilmSirenProblem& problem, Precision precision, float* output,
+                             int threads);
+// One tile product for tests, by the CPU's unit (Isa::amx) or its model: c (16, 16) += a b with a
+// (16, 32) and b (16, 16, 2), rows of pairs, in bf16.
+void tile_dot(Isa isa, const uint16_t* a, const uint16_t* b, float* c);
+// In fp32 at every precision.
 void film_siren_backward(const FilmSirenProblem& problem, const float* grad_output,
                          const FilmSirenGradients& gradients, int threads);
 

@@ -17,6 +17,7 @@ from ._backend import (
     PRECISIONS,
     BackendError,
     available_backends,
+    available_precisions,
     resolve,
     use_backend,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "FilmSirenWeights",
     "Intersections",
     "available_backends",
+    "available_precisions",
     "color_composite",
     "film_siren",
     "ray_isosurface",

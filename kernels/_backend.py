@@ -3,8 +3,9 @@
 An implementation of op `film_siren` for backend `cpu` is the module `film_siren_cpu.py` beside this
 file. It defines
 
-* `PRECISIONS`: the precisions it offers, the first being its automatic choice;
+* `PRECISIONS`: the precisions it offers, the first that can be had being its automatic choice;
 * `unavailable() -> str | None`: why it cannot run on this machine (None: it can);
+* where precisions depend on the machine, `precision_unavailable(precision) -> str | None`;
 * the functions that the op's `autograd.Function` calls (named in the op's own file).
 
 Nothing is compiled, and neither Triton nor CUDA is touched, before a backend is first considered.
@@ -81,17 +82,16 @@ def resolve(op: str, backend: str | None, precision: str | None, *tensors: Tenso
     _check_names(None if backend == "auto" else backend, precision)
     device = tensors[0].device.type
     dtype = tensors[0].dtype
-    if backend == "auto":
-        for candidate in AUTO_ORDER.get(device, ("reference",)):
-            reason = _reason_against(op, candidate, precision, device, dtype)
-            if reason is None:
-                return Choice(candidate, precision or _auto_precision(op, candidate, device))
+    candidates = AUTO_ORDER.get(device, ("reference",)) if backend == "auto" else (backend,)
+    reasons = []
+    for candidate in candidates:
+        reason = _reason_against(op, candidate, precision, device, dtype)
+        if reason is None:
+            return Choice(candidate, precision or _auto_precision(op, candidate, device))
+        reasons.append(f"backend {candidate!r} cannot be used: {reason}")
+        if backend == "auto":
             _log_once(op, candidate, reason)
-        backend = "reference"
-    reason = _reason_against(op, backend, precision, device, dtype)
-    if reason is not None:
-        raise BackendError(f"{op}: backend {backend!r} cannot be used: {reason}")
-    return Choice(backend, precision or _auto_precision(op, backend, device))
+    raise BackendError(f"{op}: {'; '.join(reasons)}")
 
 
 def implementation(op: str, backend: str) -> ModuleType:
@@ -117,6 +117,18 @@ def available_backends() -> dict[str, dict[str, str | None]]:
     return {backend: {op: unavailable(op, backend) for op in OPS} for backend in BACKENDS}
 
 
+def precisions(op: str, backend: str) -> dict[str, str | None]:
+    """{precision: None if it can be had here, else why not} of an available implementation."""
+    module = implementation(op, backend)
+    reason = getattr(module, "precision_unavailable", lambda precision: None)
+    return {precision: reason(precision) for precision in module.PRECISIONS}
+
+
+def available_precisions(backend: str) -> dict[str, dict[str, str | None]]:
+    """{op: `precisions`} of the ops for which `backend` can run here."""
+    return {op: precisions(op, backend) for op in OPS if unavailable(op, backend) is None}
+
+
 def _reason_against(
     op: str, backend: str, precision: str | None, device: str, dtype: torch.dtype
 ) -> str | None:
@@ -129,15 +141,19 @@ def _reason_against(
     if backend != "reference" and dtype != torch.float32:
         return f"it takes float32 tensors, got {dtype}; use the reference backend for {dtype}"
     offered = _precisions(op, backend, device)
-    if precision is not None and precision not in offered:
-        return f"precision {precision!r} is not among its precisions {', '.join(offered)}"
-    return None
+    if precision is None or precision in offered:
+        return None
+    why = None if backend == "reference" else precisions(op, backend).get(precision)
+    if why is not None:
+        return f"precision {precision!r}: {why}; use {' or '.join(offered)}"
+    return f"precision {precision!r} is not among its precisions {', '.join(offered)}"
 
 
 def _precisions(op: str, backend: str, device: str) -> tuple[str, ...]:
     if backend == "reference":
         return REFERENCE_PRECISIONS.get(device, ("fp32",))
-    return tuple(implementation(op, backend).PRECISIONS)
+    reasons = precisions(op, backend)
+    return tuple(precision for precision, reason in reasons.items() if reason is None)
 
 
 def _auto_precision(op: str, backend: str, device: str) -> str:

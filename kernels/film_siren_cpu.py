@@ -1,4 +1,8 @@
-"""`film_siren` on the CPU: one native launch forward, one backward (`csrc/film_siren_cpu.cpp`)."""
+"""`film_siren` on the CPU: one native launch forward, one backward (`csrc/film_siren_*.cpp`).
+
+`accurate` and `fast` are forward precisions: the gradients are those of the fp32 recomputation at
+every precision, and as good.
+"""
 
 import torch
 from torch import Tensor
@@ -6,9 +10,21 @@ from torch import Tensor
 from ._extension import addresses, empty_where, native, none_where_not, threads, unavailable
 from .film_siren import FilmSirenWeights
 
-__all__ = ["PRECISIONS", "backward", "forward", "unavailable"]
+__all__ = ["PRECISIONS", "backward", "forward", "precision_unavailable", "unavailable"]
 
-PRECISIONS = ("fp32",)
+PRECISIONS = ("accurate", "fp32", "fast")
+NEEDS = {
+    "accurate": "AMX with bf16 (amx_tile, amx_bf16) that the system lets programs use",
+    "fast": "AMX or AVX512-BF16",
+}
+
+
+def precision_unavailable(precision: str) -> str | None:
+    """What the CPU, or the instruction set chosen for it, lacks for a precision."""
+    module = native()
+    if precision in module.film_siren_precisions():
+        return None
+    return f"it needs {NEEDS[precision]}; the instructions in use are {module.isa()}"
 
 
 def forward(
@@ -23,7 +39,7 @@ def forward(
     precision: str,
 ) -> Tensor:
     inputs = [points, directions, frequencies, phases, row_offsets, row_groups, *weights]
-    return _forward_op([tensor.contiguous() for tensor in inputs], trunk_channels)
+    return _forward_op([tensor.contiguous() for tensor in inputs], trunk_channels, precision)
 
 
 def backward(
@@ -48,16 +64,16 @@ def backward(
 
 
 @torch.library.custom_op("semfaceedit::film_siren_forward_cpu", mutates_args=())
-def _forward_op(inputs: list[Tensor], trunk_channels: int) -> Tensor:
+def _forward_op(inputs: list[Tensor], trunk_channels: int, precision: str) -> Tensor:
     output = inputs[0].new_empty(_output_shape(inputs))
     native().film_siren_forward(
-        _sizes(inputs, trunk_channels), addresses(*inputs), output.data_ptr(), threads()
+        _sizes(inputs, trunk_channels), addresses(*inputs), precision, output.data_ptr(), threads()
     )
     return output
 
 
 @_forward_op.register_fake
-def _(inputs: list[Tensor], trunk_channels: int) -> Tensor:
+def _(inputs: list[Tensor], trunk_channels: int, precision: str) -> Tensor:
     return inputs[0].new_empty(_output_shape(inputs))
 
 

@@ -7,7 +7,7 @@ from .ray_isosurface_ops import differentiable, register, sizes
 
 __all__ = ["PRECISIONS", "backward", "forward", "unavailable"]
 
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "accurate", "fast")  # all the same: the predictor stays in fp32
 
 
 def _launch_forward(

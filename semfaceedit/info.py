@@ -11,7 +11,7 @@ import torch
 from . import __version__, config
 from .cli import print_json, run_command
 from .generator import Generator, count_parameters
-from .kernels import available_backends, resolve
+from .kernels import available_backends, available_precisions, resolve
 
 PACKAGES = ("torch", "triton", "numpy", "pillow", "safetensors", "tyro", "rich")
 
@@ -78,6 +78,7 @@ def collect(preset: str) -> dict[str, Any]:
             for name, ops in reasons.items()
         },
         "cpu_choice": {op: f"{c.backend}, {c.precision}" for op, c in choices.items()},
+        "cpu_precisions": available_precisions("cpu"),
     }
 
 
@@ -96,6 +97,9 @@ def show(options: Options) -> None:
     print("ops on CPU tensors run with")
     for op, choice in facts["cpu_choice"].items():
         print(f"  {op:<20}{choice}")
+        for precision, reason in facts["cpu_precisions"].get(op, {}).items():
+            if reason is not None:
+                print(f"  {'':<20}not {precision}: {reason}")
     print("generator parameters")
     for name, count in facts["parameters"].items():
         print(f"  {name:<16}{count:>12,}")

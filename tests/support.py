@@ -9,6 +9,7 @@ from torch import Tensor
 
 from semfaceedit.kernels import _extension
 
+FP32_ISAS = ("avx512", "avx2", "portable")
 FLOOR = 4  # in units of the dtype's eps: what two correctly rounded sums may differ by
 
 
@@ -49,9 +50,19 @@ def assert_identical(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) 
 
 
 def isas() -> list[str]:
-    """The instruction sets that this machine can be made to use; empty without native code."""
+    """The instruction sets here that have fp32 code of their own; empty without native code."""
     module, _ = _extension.load()
-    return [] if module is None else module.isas()
+    return [] if module is None else [isa for isa in module.isas() if isa in FP32_ISAS]
+
+
+def bf16_paths() -> list[tuple[str, str]]:
+    """(instruction set, precision) of `film_siren` that this machine can be made to use."""
+    module, _ = _extension.load()
+    paths = []
+    for isa in module.isas() if module else []:
+        with use_isa(isa):
+            paths += [(isa, name) for name in module.film_siren_precisions() if name != "fp32"]
+    return paths
 
 
 needs_native = pytest.mark.skipif(not isas(), reason=f"native code: {_extension.unavailable()}")
