@@ -1,0 +1,157 @@
+"""What a checkpoint can do, as a page of figures: `python -m semfaceedit.gallery`."""
+
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from . import gallery_figures as figures
+from .checkpoint import write_atomically, write_text
+from .cli import parse_seeds, run_command, wrote
+from .errors import UserError
+from .gallery_figures import Figure, Studio
+from .kernels import use_backend
+from .means import fingerprint
+from .options import CheckpointOptions, open_checkpoint
+
+FIGURES: dict[str, tuple[str, Callable[[Studio], Figure]]] = {
+    "multiview": ("Generated faces from several sides", figures.multiview),
+    "disentanglement": ("Geometry and appearance are separate codes", figures.disentanglement),
+    "appearance": ("The appearance of one region changes", figures.appearance),
+    "interpolation": ("Between two faces, in all codes or in one", figures.interpolation),
+    "inversion": ("Inversion of a picture with a label map", figures.inversion),
+    "edits": ("Editing through the label map", figures.edits),
+    "transfer": ("Regions from one face to another", figures.transfers),
+}
+RECORD = "gallery.json"
+
+
+@dataclass(kw_only=True)
+class Options(CheckpointOptions):
+    """Make a page of figures from a checkpoint: views, codes, inversion, edits, transfer.
+
+    Example: semfaceedit gallery --checkpoint RUN/generator-ema0.998.safetensors --out docs/gallery
+
+    Writes README.md, one PNG a figure and gallery.json into --out. Each figure is kept as soon as
+    it is made; --only makes some of them again.
+    """
+
+    out: Path = Path("gallery")
+    """Folder for the page."""
+    only: tuple[str, ...] = ()
+    """Figures to make (default: all): multiview, disentanglement, appearance, ..."""
+    seeds: str = "0-15"
+    """Generated faces to take from, in this order."""
+    resolution: int | None = None
+    """Pixels along an edge of pictures (default: one and a half times the checkpoint's)."""
+    iterations: int = 150
+    """Steps of each edit and transfer."""
+    invert_iterations: int = 400
+    """Steps of each inversion, two fifths of them for the geometry alone."""
+    tune: int = 150
+    """Steps of pivotal tuning in the figure of inversion."""
+
+
+@dataclass
+class Record:
+    """What the page is written from."""
+
+    checkpoint: str = ""
+    fingerprint: str = ""
+    command: str = ""
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def make_gallery(options: Options) -> None:
+    for name in options.only:
+        if name not in FIGURES:
+            raise UserError(f"--only {name}: the figures are {', '.join(FIGURES)}")
+    seeds = parse_seeds(options.seeds)
+    if len(seeds) < figures.FACES:
+        raise UserError(f"--seeds {options.seeds}: give at least {figures.FACES} seeds")
+    if min(options.iterations, options.invert_iterations) < 1 or options.tune < 0:
+        raise UserError("--iterations and --invert-iterations must be at least 1, --tune 0")
+    generator, run = open_checkpoint(options)
+    studio = Studio(
+        generator,
+        seeds,
+        resolution=options.resolution or 3 * run.model.resolution // 2,
+        iterations=options.iterations,
+        invert_iterations=options.invert_iterations,
+        tune=options.tune,
+    )
+    options.out.mkdir(parents=True, exist_ok=True)
+    record = _read(options.out, fingerprint(generator), keep=bool(options.only))
+    record.checkpoint = generator.source.name if generator.source else ""
+    record.command = _command(options, record.checkpoint)
+    with use_backend(options.backend):
+        for name, (title, make) in FIGURES.items():
+            if options.only and name not in options.only:
+                continue
+            print(f"{name} ...", flush=True)
+            made = make(studio)
+            path = options.out / f"{name}.png"
+            _save(path, made.image)
+            record.figures[name] = {"title": title, "caption": made.caption, "facts": made.facts}
+            write_text(options.out / RECORD, json.dumps(asdict(record), indent=1) + "\n")
+            write_text(options.out / "README.md", _page(record, studio))
+            wrote(path)
+    wrote(options.out / "README.md")
+
+
+def _read(out: Path, own: str, *, keep: bool) -> Record:
+    """What is known of the figures that stay; none of another checkpoint."""
+    if keep:
+        try:
+            found = Record(**json.loads((out / RECORD).read_text()))
+        except (OSError, ValueError, TypeError):
+            return Record(fingerprint=own)
+        if found.fingerprint != own:
+            raise UserError(f"{out} holds figures of another checkpoint: leave --only out")
+        return found
+    return Record(fingerprint=own)
+
+
+def _command(options: Options, checkpoint: str) -> str:
+    words = ["semfaceedit", "gallery", "--checkpoint", checkpoint, "--out", str(options.out)]
+    for name in ("seeds", "resolution", "iterations", "invert_iterations", "tune"):
+        value = getattr(options, name)
+        if value != getattr(Options, name):
+            words += ["--" + name.replace("_", "-"), str(value)]
+    return shlex.join(words)
+
+
+def _page(record: Record, studio: Studio) -> str:
+    model = studio.generator.config
+    parts = [
+        "# Gallery",
+        f"Figures of `{record.checkpoint}` (fingerprint {record.fingerprint}), trained at "
+        f"{model.resolution} x {model.resolution} pixels, rendered at {studio.resolution}. Made by",
+        f"```sh\n{record.command}\n```",
+        "They re-make the experiments of the paper's section 4.2 (samples, disentanglement, "
+        "interpolation, inversion, editing, transfer), with this checkpoint's faces in the place "
+        "of photographs. Faces are the first seeds that show what a figure needs; none was picked "
+        "by eye. Fits run without the VGG term, so that no foreign weights are needed. The same "
+        "command on the same machine makes the same figures; `gallery.json` holds all numbers.",
+    ]
+    for name, entry in record.figures.items():
+        parts += [f"## {entry['title']}", f"![{entry['title']}]({name}.png)", entry["caption"]]
+    return "\n\n".join(parts) + "\n"
+
+
+def _save(path: Path, image: Image.Image) -> None:
+    """A palette of 256 colours keeps the page small."""
+    small = image.quantize(256, dither=Image.Dither.NONE)
+    write_atomically(path, lambda temporary: small.save(temporary, format="PNG", optimize=True))
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(Options, make_gallery, argv, name="gallery")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
