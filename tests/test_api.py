@@ -1,6 +1,8 @@
 """The examples of the Python interface run, and its pieces do what the commands do."""
 
 import doctest
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,6 +28,18 @@ def test_the_examples_run(tmp_path, name, examples):
     assert sum(len(test.examples) for test in tests) >= examples
     results = [doctest.DocTestRunner().run(test) for test in tests]
     assert not any(result.failed for result in results)
+
+
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
+    readme = (Path(api.__file__).parents[1] / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    weights = write_checkpoint(tmp_path)
+    assert "generator-ema0.998.safetensors" in code and "perceptual_weight=0" in code
+    code = code.replace("generator-ema0.998.safetensors", weights.name)
+    code = code.replace("perceptual_weight=0", "perceptual_weight=0, iterations=2")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert (tmp_path / "edited.safetensors").exists()
 
 
 def test_a_face_of_given_codes_is_that_of_its_seed(editor):
