@@ -12,6 +12,7 @@ COMMANDS = {
     "edit": "change a face through its label map",
     "transfer": "give a face the shape or look of another's region",
     "gallery": "a page of figures of what a checkpoint can do",
+    "evaluate": "measure a checkpoint; train and compare the ablations",
     "profile": "time the render stage by stage",
     "export": "write a run's weights and discriminators as files to share",
     "info": "versions, backends and parameter counts",

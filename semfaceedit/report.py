@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from .camera import sample_poses
 from .film import Film
@@ -20,6 +21,7 @@ FACES = 32
 REPORT_SEED = 2_000_003
 YAWS = (-0.4, 0.0, 0.4)  # radians
 EARS, NOSE, HAIR, BACKGROUND = (8, 9), 2, 13, 0
+BORDER = 2  # pixels around a region that its soft border may reach
 MIN_PIXELS = 4  # a class smaller than this in a picture says nothing
 
 
@@ -52,25 +54,42 @@ def report(generator: Generator, resolution: int) -> dict[str, Any]:
 
 
 def locality(
-    generator: Generator, codes: Codes, others: Codes, poses: Tensor, resolution: int
+    generator: Generator,
+    codes: Codes,
+    others: Codes,
+    poses: Tensor,
+    resolution: int,
+    *,
+    chunk_rays: int | None = None,
 ) -> dict[str, dict[str, float]]:
     """For each group: mean |change of RGB| inside and outside its pixels when its code changes.
 
     RGB in [0, 1], summed over channels; "inside" are pixels whose rendered class is of the group.
+    "far" are those more than two pixels away from any of them, where no soft border reaches.
     """
-    before = render(generator, codes, poses, resolution)
+    before = render(generator, codes, poses, resolution, chunk_rays=chunk_rays)
     groups = generator.group_table(before.labels)
     result = {}
     for group, name in enumerate(generator.config.group_names):
-        after = render(generator, swap_group(codes, others, group), poses, resolution)
+        changed = swap_group(codes, others, group)
+        after = render(generator, changed, poses, resolution, chunk_rays=chunk_rays)
         change = (after.image - before.image).abs().sum(1) / 2
         inside = groups == group
+        far = ~widened(inside)
         result[name] = {
             "inside": _mean(change[inside]),
             "outside": _mean(change[~inside]),
+            "far": _mean(change[far]),
             "share": float(inside.float().mean()),
+            "far_share": float(far.float().mean()),
         }
     return result
+
+
+def widened(mask: Tensor, pixels: int = BORDER) -> Tensor:  # (B, H, W) bool
+    """The mask and all pixels at most so many steps (diagonal ones too) away from it."""
+    size = 2 * pixels + 1
+    return max_pool2d(mask[:, None].float(), size, stride=1, padding=pixels)[:, 0] > 0
 
 
 def swap_group(codes: Codes, others: Codes, group: int) -> Codes:

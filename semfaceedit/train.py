@@ -88,8 +88,11 @@ class Run:
     world: World
 
 
-def train(options: Options) -> None:
-    """Set the run up, train both stages, and leave weights behind."""
+def train(options: Options, settings: Config | None = None) -> None:
+    """Set the run up, train both stages, and leave weights behind.
+
+    settings: of a new run, in place of the preset that the options name.
+    """
     device = select_device(options.device)
     world = join_world(device.type)
     try:
@@ -97,7 +100,8 @@ def train(options: Options) -> None:
             device = torch.device("cuda", world.local_rank)
             torch.cuda.set_device(device)
         state = checkpoint.load_state(options.resume) if options.resume else None
-        settings = _settings(options, state)
+        if settings is None or state is not None:
+            settings = _settings(options, state)
         if options.dry_run:
             print_json(config.to_dict(settings))
             return

@@ -1,0 +1,314 @@
+"""Ablations (Tables 2 and 3, and Table 1's single-stage row): `semfaceedit evaluate ablate`.
+
+Every variant is trained from scratch on the same number of images and measured like any checkpoint.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from .. import config
+from ..checkpoint import STATE_PATTERN, write_text
+from ..cli import parse_seeds, run_command, wrote
+from ..config import Config, Phase
+from ..errors import UserError
+from ..generator import Generator, count_parameters
+from ..train import Options as TrainOptions
+from ..train import train
+from .session import Options as EvaluationOptions
+from .session import plain
+from .writing import number, table
+
+DEPTH = 8  # FiLM layers of both modules, as in the paper
+STAGE1_SHARE = 0.8  # of the steps: the paper's 120,000 of 150,000
+CHECKPOINTS = 8  # over a training
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row: what differs from the proposed model, and the preset of it at the paper's size."""
+
+    title: str
+    paper: str
+    sharing: config.Sharing = "proposed"
+    depth: int = DEPTH
+    stages: str = "both"  # "both", "first" (stage 2 left out) or "one" (all images in stage 1)
+
+
+VARIANTS = {
+    "proposed": Variant("proposed", "paper"),
+    "unshared": Variant("nothing shared", "paper-unshared", sharing="none"),
+    "shared": Variant("all shared", "paper-shared", sharing="all"),
+    "depth6": Variant("depth 6", "paper-depth6", depth=6),
+    "depth4": Variant("depth 4", "paper-depth4", depth=4),
+    "stage1": Variant("stage 1 only", "paper", stages="first"),
+    "single-stage": Variant("single stage", "paper", stages="one"),
+}
+TABLES = {
+    "Table 1, last rows: two stages or one": ("proposed", "single-stage", "stage1"),
+    "Table 2: sharing in the Appearance Module": ("unshared", "shared", "proposed"),
+    "Table 3: depth of both modules": ("depth4", "depth6", "proposed"),
+}
+COLUMNS = {
+    "FID": ("quality.fid", "distance"),
+    "KID x 1000": ("quality.kid", "distance"),
+    "SWD x 1000": ("quality.sliced_wasserstein", "distance"),
+    "pixel Frechet": ("quality.pixel_frechet", "distance"),
+    "maps: SWD x 1000": ("semantics.sliced_wasserstein", "distance"),
+    "maps: pixel Frechet": ("semantics.pixel_frechet", "distance"),
+    "parse mIoU": ("semantics.agreement", "generated", "groups"),
+}
+
+
+@dataclass(kw_only=True)
+class Options:
+    """Train the ablations on the same number of images, measure them, and write the tables.
+
+    Example: semfaceedit evaluate ablate --preset small --images 5000 --resolution 16 --out ablation
+
+    The variants are the proposed model; nothing shared; all shared; depths 6 and 4 beside 8; stage
+    1 only; and a single stage. An ablation that was stopped goes on with the same command.
+    """
+
+    preset: str = "small"
+    """Width and settings of all variants; the depths are the paper's 8, 6 and 4."""
+    images: int = 5000
+    """Images that each variant is trained on."""
+    resolution: int | None = None
+    """Train and measure at this resolution (default: the preset's last)."""
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    """Which to train now; the tables show all that are there."""
+    seeds: str = "0"
+    """Each variant is trained once a seed, as 0,1; figures are means."""
+    data: Path | None = None
+    """Real pictures in any layout; none: procedural faces."""
+    procedural_count: int = 2000
+    """How many procedural faces, where there is no --data."""
+    count: int = 2000
+    """Generated pictures that each variant is measured on."""
+    parser_steps: int = 400
+    """Training steps of the network that parses generated pictures; it is trained once."""
+    inception_weights: Path | None = None
+    """Inception weights of torch-fidelity, for FID and KID."""
+    out: Path = Path("ablation")
+    """Folder of the runs, the measurements and the tables."""
+    device: str | None = None
+    """cpu, cuda or cuda:N."""
+    backend: str | None = None
+    """reference, triton, cuda or cpu (default: the fastest that runs here)."""
+
+
+def ablate(options: Options) -> None:
+    """Train and measure what is not there yet, then write ablation.json and ablation.md."""
+    seeds = parse_seeds(options.seeds)
+    for name in options.variants:
+        if name not in VARIANTS:
+            raise UserError(f"--variants {name}: use {', '.join(VARIANTS)}")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("ablate runs in one process: start one a GPU, each with its own --variants")
+    for seed in seeds:
+        for name in options.variants:
+            if not _report_path(options, name, seed).is_file():
+                print(f"{name}, seed {seed}", file=sys.stderr)
+                measure(options, name, seed, trained(options, name, seed))
+    write_tables(options, seeds)
+
+
+def settings(options: Options, variant: Variant) -> Config:
+    """The run of a variant: one phase, both depths, and the budget split between the stages."""
+    base = config.preset(options.preset)
+    phase = base.train.phases[-1]
+    resolution = options.resolution or phase.resolution
+    steps = options.images // phase.batch
+    first = steps if variant.stages == "one" else round(STAGE1_SHARE * steps)
+    second = steps - first if variant.stages == "both" else 0
+    if first < 1:
+        raise UserError(f"--images {options.images}: at least {2 * phase.batch} are needed")
+    return replace(
+        base,
+        model=replace(
+            base.model,
+            resolution=resolution,
+            sharing=variant.sharing,
+            geometry_depth=variant.depth,
+            appearance_depth=variant.depth,
+        ),
+        train=replace(
+            base.train,
+            phases=(Phase(until=1.0, resolution=resolution, batch=phase.batch),),
+            stage1_iterations=first,
+            stage2_iterations=second,
+        ),
+    )
+
+
+def trained(options: Options, name: str, seed: int) -> Path:
+    """The weights of a variant: those that are there, else of a training begun or taken up."""
+    wanted = settings(options, VARIANTS[name])
+    folder = options.out / "runs" / f"{name}-seed{seed}"
+    weights = f"generator-ema{wanted.train.ema_decays[0]}.safetensors"
+    resume = None
+    for run in sorted(folder.glob("*/config.json")):
+        if json.loads(run.read_text()) != plain_config(wanted):
+            raise UserError(
+                f"{run.parent}: a run with other settings: give the same options as before, or "
+                "choose another --out"
+            )
+        if (run.parent / weights).is_file():
+            return run.parent / weights
+        if any(run.parent.glob(STATE_PATTERN)):
+            resume = run.parent
+    steps = wanted.train.stage1_iterations + wanted.train.stage2_iterations
+    train(
+        TrainOptions(
+            preset=None,
+            data=options.data,
+            procedural_count=options.procedural_count,
+            out=folder,
+            resume=resume,
+            seed=seed,
+            device=options.device,
+            checkpoint_every=max(1, steps // CHECKPOINTS),
+            sample_every=max(1, steps),
+            monitor_every=steps + 1,
+        ),
+        wanted,
+    )
+    return max(folder.glob(f"*/{weights}"))
+
+
+def plain_config(value: Config) -> Any:
+    """A configuration as it reads from config.json."""
+    return json.loads(json.dumps(config.to_dict(value)))
+
+
+def measure(options: Options, name: str, seed: int, checkpoint: Path) -> None:
+    """Distances, agreement and locality of a variant, as `evaluate` writes them."""
+    from ..evaluate import evaluate
+
+    evaluate(
+        EvaluationOptions(
+            checkpoint=checkpoint,
+            out=_report_path(options, name, seed).parent,
+            data=options.data,
+            procedural_count=options.procedural_count,
+            count=options.count,
+            parser_steps=options.parser_steps,
+            inception_weights=options.inception_weights,
+            device=options.device,
+            backend=options.backend,
+        ),
+        ("quality", "semantics", "locality"),
+    )
+
+
+def _report_path(options: Options, name: str, seed: int) -> Path:
+    return options.out / "measured" / f"{name}-seed{seed}" / "report.json"
+
+
+def write_tables(options: Options, seeds: Sequence[int]) -> None:
+    """The tables of all variants that are measured."""
+    rows = {name: row(options, name, seeds) for name in VARIANTS}
+    known = {name: found for name, found in rows.items() if found is not None}
+    document = plain({"options": _told(options), "variants": known})
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_text(options.out / "ablation.json", json.dumps(document, indent=1) + "\n")
+    write_text(options.out / "ablation.md", markdown(document))
+    wrote(options.out / "ablation.md")
+
+
+def _told(options: Options) -> dict[str, Any]:
+    """The options, without what only says where files are."""
+    return {k: v for k, v in asdict(options).items() if k not in ("out", "data", "device")} | {
+        "data": "procedural" if options.data is None else options.data.name,
+        "inception_weights": options.inception_weights and options.inception_weights.name,
+    }
+
+
+def row(options: Options, name: str, seeds: Sequence[int]) -> dict[str, Any] | None:
+    """Means over seeds of a variant's figures, with half their range; None without any."""
+    reports = [
+        json.loads(path.read_text())
+        for path in (_report_path(options, name, seed) for seed in seeds)
+        if path.is_file()
+    ]
+    if not reports:
+        return None
+    found: dict[str, Any] = {
+        "seeds": len(reports),
+        "parameters": reports[0]["checkpoint"]["parameters"],
+        "paper_parameters": _paper_parameters(VARIANTS[name].paper),
+        "images": reports[0]["checkpoint"]["trained_on_images"],
+    }
+    for label, path in COLUMNS.items():
+        found[label] = _summary([_figure(report, path) for report in reports])
+    found["leakage"] = _summary([_leakage(report) for report in reports])
+    return found
+
+
+def _figure(report: dict[str, Any], path: tuple[str, ...]) -> float | None:
+    value: Any = report["results"]
+    for key in path:
+        value = None if value is None else value.get(key)
+    return value
+
+
+def _leakage(report: dict[str, Any]) -> float:
+    """The mean over groups of the change far outside, as a share of the change inside."""
+    groups = report["results"]["locality"]["per_group"].values()
+    return mean(part["leak_far"] or 0.0 for part in groups)
+
+
+def _summary(values: Sequence[float | None]) -> dict[str, float] | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return {"mean": mean(known), "half_range": (max(known) - min(known)) / 2}
+
+
+def _paper_parameters(preset: str) -> int:
+    return count_parameters(Generator(config.preset(preset).model))
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """The tables of ablation.json."""
+    options, variants = document["options"], document["variants"]
+    lines = [
+        "# Ablations",
+        "",
+        f"Preset {options['preset']} with depth {DEPTH}, "
+        f"{options['resolution'] or 'its last'} pixels, {options['images']:,} images of "
+        f"{options['data']} faces for each variant (a variant without stage 2 ends earlier), seeds "
+        f"{options['seeds']}; measured on {options['count']:,} generated pictures. Lower is better "
+        "but for the parse mIoU. With several seeds, ± is half the range.",
+    ]
+    head = ["variant", "parameters", "at the paper's size", "images", *COLUMNS, "far leakage"]
+    for title, names in TABLES.items():
+        rows = [
+            [
+                VARIANTS[name].title,
+                *(variants[name][key] for key in ("parameters", "paper_parameters", "images")),
+                *(_cell(variants[name][key]) for key in (*COLUMNS, "leakage")),
+            ]
+            for name in names
+            if name in variants
+        ]
+        if rows:
+            lines += ["", f"## {title}", "", *table(head, rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(summary: dict[str, float] | None) -> str:
+    if summary is None:
+        return number(None)
+    shown = number(summary["mean"])
+    return f"{shown} ± {number(summary['half_range'])}" if summary["half_range"] else shown
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(Options, ablate, argv, name="evaluate ablate")

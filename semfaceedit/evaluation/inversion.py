@@ -1,0 +1,239 @@
+"""Inversion of photographs (Fig. 9): agreement against iteration, through the users' own `invert`.
+
+Every pair is kept as soon as it is done, with its face project, which the other questions use too.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cli import progress
+from ..errors import UserError
+from ..fitting import Goal, Step
+from ..invert import InversionResult, InvertSettings, invert
+from ..labels import CLASS_NAMES
+from ..metrics import ssim
+from ..procedural import render_faces
+from ..project import FaceProject
+from ..renderer import RenderOutput
+from ..target import OVERSAMPLING
+from .session import HELD_OUT, Evaluation, Unmeasured
+
+CURVES = ("groups", "classes", "psnr", "ssim")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photograph with its label map, as `invert` takes it."""
+
+    name: str
+    image: np.ndarray  # (R, R, 3) uint8
+    labels: np.ndarray  # (R, R) uint8
+    pose: np.ndarray  # (2,) NaN where unknown
+    seed: int | None  # of a procedural head
+
+
+def pairs(evaluation: Evaluation) -> Iterator[Pair]:
+    """Procedural heads that no training saw; with --data, pictures evenly spread over it."""
+    for index in range(pair_count(evaluation)):
+        yield pair(evaluation, index)
+
+
+def pair_count(evaluation: Evaluation) -> int:
+    wanted = evaluation.options.pairs
+    return wanted if evaluation.procedural else min(wanted, len(evaluation.data))
+
+
+def pair(evaluation: Evaluation, index: int) -> Pair:
+    if evaluation.procedural:
+        seed = HELD_OUT + index
+        face = render_faces([seed], OVERSAMPLING * evaluation.resolution)
+        image = ((face.images[0] + 1) * 127.5).round().byte().movedim(0, -1).numpy()
+        return Pair(f"head {seed}", image, face.labels[0].numpy(), face.poses[0].numpy(), seed)
+    data = evaluation.data
+    place = index * len(data) // pair_count(evaluation)
+    return Pair(
+        data.names[place],
+        np.asarray(data.images[place]),
+        np.asarray(data.labels[place]),
+        np.asarray(data.poses[place]),
+        None,
+    )
+
+
+def settings(evaluation: Evaluation) -> InvertSettings:
+    """Those of the `invert` command, without an early end, so that all curves are as long."""
+    options = evaluation.options
+    network, _ = evaluation.perceptual
+    return InvertSettings(
+        resolution=evaluation.resolution,
+        geometry_iterations=options.geometry_iterations,
+        appearance_iterations=options.appearance_iterations,
+        perceptual_weight=InvertSettings.perceptual_weight if network else 0.0,
+        patience=0,
+        seed=options.seed,
+    )
+
+
+def pair_inputs(evaluation: Evaluation, index: int) -> dict[str, Any]:
+    """What the inversion of a pair depends on."""
+    source = "procedural" if evaluation.procedural else evaluation.data_key
+    return {
+        **evaluation.basis,
+        "data": [source, pair_count(evaluation) if source != "procedural" else None, index],
+        "settings": settings(evaluation),
+        "vgg": evaluation.perceptual[1],
+    }
+
+
+def project_path(evaluation: Evaluation, index: int) -> Path:
+    return evaluation.options.out / "faces" / f"pair-{index:03d}.safetensors"
+
+
+def invert_pairs(evaluation: Evaluation) -> None:
+    """Invert the pairs that are not there yet, each process its own."""
+    world = evaluation.world
+    own = range(pair_count(evaluation))[world.rank :: world.size]
+    for index in progress(own, total=len(own), title="inverting"):
+        inputs, name = pair_inputs(evaluation, index), f"pair-{index:03d}"
+        kept = evaluation.results.find(name, inputs)
+        if kept is None or not (
+            "skipped" in kept["values"] or project_path(evaluation, index).is_file()
+        ):
+            start = time.monotonic()
+            values = invert_pair(evaluation, index)
+            evaluation.results.keep(name, inputs, values, time.monotonic() - start)
+    world.barrier()
+
+
+def invert_pair(evaluation: Evaluation, index: int) -> dict[str, Any]:
+    """The curves of one inversion; its face project is written beside them."""
+    chosen = pair(evaluation, index)
+    similarity: list[float] = []
+
+    def watch(_step: Step, output: RenderOutput, goal: Goal) -> None:
+        similarity.append(float(ssim(output.image, goal.image)))
+
+    start = time.monotonic()
+
+    def fit(pose: tuple[float, float] | None) -> InversionResult:
+        return invert(
+            evaluation.generator,
+            chosen.image,
+            chosen.labels,
+            pose=pose,
+            settings=settings(evaluation),
+            perceptual=evaluation.perceptual[0],
+            watch=watch,
+        )
+
+    origin = "estimated"
+    try:
+        result = fit(None)
+    except UserError as error:  # no landmarks in the map
+        if not np.isfinite(chosen.pose).all():
+            return {"name": chosen.name, "skipped": str(error)}
+        origin, result = "data", fit((float(chosen.pose[0]), float(chosen.pose[1])))
+    if result.interrupted:
+        raise KeyboardInterrupt
+    seconds = time.monotonic() - start
+    path = project_path(evaluation, index)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    result.project.save(path)
+    history = result.history
+    return {
+        "name": chosen.name,
+        "seed": chosen.seed,
+        "start_pose": origin,
+        "iterations": [step.iteration for step in history],
+        "stages": [step.stage for step in history],
+        "groups": [step.score.groups for step in history],
+        "classes": [step.score.classes for step in history],
+        "per_group": [step.score.per_group for step in history],
+        "per_class": history[-1].score.per_class,
+        "first_per_class": history[0].score.per_class,
+        "psnr": [step.psnr for step in history],
+        "ssim": similarity,
+        "pose": result.project.pose,
+        "first_pose": history[0].pose,
+        "true_pose": chosen.pose,
+        "timings": {"seconds_per_iteration": seconds / max(history[-1].iteration, 1)},
+    }
+
+
+def kept_pairs(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """What `invert_pairs` left: values with `timings` of each pair that could be inverted."""
+    kept = []
+    for index in range(pair_count(evaluation)):
+        found = evaluation.results.find(f"pair-{index:03d}", pair_inputs(evaluation, index))
+        if found is not None and "skipped" not in found["values"]:
+            kept.append({**found["values"], "index": index, "timings": found["timings"]})
+    if not kept:
+        raise Unmeasured("no pair could be inverted: its label maps show no faces")
+    return kept
+
+
+def load_project(evaluation: Evaluation, index: int) -> FaceProject:
+    return FaceProject.load(project_path(evaluation, index), evaluation.generator)
+
+
+def inversion(evaluation: Evaluation) -> None:
+    inputs = {"pairs": [pair_inputs(evaluation, i) for i in range(pair_count(evaluation))]}
+    evaluation.results.attempt("inversion", inputs, lambda: curves(evaluation))
+
+
+def curves(evaluation: Evaluation) -> dict[str, Any]:
+    """Means and deviations over pairs at each iteration, and each group's and class's IoU."""
+    kept = kept_pairs(evaluation)
+    chosen = last_of_each(kept[0]["iterations"])
+    names = evaluation.config.model.group_names
+    table: dict[str, Any] = {
+        "pairs": len(kept),
+        "skipped": pair_count(evaluation) - len(kept),
+        "vgg_term": evaluation.perceptual[1],
+        "iterations": [kept[0]["iterations"][i] for i in chosen],
+        "first_appearance_iteration": evaluation.options.geometry_iterations,
+    }
+    for name in CURVES:
+        values = _array([[one[name][i] for i in chosen] for one in kept])
+        table[name] = {"mean": _mean(values), "deviation": _deviation(values)}
+    by_group = _array([[one["per_group"][i] for i in chosen] for one in kept])
+    table["per_group"] = {n: _mean(by_group[:, :, g]) for g, n in enumerate(names)}
+    for name in ("first_per_class", "per_class"):
+        values = _mean(_array([one[name] for one in kept]))
+        table[name] = dict(zip(CLASS_NAMES, values, strict=True))
+    for name in ("first_pose", "pose"):
+        found = _array([one[name] for one in kept])
+        error = np.abs(found - _array([one["true_pose"] for one in kept]))
+        table[f"{name}_error"] = dict(zip(("yaw", "pitch"), _mean(error), strict=True))
+    speeds = [one["timings"]["seconds_per_iteration"] for one in kept]
+    table["timings"] = {"seconds_per_iteration": float(np.median(speeds))}
+    return table
+
+
+def last_of_each(iterations: Sequence[int]) -> list[int]:
+    """Places of the last entry of each iteration: where a stage begins it is evaluated again."""
+    return sorted({iteration: place for place, iteration in enumerate(iterations)}.values())
+
+
+def _array(rows: Any) -> np.ndarray:
+    """Floats with NaN for null, of whatever depth."""
+    return np.array(json.loads(json.dumps(rows).replace("null", "NaN")), dtype=np.float64)
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean over pairs of what is a number; NaN where none is."""
+    known = np.isfinite(values)
+    count = known.sum(0)
+    total = np.where(known, values, 0).sum(0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _deviation(values: np.ndarray) -> np.ndarray:
+    """Standard deviation over pairs."""
+    return np.sqrt(_mean(np.square(values - _mean(values))))

@@ -1,0 +1,192 @@
+"""Sets of pictures that are compared: generated once, in pieces on the disk; real ones in chunks.
+
+Both sides are 8-bit pictures with label maps (the class with the largest score) at the evaluated
+resolution. A generated picture depends on the seed and its index alone, so that any number of
+processes makes the same set.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..camera import sample_poses
+from ..checkpoint import write_atomically
+from ..cli import progress
+from ..data import FaceDataset, flip_labels
+from ..generator import Generator, sample_latents
+from ..means import mean_codes
+from ..packing import cache_root
+from ..renderer import Codes, render
+from ..samples import picture_rows, truncate
+from ..seeds import mixed_seed
+from .session import Evaluation, digest
+
+PIECE = 100  # pictures in a file
+
+Statistics = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Pictures first, first + 1, ... of a set."""
+
+    first: int
+    images: Tensor  # (B, 3, R, R) uint8
+    labels: Tensor  # (B, R, R) uint8
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """A set that can be read again and again, and where its statistics are kept."""
+
+    key: str
+    count: int
+    read: Callable[[], Iterator[Chunk]]
+    folder: Path
+
+    def statistics(
+        self, name: str, inputs: dict[str, Any], compute: Callable[[Iterator[Chunk]], Statistics]
+    ) -> Statistics:
+        """`compute` over the whole set, or what it gave before."""
+        path = self.folder / f"{name}-{digest([self.key, self.count, inputs])}.safetensors"
+        kept = _read(path)
+        if kept is None:
+            kept = {key: value.contiguous() for key, value in compute(self.read()).items()}
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda temporary: save_file(kept, temporary))
+        return kept
+
+
+def real_pictures(evaluation: Evaluation) -> PictureSet:
+    """At most --count pictures of the data, in its order, averaged to the resolution."""
+    data, resolution = evaluation.data, evaluation.resolution
+    count = min(len(data), evaluation.options.count)
+
+    def read() -> Iterator[Chunk]:
+        for first in range(0, count, PIECE):
+            yield real_chunk(data, range(first, min(first + PIECE, count)), resolution)
+
+    key = digest([evaluation.data_key, resolution])
+    return PictureSet(key, count, read, cache_root() / "statistics")
+
+
+def real_chunk(data: FaceDataset, indices: range, resolution: int) -> Chunk:
+    """Those pictures of the data at `resolution`, which must divide the packed one."""
+    images, labels = labelled(data, np.array(indices), np.zeros(len(indices), bool), resolution)
+    return Chunk(indices.start, ((images + 1) * 127.5).round().byte(), labels)
+
+
+def labelled(
+    data: FaceDataset, indices: np.ndarray, flips: np.ndarray, resolution: int
+) -> tuple[Tensor, Tensor]:
+    """Pictures (B, 3, r, r) in [-1, 1] averaged over footprints, and label maps (B, r, r) uint8.
+
+    A map's label is that of one packed pixel near the middle of the footprint: the largest class of
+    a footprint, with its ties, would make small classes rarer than they are.
+    """
+    step = data.resolution // resolution
+    labels = np.asarray(data.labels[indices])[:, step // 2 :: step, step // 2 :: step].copy()
+    labels[flips] = flip_labels(labels[flips])
+    return data.batch(indices, flips, resolution).images, torch.from_numpy(labels)
+
+
+def generated_pictures(evaluation: Evaluation) -> PictureSet:
+    """The --count generated pictures; `generate` must have made them."""
+    folder, count = generated_folder(evaluation), evaluation.options.count
+
+    def read() -> Iterator[Chunk]:
+        for first in range(0, count, PIECE):
+            piece = load_file(_piece(folder, first))
+            stop = min(PIECE, count - first)
+            yield Chunk(first, piece["images"][:stop], piece["labels"][:stop])
+
+    return PictureSet(folder.name, count, read, folder / "statistics")
+
+
+def generated_folder(evaluation: Evaluation) -> Path:
+    return evaluation.options.out / "generated" / digest(evaluation.generated_inputs)
+
+
+def generate(evaluation: Evaluation) -> None:
+    """Make the pictures that are not there yet, each process its own pieces."""
+    folder, world = generated_folder(evaluation), evaluation.world
+    folder.mkdir(parents=True, exist_ok=True)
+    firsts = range(0, evaluation.options.count, PIECE)
+    own = list(itertools.islice(firsts, world.rank, None, world.size))
+    todo = [first for first in own if _read(_piece(folder, first)) is None]
+    for first in progress(todo, total=len(todo), title=f"generating, {PIECE} pictures each"):
+        piece = generated_piece(evaluation, range(first, first + PIECE))
+        write_atomically(_piece(folder, first), lambda path, piece=piece: save_file(piece, path))  # type: ignore[misc]
+    world.barrier()
+
+
+@torch.no_grad()
+def generated_piece(evaluation: Evaluation, indices: range) -> Statistics:
+    """`images` (M, 3, R, R) uint8, `labels` (M, R, R) uint8 and `poses` (M, 2) of a set."""
+    options, generator = evaluation.options, evaluation.generator
+    parts: dict[str, list[Tensor]] = {"images": [], "labels": [], "poses": []}
+    for start in range(indices.start, indices.stop, options.batch):
+        part = range(start, min(start + options.batch, indices.stop))
+        codes, poses = sampled_faces(generator, part, options.seed, options.truncation)
+        output = render(
+            generator, codes, poses, evaluation.resolution, chunk_rays=options.chunk_rays
+        )
+        parts["images"].append(picture_rows(output)["image"].movedim(-1, 1))
+        parts["labels"].append(output.labels.byte().cpu())
+        parts["poses"].append(poses.cpu())
+    return {name: torch.cat(tensors).contiguous() for name, tensors in parts.items()}
+
+
+def sampled_faces(
+    generator: Generator, indices: range, seed: int, truncation: float = 1.0
+) -> tuple[Codes, Tensor]:
+    """Codes and poses (B, 2) of generated faces, poses from the prior."""
+    config, device = generator.config, next(generator.parameters()).device
+    draws = []
+    for index in indices:
+        random = torch.Generator().manual_seed(mixed_seed(seed, index))
+        latents = sample_latents(config, 1, generator=random)
+        draws.append((*latents, sample_poses(1, config.camera, generator=random)))
+    z, appearance, poses = (torch.cat(parts).to(device) for parts in zip(*draws, strict=True))
+    codes = generator.map(z, appearance)
+    if truncation < 1:
+        codes = truncate(codes, mean_codes(generator), truncation)
+    return codes, poses
+
+
+def float_images(images: Tensor) -> Tensor:
+    """8-bit pictures as float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def halves(values: Tensor, each: int) -> tuple[Tensor, Tensor]:
+    """Rows of even and of odd pictures, `each` rows a picture, as many of one as of the other."""
+    rows = values.unflatten(0, (-1, each))
+    pairs = len(rows) // 2 * 2
+    return rows[0:pairs:2].flatten(0, 1), rows[1:pairs:2].flatten(0, 1)
+
+
+def _piece(folder: Path, first: int) -> Path:
+    return folder / f"pictures-{first:06d}.safetensors"
+
+
+def _read(path: Path) -> Statistics | None:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError):
+        return None
+
+
+def poses_of(evaluation: Evaluation, count: int) -> np.ndarray:
+    """Poses (count, 2) of the first generated pictures."""
+    folder = generated_folder(evaluation)
+    pieces = [load_file(_piece(folder, first))["poses"] for first in range(0, count, PIECE)]
+    return torch.cat(pieces)[:count].numpy()

@@ -1,0 +1,267 @@
+"""What is evaluated, with which settings, and the results that are already there."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..checkpoint import load_generator, read_header, write_text
+from ..config import Config
+from ..data import FaceDataset
+from ..distributed import World
+from ..errors import UserError
+from ..generator import Generator
+from ..means import fingerprint
+from ..options import CheckpointOptions
+from ..perceptual import PerceptualFeatures, load_perceptual
+from ..sources import open_training_data
+
+METRICS_VERSION = 1  # changes when a metric's definition does, so that no old result is reused
+DIGITS = 6  # of the figures in a report
+HELD_OUT = 1_000_000  # first seed of procedural faces that no training sees
+
+
+@dataclass(kw_only=True)
+class Options(CheckpointOptions):
+    """Measure a checkpoint and write report.json, report.md and plots.
+
+    Example: semfaceedit evaluate --all --checkpoint RUN/generator-ema0.998.safetensors
+    --out evaluation
+
+    Before the options come the questions: quality, semantics, inversion, locality, consistency,
+    cost; or --all. `semfaceedit evaluate ablate --help` trains and compares the ablations. What was
+    measured before with the same settings is not measured again, so an evaluation that was stopped
+    goes on where it was. Several GPUs: torchrun --nproc-per-node 4 -m semfaceedit.evaluate ...
+
+    A figure that cannot be had (no Inception weights, too few pictures) is named with the reason,
+    and the others are still measured. The exit code is 1 where a question that was named, or
+    weights that were named, gave nothing.
+    """
+
+    all: bool = False
+    """Answer all questions."""
+    out: Path = Path("evaluation")
+    """Folder for the report; results that are there already are reused."""
+    data: Path | None = None
+    """The real pictures, in any layout that training takes; none: procedural faces."""
+    procedural_count: int = 2000
+    """How many procedural faces, where there is no --data."""
+    count: int = 10_000
+    """Generated pictures to compare with at most as many real ones (the paper: 10,000)."""
+    resolution: int | None = None
+    """Pixels along an edge (default: the checkpoint's)."""
+    truncation: float = 1.0
+    """Pull generated faces towards the mean face; the paper's figures are without: 1."""
+    seed: int = 0
+    """Seed of latents, poses, patches and the segmentation network."""
+    batch: int = 4
+    """Pictures rendered at a time."""
+    chunk_rays: int | None = 4096
+    """Rays of each picture evaluated at a time."""
+    inception_weights: Path | None = None
+    """Inception weights of torch-fidelity, for FID and KID (needs the `metrics` extra)."""
+    download_inception: bool = False
+    """Fetch the Inception weights that torch-fidelity publishes (91 MB)."""
+    parser_steps: int = 1500
+    """Training steps of the segmentation network that parses generated pictures."""
+    pairs: int = 8
+    """Photographs with label maps that are inverted."""
+    geometry_iterations: int = 200
+    """Iterations of the geometry offsets alone in each inversion."""
+    appearance_iterations: int = 300
+    """Iterations of all offsets after them."""
+    vgg_weights: Path | None = None
+    """Weights of torchvision's vgg16 for the inversions' VGG term; none: without that term."""
+    faces: int = 64
+    """Generated faces for locality and 3-D consistency."""
+    run_folder: Path | None = None
+    """Run whose state holds D_c (default: discriminators beside --checkpoint, else its folder)."""
+    cost_resolutions: tuple[int, ...] = (64, 128, 256, 512)
+    """Where time and memory are measured."""
+    cost_repeats: int = 3
+    """Timed renders of each."""
+
+
+class Unmeasured(UserError):
+    """Why a figure cannot be had here; the others still can."""
+
+
+@dataclass
+class Results:
+    """Figures by name, each kept in a file of its own as soon as it is known."""
+
+    folder: Path
+    values: dict[str, Any] = field(default_factory=dict)
+    timings: dict[str, Any] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def find(self, name: str, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What was measured before under these inputs: `values` and `timings`."""
+        try:
+            kept = json.loads((self.folder / f"{name}.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return kept if kept.get("inputs") == plain(inputs) else None
+
+    def keep(
+        self, name: str, inputs: Mapping[str, Any], values: Mapping[str, Any], seconds: float
+    ) -> dict[str, Any]:
+        """Write a result; its entry `timings` is kept apart from what a seed decides."""
+        timings = {"seconds": seconds, **values.get("timings", {})}
+        stays = {key: value for key, value in values.items() if key != "timings"}
+        kept = {"inputs": plain(inputs), "values": plain(stays), "timings": plain(timings)}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / f"{name}.json", json.dumps(kept, indent=1) + "\n")
+        return kept
+
+    def measure(
+        self, name: str, inputs: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """The values of that name: those kept, else computed now and kept."""
+        kept = self.find(name, inputs)
+        if kept is None:
+            start = time.monotonic()
+            kept = self.keep(name, inputs, compute(), time.monotonic() - start)
+            print(f"{name}: {kept['timings']['seconds']:.0f} s", file=sys.stderr)
+        self.timings[name] = kept["timings"]
+        return kept["values"]
+
+    def attempt(
+        self, name: str, inputs: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]
+    ) -> None:
+        """Measure into `values`; where that cannot be, note the reason and say it in one line."""
+        try:
+            self.values[name] = self.measure(name, inputs, compute)
+        except UserError as error:
+            self.missing[name] = str(error)
+            print(f"not measured: {name}: {error}", file=sys.stderr)
+
+
+@dataclass
+class Evaluation:
+    """A checkpoint, the real pictures it is compared with, and what is known about both."""
+
+    options: Options
+    device: torch.device
+    world: World
+    generator: Generator
+    weights: Path
+    config: Config
+    header: dict[str, Any]
+    results: Results
+
+    @classmethod
+    def open(cls, options: Options, device: torch.device, world: World) -> "Evaluation":
+        check(options)
+        generator, config = load_generator(options.checkpoint, device=device)
+        assert generator.source is not None  # where it was loaded from
+        header = read_header(generator.source)
+        results = Results(options.out / "results")
+        return cls(options, device, world, generator, generator.source, config, header, results)
+
+    @property
+    def resolution(self) -> int:
+        return self.options.resolution or self.config.model.resolution
+
+    @property
+    def procedural(self) -> bool:
+        return self.options.data is None
+
+    @cached_property
+    def data(self) -> FaceDataset:
+        """The real pictures, packed at twice the evaluated resolution or more."""
+        if not self.world.is_main:
+            self.world.barrier()  # the main process packs the data first
+        faces = open_training_data(
+            self.options.data,
+            resolution=self.resolution,
+            procedural_count=self.options.procedural_count,
+        )
+        if self.world.is_main:
+            self.world.barrier()
+        return faces
+
+    @cached_property
+    def data_key(self) -> str:
+        return digest(self.data.info["sha256"])
+
+    @cached_property
+    def perceptual(self) -> tuple[PerceptualFeatures | None, str]:
+        """The network of the VGG term, and what the report says of it."""
+        path = self.options.vgg_weights
+        if path is None:
+            return None, "left out (no --vgg-weights)"
+        return load_perceptual(path, device=self.device)
+
+    @property
+    def basis(self) -> dict[str, Any]:
+        """What every result of this checkpoint depends on."""
+        return {
+            "version": [__version__, METRICS_VERSION],
+            "checkpoint": fingerprint(self.generator),
+            "resolution": self.resolution,
+            "seed": self.options.seed,
+            "device": self.device.type,
+            "backend": self.options.backend or "automatic",
+        }
+
+    @property
+    def generated_inputs(self) -> dict[str, Any]:
+        """What the generated pictures depend on."""
+        return {**self.basis, "truncation": self.options.truncation}
+
+    @property
+    def compared_inputs(self) -> dict[str, Any]:
+        """What a comparison of generated with real pictures depends on."""
+        return {**self.generated_inputs, "count": self.options.count, "data": self.data_key}
+
+
+def check(options: Options) -> None:
+    """Refuse settings that cannot work, before anything is read."""
+    for name, least in (
+        ("count", 2), ("procedural_count", 2), ("batch", 1), ("parser_steps", 1), ("pairs", 1),
+        ("geometry_iterations", 0), ("appearance_iterations", 0), ("faces", 1), ("cost_repeats", 1),
+    ):  # fmt: skip
+        if getattr(options, name) < least:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} {getattr(options, name)}: must be at least {least}")
+    sizes = [("resolution", options.resolution)] if options.resolution is not None else []
+    for name, size in [*sizes, *(("cost-resolutions", size) for size in options.cost_resolutions)]:
+        if not 4 <= size <= 4096:
+            raise UserError(f"--{name} {size}: use 4 to 4096")
+    if not 0 <= options.truncation <= 1:
+        raise UserError(f"--truncation {options.truncation}: use 0 to 1")
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal digits of plain values."""
+    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def plain(value: Any) -> Any:
+    """Plain types for JSON: figures of six digits, null for what is not a number."""
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, Sequence):
+        return [plain(part) for part in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(dataclasses.asdict(value))
+    return str(value)

@@ -1,0 +1,384 @@
+"""report.json, and the same as tables in report.md."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from ..generator import count_parameters
+from ..info import machine
+from ..labels import GROUP_OF_CLASS
+from ..means import fingerprint
+from .session import Evaluation, Options, plain
+
+FORMAT = "semfaceedit-evaluation"
+HERE = ("checkpoint", "out", "data", "run_folder", "inception_weights", "vgg_weights")
+CAPTIONS = {
+    "samples": "Real pictures and their maps above, generated ones below: the first of each set.",
+    "areas": "How many pictures show each class.",
+    "inversion-miou": "Agreement of the inverted face's map with the given one; the band is one "
+    "standard deviation over faces. Iteration 0 is the mean face.",
+    "inversion-groups": "The same for each group.",
+    "inversion-psnr": "Likeness of the picture; the image term begins with the second stage.",
+    "inversion-faces": "A row for each face: picture, inverted face, given map, its map, and the "
+    "inverted face with its map from yaw -0.4 and 0.4.",
+}
+FIGURES = {"quality": ("samples",), "semantics": ("areas",),
+           "inversion": ("inversion-miou", "inversion-groups", "inversion-psnr",
+                         "inversion-faces")}  # fmt: skip
+
+
+def collect(evaluation: Evaluation, chosen: Sequence[str]) -> dict[str, Any]:
+    """Everything known. `timings` and `machine` are what the seed does not decide."""
+    options, results = evaluation.options, evaluation.results
+    used = not set(chosen) <= {"locality", "cost"}
+    return plain(
+        {
+            "format": FORMAT,
+            "version": 1,
+            "checkpoint": _checkpoint(evaluation),
+            "data": _data(evaluation) if used else None,
+            "settings": {**_settings(options), "resolution": evaluation.resolution},
+            "notes": notes(evaluation),
+            "results": dict(sorted(results.values.items())),
+            "missing": dict(sorted(results.missing.items())),
+            "timings": dict(sorted(results.timings.items())),
+            "machine": machine(),
+        }
+    )
+
+
+def notes(evaluation: Evaluation) -> list[str]:
+    """What a reader must know to compare these figures with others."""
+    found = []
+    if tuple(evaluation.config.model.group_of_class) != GROUP_OF_CLASS:
+        found.append(
+            f"The checkpoint has its own grouping of the classes ({evaluation.config.model.groups} "
+            "groups): figures over groups cannot be compared with those of the usual four."
+        )
+    if evaluation.options.truncation < 1:
+        found.append("Truncated faces: distances cannot be compared with the paper's.")
+    return found
+
+
+def _checkpoint(evaluation: Evaluation) -> dict[str, Any]:
+    header, path = evaluation.header, evaluation.weights
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "file": path.name,
+        "sha256": digest,
+        "fingerprint": fingerprint(evaluation.generator),
+        "preset": evaluation.config.preset,
+        "trained_on_images": header["images"],
+        "ema_decay": header["ema_decay"],
+        "parameters": count_parameters(evaluation.generator),
+        "groups": evaluation.config.model.group_names,
+    }
+
+
+def _data(evaluation: Evaluation) -> dict[str, Any]:
+    data = evaluation.data
+    return {
+        "layout": data.info.get("layout"),
+        "pictures": len(data),
+        "packed_resolution": data.resolution,
+        "key": evaluation.data_key,
+    }
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    """The options, without what only says where files are on this machine."""
+    chosen = {field.name: getattr(options, field.name) for field in fields(options)}
+    for name in HERE:
+        value = chosen.pop(name)
+        if name in ("inception_weights", "vgg_weights"):
+            chosen[name] = None if value is None else value.name
+    chosen.pop("all")
+    return chosen
+
+
+def markdown(report: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
+    """The report as tables; `figures` are the names of files in `figures/`."""
+    lines = ["# Evaluation", "", *_head(report)]
+    for question, (title, write) in SECTIONS.items():
+        values = _of(report["results"], question)
+        missing = _of(report["missing"], question)
+        if not values and not missing:
+            continue
+        lines += ["", f"## {title}", ""]
+        if values:
+            lines += write(values, _of(report["timings"], question))
+        for why in dict.fromkeys(missing.values()):
+            names = ", ".join(name or question for name in missing if missing[name] == why)
+            lines += ["", f"Not measured: {names}: {why}"]
+        for name in FIGURES.get(question, ()):
+            if f"{name}.png" in figures and values:
+                lines += ["", f"![{CAPTIONS[name]}](figures/{name}.png)", "", f"*{CAPTIONS[name]}*"]
+    return "\n".join([*lines, "", *_foot(report)]) + "\n"
+
+
+def _of(table: Mapping[str, Any], question: str) -> dict[str, Any]:
+    """The entries of a question, under the rest of their names."""
+    own = {name: value for name, value in table.items() if name.split(".")[0] == question}
+    return {name.partition(".")[2]: value for name, value in own.items()}
+
+
+def _head(report: Mapping[str, Any]) -> list[str]:
+    checkpoint, data, settings = report["checkpoint"], report["data"], report["settings"]
+    lines = [
+        f"Checkpoint `{checkpoint['file']}` (preset {checkpoint['preset']}, "
+        f"{checkpoint['parameters']:,} parameters, trained on {checkpoint['trained_on_images']:,} "
+        f"images, average {checkpoint['ema_decay']}, sha256 {checkpoint['sha256'][:16]}), at "
+        f"{settings['resolution']}x{settings['resolution']}, seed {settings['seed']}, truncation "
+        f"{number(settings['truncation'])}.",
+    ]
+    if data is not None:
+        lines += ["", f"Data: {data['layout']}, {data['pictures']:,} pictures (key {data['key']})."]
+    return lines + [line for note in report["notes"] for line in ("", note)]
+
+
+def _foot(report: Mapping[str, Any]) -> list[str]:
+    where = report["machine"]
+    total = sum(entry.get("seconds") or 0 for entry in report["timings"].values())
+    return [
+        f"Measured with semfaceedit {where['semfaceedit']}, torch {where['torch']}, on "
+        f"{where['gpu'] or where['cpu']} ({where['threads']} threads); the measurements took "
+        f"{total / 60:.1f} minutes, generating pictures not counted.",
+    ]
+
+
+def _distances(values: Mapping[str, Any], _timings: Mapping[str, Any]) -> list[str]:
+    rows = []
+    names = {"fid": "FID", "kid": "KID x 1000", "sliced_wasserstein": "sliced Wasserstein x 1000",
+             "pixel_frechet": "pixel Frechet"}  # fmt: skip
+    for name, label in names.items():
+        if name in values:
+            found = values[name]
+            counts = found.get("pictures") or f"{found['real']} / {found['generated']}"
+            rows.append([label, found["distance"], found.get("real_halves"), counts])
+            for size, level in found.get("levels", {}).items():
+                rows.append([f"… at {size}x{size}", level["distance"], level["real_halves"], ""])
+    head = [
+        "distance",
+        "generated to real",
+        "real half to real half",
+        "pictures (real / generated)",
+    ]
+    lines = table(head, rows)
+    for name in ("fid", "kid"):
+        if name in values:
+            found = values[name]
+            lines += ["", f"{names[name]}: {found['extractor']}, {found['resize']}, weights sha256 "
+                          f"{found['weights_sha256'][:16]}."]  # fmt: skip
+    return lines
+
+
+def _semantics(values: Mapping[str, Any], timings: Mapping[str, Any]) -> list[str]:
+    lines = _distances(values, timings)
+    if "agreement" in values:
+        found = values["agreement"]
+        made, held = found["generated"], found["held_out"]
+        lines += [
+            "",
+            "Agreement of rendered maps with a parse of the rendered pictures by a network trained "
+            f"on the data ({found['generated_pictures']:,} generated pictures); the second column "
+            f"is its own score on {found['held_out_pictures']:,} held-out real pictures.",
+            "",
+            *table(
+                ["IoU", "generated", "held out"],
+                [["mean over groups", made["groups"], held["groups"]],
+                 ["mean over classes", made["classes"], held["classes"]],
+                 *([name, made["per_group"][name], held["per_group"][name]]
+                   for name in made["per_group"])],
+            ),
+        ]  # fmt: skip
+    if "areas" in values:
+        found = values["areas"]
+        keys = ("real_area", "generated_area", "real_presence", "generated_presence")
+        parts = found["classes"]
+        if "agreement" in values:
+            parsed = values["agreement"]
+            extra = ["parse IoU, generated", "parse IoU, held out"]
+            more = {
+                n: [parsed[k]["per_class"][n] for k in ("generated", "held_out")] for n in parts
+            }
+        else:
+            extra, more = [], {name: [] for name in parts}
+        lines += [
+            "",
+            f"Class areas (total variation {number(found['total_variation'])}):",
+            "",
+            *table(
+                ["class", "area, real", "area, generated", "shown in, real", "shown in, generated",
+                 *extra],
+                [[name, *(parts[name][key] for key in keys), *more[name]] for name in parts],
+            ),
+        ]  # fmt: skip
+    return lines
+
+
+def _inversion(values: Mapping[str, Any], timings: Mapping[str, Any]) -> list[str]:
+    found, speed = values[""], timings.get("", {}).get("seconds_per_iteration")
+    marks = _marks(found["iterations"], found["first_appearance_iteration"])
+    rows = []
+    for label, name in (("mIoU over groups", "groups"), ("mIoU over classes", "classes"),
+                        ("PSNR, dB", "psnr"), ("SSIM", "ssim")):  # fmt: skip
+        rows.append([label, *(found[name]["mean"][place] for place in marks)])
+    for name, curve in found["per_group"].items():
+        rows.append([f"IoU of {name}", *(curve[place] for place in marks)])
+    first, last = found["first_pose_error"], found["pose_error"]
+    lines = [
+        f"{found['pairs']} faces ({found['skipped']} skipped), VGG term: {found['vgg_term']}. The "
+        f"first {found['first_appearance_iteration']} iterations move the geometry alone. "
+        f"Seconds an iteration: {number(speed)}.",
+        "",
+        *table(["at iteration", *(found["iterations"][place] for place in marks)], rows),
+    ]
+    if first["yaw"] is not None:
+        lines += [
+            "",
+            f"Pose error (radians, mean): yaw {number(first['yaw'])} as estimated at the start, "
+            f"{number(last['yaw'])} after the search; pitch {number(first['pitch'])} and "
+            f"{number(last['pitch'])}.",
+        ]
+    classes = [
+        [name, found["first_per_class"][name], value]
+        for name, value in found["per_class"].items()
+        if value is not None
+    ]
+    return [*lines, "", *table(["class", "IoU of the mean face", "IoU at the end"], classes)]
+
+
+def _marks(iterations: Sequence[int], stage: int) -> list[int]:
+    """Places of a few iterations: first, 20, 50, 100, where the stage changes, last."""
+    wanted = sorted({iterations[0], 20, 50, 100, stage, iterations[-1]} & set(iterations))
+    return [iterations.index(iteration) for iteration in wanted]
+
+
+def _locality(values: Mapping[str, Any], _timings: Mapping[str, Any]) -> list[str]:
+    found = values[""]
+    keys = ("inside", "outside", "far", "leak_outside", "leak_far", "share")
+    rows = [[name, *(part[key] for key in keys)] for name, part in found["per_group"].items()]
+    both = ("appearance_changed", "geometry_changed")
+    figures = {"labels": "pixels whose class changes", "depth": "mean change of depth",
+               "colors": "mean change of colour where the group stays",
+               "group_colors": "mean change of a group's mean colour"}  # fmt: skip
+    return [
+        f"Mean change of RGB (in [0, 1], summed over channels) when one group's appearance code "
+        f"changes, over {found['faces']} faces: inside the group's pixels, outside, and more than "
+        "two pixels away; leakage is the ratio to the inside.",
+        "",
+        *table(["group", "inside", "outside", "far", "leakage", "far leakage", "area"], rows),
+        "",
+        "All codes of one kind exchanged for another face's, the others kept:",
+        "",
+        *table(
+            ["", "appearance changes", "geometry changes"],
+            [[label, *(found[which][key] for which in both)] for key, label in figures.items()],
+        ),
+    ]
+
+
+def _consistency(values: Mapping[str, Any], _timings: Mapping[str, Any]) -> list[str]:
+    lines: list[str] = []
+    if "reprojection" in values:
+        found = values["reprojection"]
+        keys = ("depth_mean", "depth_median", "color_mean", "same_group", "hidden")
+        rows = [
+            [who, turn, *(figures[key] for key in keys)]
+            for who, label in (("generated", "generated"), ("procedural heads", "procedural_heads"))
+            for turn, figures in found[label].items()
+        ]
+        lines += [
+            f"Frontal views carried into turned ones by their depth ({found['faces']} faces; world "
+            "units, the head is about 0.2 wide). Ground truth of procedural heads shows what "
+            "sampling alone costs.",
+            "",
+            *table(["faces", "turn", "depth error", "median", "colour error", "same group",
+                    "hidden"], rows),
+        ]  # fmt: skip
+    if "ground_truth" in values:
+        found = values["ground_truth"]
+        shown = ("depth", "relief", "normals", "groups", "classes", "psnr", "ssim")
+        rows = [
+            [who.replace("_", " "), view, *(figures[key] for key in shown)]
+            for who in ("inverted", "mean_face")
+            for view, figures in found[who].items()
+        ]
+        lines += [
+            "",
+            f"Inverted procedural heads ({found['heads']}) against the heads themselves, also from "
+            "sides that the inversion has not seen; the mean face shows what no inversion gives. "
+            "Relief is the depth error without the median difference.",
+            "",
+            *table(["face", "view", "depth error", "relief error", "normals, degrees",
+                    "mIoU groups", "mIoU classes", "PSNR, dB", "SSIM"], rows),
+        ]  # fmt: skip
+    if "pose" in values:
+        found = values["pose"]
+        rows = [
+            [name.replace("_", " "), axis, part["pictures"],
+             *(part[axis][key] for key in ("error", "guess", "correlation"))]
+            for name, part in found.items() if name != "discriminator"
+            for axis in ("yaw", "pitch")
+        ]  # fmt: skip
+        lines += [
+            "",
+            f"Pose by D_c ({found['discriminator']}), radians; a guess of the median would err by "
+            "the third figure:",
+            "",
+            *table(["pictures", "angle", "count", "mean error", "guess", "correlation"], rows),
+        ]
+    return lines[1:] if lines[:1] == [""] else lines
+
+
+def _cost(values: Mapping[str, Any], timings: Mapping[str, Any]) -> list[str]:
+    found = values[""]
+    counts = ", ".join(f"{name} {count:,}" for name, count in found["parameters"].items())
+    rows = [
+        [
+            entry["resolution"],
+            entry["backend"],
+            (found["flops"].get(str(entry["resolution"])) or float("nan")) / 1e9,
+            entry["milliseconds"],
+            entry["peak_bytes"] / 2**20,
+        ]
+        for entry in timings.get("", {}).get("pictures", [])
+    ]
+    return [
+        f"Parameters: {counts}.",
+        "",
+        *table(["resolution", "backend", "GFLOP", "ms a picture", "peak MiB"], rows),
+        "",
+        "Peak memory is the device's on a GPU, that of the whole process on a CPU.",
+        *(f"\n{case}: {why}" for case, why in found["failed"].items()),
+    ]
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]]] = {
+    "quality": ("Pictures", _distances),
+    "semantics": ("Semantic maps", _semantics),
+    "inversion": ("Inversion", _inversion),
+    "locality": ("Disentanglement", _locality),
+    "consistency": ("3-D consistency", _consistency),
+    "cost": ("Cost of a picture", _cost),
+}
+
+
+def table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """A Markdown table; figures right-aligned with four digits, a dash for none."""
+    marks = ["---", *["---:"] * (len(head) - 1)]
+    return [_row(row) for row in (head, marks, *rows)]
+
+
+def _row(cells: Sequence[Any]) -> str:
+    return f"| {' | '.join(number(cell) for cell in cells)} |"
+
+
+def number(value: Any) -> str:
+    if value is None or value != value:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
