@@ -92,7 +92,6 @@ def make_gallery(options: Options) -> None:
         for name, (title, make) in FIGURES.items():
             if options.only and name not in options.only:
                 continue
-            print(f"{name} ...", flush=True)
             made = make(studio)
             path = options.out / f"{name}.png"
             _save(path, made.image)

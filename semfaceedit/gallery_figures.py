@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from .api import generate
+from .cli import progress
 from .edit import compare_unmasked, edit
 from .errors import UserError
 from .fitting import Goal, Step
@@ -199,7 +200,7 @@ def inversion(studio: Studio) -> Figure:
         *((f"procedural\nhead {n}", _procedural(generator, UNSEEN + n, size)) for n in (0, 1)),
     ]
     rows, facts = [], {}
-    for title, target in targets:
+    for title, target in progress(targets, total=len(targets), title="inversion"):
         seen: dict[str, np.ndarray] = {}
 
         def watch(step: Step, output: RenderOutput, goal: Goal, seen=seen) -> None:
@@ -285,7 +286,7 @@ def edits(studio: Studio) -> Figure:
     generator, settings = studio.generator, studio.edit_settings
     used: tuple[int, ...] = ()
     rows, facts = [], {}
-    for name, change in EDITS.items():
+    for name, change in progress(EDITS.items(), total=len(EDITS), title="edits"):
         seed = studio.first(change, unlike=used)
         face = studio.face(seed)
         wanted = change(face.labels)
@@ -336,7 +337,7 @@ def transfers(studio: Studio) -> Figure:
     a = studio.face(first)
     b = generate(studio.generator, second, pose=(SIDES[1] / 2, 0.0)).project
     rows, facts = [], {}
-    for what, region in TRANSFERS:
+    for what, region in progress(TRANSFERS, total=len(TRANSFERS), title="transfer"):
         try:
             made = transfer(
                 studio.generator, a, b, what=what, region=[region], settings=studio.edit_settings

@@ -10,10 +10,11 @@ from PIL import Image
 
 from semfaceedit import edit as command
 from semfaceedit.align import Window
-from semfaceedit.edit import edit
+from semfaceedit.edit import compare_unmasked, edit
 from semfaceedit.errors import UserError
 from semfaceedit.fitting import Goal, loss_terms
 from semfaceedit.labels import FLIP_IDS
+from semfaceedit.metrics import ssim
 from semfaceedit.perceptual import PerceptualFeatures
 from semfaceedit.project import FaceProject
 from semfaceedit.refit import EditSettings, dilate, footprint
@@ -81,6 +82,23 @@ def test_the_mask_frees_the_region_and_keeps_the_rest(editor, project, edited):
     without = dataclasses.replace(SETTINGS, image_weight=0.0)
     free = edit(editor.generator, project, with_hair(project), settings=without)
     assert edited.change["change_outside"] < free.change["change_outside"]
+
+
+def test_the_report_beside_the_same_edit_without_the_mask(editor, project, edited):
+    compared = compare_unmasked(editor.generator, project, edited, SETTINGS)
+    settings = dataclasses.replace(SETTINGS, masked=False)
+    direct = edit(editor.generator, project, with_hair(project), settings=settings)
+    metrics = compared.project.metrics
+    for name in ("change_inside", "change_outside", "ssim_outside", "labels_inside"):
+        assert metrics[f"unmasked_{name}"] == direct.project.metrics[name]
+        assert metrics[name] == edited.project.metrics[name]
+    assert metrics["unmasked_change_outside"] != metrics["change_outside"]
+    region, wanted = edited.region[0, 0], torch.from_numpy(with_hair(project))
+    agree = (edited.after.labels[0] == wanted)[region].float().mean()
+    assert metrics["labels_inside"] == pytest.approx(float(agree))
+    images = edited.after.image, edited.before.image
+    assert metrics["ssim_outside"] == pytest.approx(float(ssim(*images, ~edited.region)))
+    assert 0 < metrics["ssim_outside"] < 1
 
 
 @pytest.mark.parametrize("perceptual", [None, PerceptualFeatures()], ids=["image", "image+VGG"])
@@ -191,9 +209,12 @@ def run(files, *, labels="edited.png", weights=None, extra=()) -> int:
 
 
 def test_the_command_edits(files, capsys):
-    assert run(files) == 0
+    assert run(files, extra=["--compare-unmasked"]) == 0
     said = capsys.readouterr().err
     assert "mean change of RGB" in said and "inside the region" in said
+    assert "of the labels inside as asked; without the mask of Eq. 10: mean change" in said
+    for name in ("preview.png", "views.png", "labels.png", "safetensors"):
+        assert f"wrote {files / 'out' / 'new.'}{name}" in said
     project = FaceProject.load(files / "out" / "new.safetensors")
     assert project.iterations == 10 and (project.labels[:6, :6] == HAIR).all()
     # before and after: image and map, three yaws
