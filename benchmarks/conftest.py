@@ -1,11 +1,12 @@
 """What every benchmark records, and how variants are compared: interleaved, by their medians."""
 
+import ctypes
 import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,34 @@ def commit() -> str:
     return result.stdout.strip()
 
 
+def peak_bytes(function: Callable[[], object]) -> int | None:
+    """How far the process's resident memory rises while `function` runs; None without Linux.
+
+    What the allocator kept from before is given back first, so it is not counted as free room.
+    """
+    status, references = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    try:
+        if trim is not None:
+            trim(0)
+        references.write_text("5")  # the peak starts again at what is resident now
+    except OSError:
+        return None
+
+    def kib(field: str) -> int:
+        lines = status.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+    before = kib("VmRSS")
+    function()
+    return 1024 * max(kib("VmHWM") - before, 0)
+
+
+@pytest.fixture
+def peak_memory() -> Callable[[Callable[[], object]], int | None]:
+    return peak_bytes
+
+
 @pytest.fixture
 def record(benchmark: Any) -> dict[str, Any]:
     """The benchmark's `extra_info`, which already names the machine."""
@@ -53,13 +82,24 @@ def record(benchmark: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def compare(benchmark: Any, record: dict[str, Any]) -> Callable[..., None]:
-    """Time variants in turns; the one named `cpu` is also pytest-benchmark's own measurement."""
+    """Time variants in turns; the one named `cpu` is also pytest-benchmark's own measurement.
 
-    def run(variants: dict[str, Callable[[], object]], work: float | None = None) -> None:
-        for function in variants.values():
-            function()
+    `work` is what each does, in floating-point operations; `precisions` names those that are not
+    fp32. Peak memory is that of each variant's first call.
+    """
+
+    def run(
+        variants: dict[str, Callable[[], object]],
+        work: float | None = None,
+        precisions: Mapping[str, str] | None = None,
+        rounds: int = ROUNDS,
+    ) -> None:
+        for name, function in variants.items():
+            peak = peak_bytes(function)
+            record[f"{name}_precision"] = (precisions or {}).get(name, "fp32")
+            record[f"{name}_peak_mib"] = None if peak is None else round(peak / 2**20, 1)
         times: dict[str, list[float]] = {name: [] for name in variants}
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for name, function in variants.items():
                 start = time.perf_counter()
                 function()
@@ -68,11 +108,9 @@ def compare(benchmark: Any, record: dict[str, Any]) -> Callable[..., None]:
         for name, median in medians.items():
             record[f"{name}_ms"] = round(1e3 * median, 3)
             record[f"{name}_ratio"] = round(median / medians["cpu"], 2)
-        if work is not None:
-            record["gflops"] = round(work / medians["cpu"] / 1e9, 1)
-        print(
-            "", {name: value for name, value in record.items() if "_" in name or name == "gflops"}
-        )
-        benchmark.pedantic(variants["cpu"], rounds=3)
+            if work is not None:
+                record[f"{name}_gflops"] = round(work / median / 1e9, 1)
+        print("", {name: value for name, value in record.items() if name not in MACHINE})
+        benchmark.pedantic(variants["cpu"], rounds=min(3, rounds))
 
     return run

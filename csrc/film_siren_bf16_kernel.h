@@ -121,7 +121,7 @@ class TileRun {
   }
 
   void forward(float* output) {
-    const int64_t L = p_.layers, trunk = w_.trunk / BLOCK, all = w_.channels / BLOCK;
+    const int64_t L = p_.layers, C = p_.channels, split = p_.trunk_channels;
     prepare();
     if (w_.first_steps)
       layer(0, &inputs_, w_.first(), nullptr, nullptr, h_[0]);
@@ -129,13 +129,14 @@ class TileRun {
       layer(0, nullptr, 0, x_, w_.first_fp32(), h_[0]);
     for (int64_t i = 1; i < L; ++i) {
       layer(i, &h_[(i - 1) % 2], w_.hidden(i), nullptr, nullptr, h_[i % 2]);
-      if (i < L - 1) head(i - 1, h_[i % 2], 0, all);
+      if (i < L - 1) head(i - 1, h_[i % 2], 0, C);
     }
-    head(L - 2, h_[(L - 1) % 2], 0, trunk);
+    head(L - 2, h_[(L - 1) % 2], 0, split);
+    write(output, 0, split);
     layer(L, &h_[(L - 1) % 2], w_.view(group_), directions_, w_.view_fp32(group_), h_[L % 2]);
-    head(L - 2, h_[L % 2], trunk, all);
+    head(L - 1, h_[L % 2], split, C);
     finish();
-    write(output);
+    write(output, split, C);
   }
 
  private:
@@ -184,14 +185,9 @@ class TileRun {
     std::fill(out_, out_ + w_.channels, 0.0f);
     const float* bias = p_.head_bias + group_ * heads * C;
     for (int64_t head = 0; head < heads; ++head)
-      for (int64_t c = 0; c < C; ++c) out_[column(c)] += bias[head * C + c];
+      for (int64_t c = 0; c < C; ++c) out_[c] += bias[head * C + c];
     for (int64_t i = 1; i < points; ++i)
       std::copy(out_, out_ + w_.channels, out_ + i * w_.channels);
-  }
-
-  // Where a channel is among the padded ones.
-  int64_t column(int64_t c) const {
-    return c < p_.trunk_channels ? c : c - p_.trunk_channels + w_.trunk;
   }
 
   void copy_fp32(const float* from, int64_t stride, int64_t size, int64_t points, float* to) {
@@ -260,21 +256,21 @@ class TileRun {
       }
   }
 
+  // Adds a head to the blocks of channels [begin, end).
   void head(int64_t index, const Activations<parts>& from, int64_t begin, int64_t end) {
-    const int64_t matrix = w_.head(group_, index, p_.layers - 1);
+    const int64_t matrix = w_.head(group_, index, p_.layers);
     for (int64_t points = 0; points < point_blocks(); ++points)
-      for (int64_t block = begin; block < end; ++block)
+      for (int64_t block = begin / BLOCK; block < blocks(end); ++block)
         product(from, points, matrix, block,
                 out_ + points * BLOCK * w_.channels + block * BLOCK, w_.channels, true);
   }
 
-  void write(float* output) const {
-    const int64_t C = p_.channels, split = p_.trunk_channels;
+  // The trunk's channels are written before the view layer's head is added to the block that
+  // they may share with others: there their weights are zero, and zero times NaN is not.
+  void write(float* output, int64_t begin, int64_t end) const {
     for (int64_t i = 0; i < tile_.count; ++i) {
       const float* from = out_ + i * w_.channels;
-      float* to = output + (tile_.start + i) * C;
-      std::copy(from, from + split, to);
-      std::copy(from + w_.trunk, from + w_.trunk + C - split, to + split);
+      std::copy(from + begin, from + end, output + (tile_.start + i) * p_.channels + begin);
     }
   }
 };

@@ -26,23 +26,22 @@ struct Operand {
 };
 
 // Matrices are cut into blocks of 32 outputs, those into steps of 32 inputs, those into two tiles
-// of 16 outputs: (blocks, steps, 2, 16 pairs of inputs, 16 outputs, 2). Widths are padded with
-// zeros to whole blocks; of the channels, those of the trunk and those of the view layer each.
+// of 16 outputs: (blocks, steps, 2, 16 pairs of inputs, 16 outputs, 2). Widths and channels are
+// padded with zeros to whole blocks.
 class PackedWeights {
  public:
-  const int64_t width, trunk, channels, first_steps;  // padded; 0 first steps: fp32
+  const int64_t width, channels, first_steps;  // padded; no steps: the first layer is in fp32
 
   PackedWeights(const FilmSirenProblem& p, int parts, int threads)
       : width(blocks(p.width) * BLOCK),
-        trunk(blocks(p.trunk_channels) * BLOCK),
-        channels(trunk + blocks(p.channels - p.trunk_channels) * BLOCK),
+        channels(blocks(p.channels) * BLOCK),
         first_steps(p.inputs <= FP32_INPUTS ? 0 : blocks(p.inputs)),
         square_(width * width),
         head_(channels * width),
         hidden_(first_steps * BLOCK * width),
         view_(hidden_ + (p.layers - 1) * square_),
         heads_(view_ + p.groups * square_),
-        part_(heads_ + p.groups * (p.layers - 1) * head_),
+        part_(heads_ + p.groups * p.layers * head_),
         tiles_((parts * part_ + 1) / 2),
         fp32_((1 + p.groups) * FP32_INPUTS * width) {
     pack_fp32(p.first_weight, p.inputs, first_steps ? 0 : p.inputs, p.width, 0);
@@ -59,8 +58,10 @@ class PackedWeights {
   int64_t first() const { return 0; }
   int64_t hidden(int64_t layer) const { return hidden_ + (layer - 1) * square_; }
   int64_t view(int64_t group) const { return view_ + group * square_; }
-  int64_t head(int64_t group, int64_t head, int64_t heads) const {
-    return heads_ + (group * heads + head) * head_;
+  // Of L - 1 heads the last is two matrices: L - 2 holds the trunk's channels and zeros for the
+  // others, L - 1 the other way round; each has only the blocks that are not all zero.
+  int64_t head(int64_t group, int64_t head, int64_t layers) const {
+    return heads_ + (group * layers + head) * head_;
   }
 
   // The block of outputs of a matrix whose inputs are so many steps.
@@ -79,10 +80,10 @@ class PackedWeights {
   }
 
  private:
-  // Up to 32 rows of a matrix, and where they go.
+  // A block of a matrix: its outputs [begin, end) are rows, the others zero.
   struct Job {
-    const float* rows;
-    int64_t stride, outputs, inputs, steps, to;
+    const float* rows;  // of the block's output 0
+    int64_t stride, begin, end, inputs, steps, to;
   };
 
   int64_t square_, head_, hidden_, view_, heads_, part_;
@@ -98,27 +99,26 @@ class PackedWeights {
   }
 
   std::vector<Job> jobs_of(const FilmSirenProblem& p) const {
-    const int64_t W = p.width, C = p.channels, heads = p.layers - 1;
+    const int64_t W = p.width, C = p.channels, L = p.layers, split = p.trunk_channels;
     std::vector<Job> jobs;
-    const auto matrix = [&](const float* rows, int64_t stride, int64_t outputs, int64_t inputs,
-                            int64_t to) {
+    const auto matrix = [&](const float* rows, int64_t stride, int64_t begin, int64_t end,
+                            int64_t inputs, int64_t to) {
       const int64_t steps = blocks(inputs);
-      for (int64_t block = 0; block < blocks(outputs); ++block)
-        jobs.push_back({rows + block * BLOCK * stride, stride,
-                        std::min(BLOCK, outputs - block * BLOCK), inputs, steps,
+      for (int64_t block = begin / BLOCK; block < blocks(end); ++block) {
+        const int64_t first = block * BLOCK;
+        jobs.push_back({rows + first * stride, stride, begin - first, end - first, inputs, steps,
                         to + block * steps * 2 * TILE_SIZE});
-    };
-    if (first_steps) matrix(p.first_weight, p.inputs, W, p.inputs, first());
-    for (int64_t layer = 1; layer < p.layers; ++layer)
-      matrix(p.hidden_weight + (layer - 1) * W * W, W, W, W, hidden(layer));
-    for (int64_t group = 0; group < p.groups; ++group) {
-      matrix(p.view_weight + group * W * (3 + W) + 3, 3 + W, W, W, view(group));
-      for (int64_t i = 0; i < heads; ++i) {
-        const float* rows = p.head_weight + (group * heads + i) * C * W;
-        const int64_t split = p.trunk_channels, to = head(group, i, heads);
-        matrix(rows, W, split, W, to);
-        matrix(rows + split * W, W, C - split, W, to + trunk * width);
       }
+    };
+    if (first_steps) matrix(p.first_weight, p.inputs, 0, W, p.inputs, first());
+    for (int64_t layer = 1; layer < L; ++layer)
+      matrix(p.hidden_weight + (layer - 1) * W * W, W, 0, W, W, hidden(layer));
+    for (int64_t group = 0; group < p.groups; ++group) {
+      matrix(p.view_weight + group * W * (3 + W) + 3, 3 + W, 0, W, W, view(group));
+      const float* rows = p.head_weight + group * (L - 1) * C * W;
+      for (int64_t i = 0; i < L - 2; ++i) matrix(rows + i * C * W, W, 0, C, W, head(group, i, L));
+      matrix(rows + (L - 2) * C * W, W, 0, split, W, head(group, L - 2, L));
+      matrix(rows + (L - 2) * C * W, W, split, C, W, head(group, L - 1, L));
     }
     return jobs;
   }
@@ -127,7 +127,7 @@ class PackedWeights {
     uint16_t* to = data() + job.to;
     for (int64_t output = 0; output < BLOCK; ++output)
       for (int64_t input = 0; input < job.steps * BLOCK; ++input) {
-        const bool inside = output < job.outputs && input < job.inputs;
+        const bool inside = output >= job.begin && output < job.end && input < job.inputs;
         const float value = inside ? job.rows[output * job.stride + input] : 0.0f;
         const int64_t at = (input / BLOCK * 2 + output / 16) * TILE_SIZE +
                            input % BLOCK / 2 * BLOCK + output % 16 * 2 + input % 2;

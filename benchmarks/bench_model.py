@@ -1,0 +1,258 @@
+"""Whole renders and steps on the CPU: the native kernels against the reference path.
+
+Both modules in bf16 autocast are `autocast`; the native kernels at a lower precision `cpu_fast` and
+the like. The rest of the pipeline is the same for all.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import FLOOR, needs_native, relative_error
+from test_film_siren import autocast
+from torch import Tensor
+from training import drawn_faces
+
+from semfaceedit import config, film
+from semfaceedit.distributed import World
+from semfaceedit.fitting import FitSettings, Goal, loss_terms, weighted, zero_offsets
+from semfaceedit.generator import Generator, sample_latents
+from semfaceedit.kernels import FilmSirenWeights, _extension, use_backend
+from semfaceedit.project import add_codes, mean_codes
+from semfaceedit.renderer import RenderOutput, find_intersections, render
+from semfaceedit.trainer import Trainer
+
+pytestmark = needs_native
+
+Step = Callable[[], object]
+LIMIT = 10**9  # bytes: what a render may take above the idle process
+
+
+def generator_of(preset: str, **changes: Any) -> Generator:
+    torch.manual_seed(0)
+    model = dataclasses.replace(config.preset(preset).model, **changes)
+    return Generator(model).eval()
+
+
+def latents(generator: Generator, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """z, appearance codes and poses of `count` pictures."""
+    random = torch.Generator().manual_seed(0)
+    z, appearance = sample_latents(generator.config, count, generator=random)
+    return z, appearance, 0.2 * torch.randn(count, 2, generator=random)
+
+
+def lower_precisions() -> list[str]:
+    return [name for name in _extension.native().film_siren_precisions() if name != "fp32"]
+
+
+@contextlib.contextmanager
+def autocast_modules() -> Iterator[None]:
+    """Both modules run in bf16 autocast, which the op switches off for itself."""
+
+    def function(
+        points: Tensor,
+        directions: Tensor,
+        frequencies: Tensor,
+        phases: Tensor,
+        row_offsets: Tensor,
+        row_groups: Tensor,
+        weights: FilmSirenWeights,
+        *,
+        trunk_channels: int,
+    ) -> Tensor:
+        inputs = {"points": points, "directions": directions, "frequencies": frequencies,
+                  "phases": phases, **weights._asdict()}  # fmt: skip
+        return autocast(row_offsets, row_groups, trunk_channels)(inputs)
+
+    original = film.film_siren
+    film.film_siren = function  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        film.film_siren = original
+
+
+def variants_of(step: Step, precisions: Sequence[str]) -> tuple[dict[str, Step], dict[str, str]]:
+    """The step on the reference path and on the native one, and their precisions."""
+
+    def within(*contexts: Callable[[], contextlib.AbstractContextManager[None]]) -> Step:
+        def run() -> object:
+            with contextlib.ExitStack() as stack:
+                for context in contexts:
+                    stack.enter_context(context())
+                return step()
+
+        return run
+
+    variants = {
+        "reference": within(lambda: use_backend("reference", "fp32")),
+        "cpu": within(lambda: use_backend("cpu", "fp32")),
+    }
+    names = {}
+    if precisions:
+        variants["autocast"] = within(lambda: use_backend("reference", "fp32"), autocast_modules)
+        names["autocast"] = "bf16"
+    for precision in precisions:
+        name = f"cpu_{precision}"
+        variants[name] = within(lambda precision=precision: use_backend("cpu", precision))
+        names[name] = precision
+    return variants, names
+
+
+@torch.no_grad()
+def check_pictures(generator: Generator, resolution: int, record: dict[str, Any]) -> None:
+    """Each variant's picture against float64: fp32 by twice plain PyTorch's error, `accurate` by
+    ten times its bound for a module (two modules and the compositing), `fast` by autocast's."""
+    z, appearance, pose = latents(generator, 1)
+
+    def picture() -> Tensor:
+        return generator(z, appearance, pose, resolution=resolution).image
+
+    variants, precisions = variants_of(picture, lower_precisions())
+    pictures = {name: function() for name, function in variants.items()}
+    generator.double()
+    exact = generator(z.double(), appearance.double(), pose.double(), resolution=resolution).image
+    generator.float()
+    errors = {name: relative_error(image, exact) for name, image in pictures.items()}
+    record.update({f"{name}_error": error for name, error in errors.items()})
+    most = {"accurate": 1e-3, "fast": errors.get("autocast", 0.0), "bf16": 1.0}
+    fp32 = 2 * errors["reference"] + FLOOR * torch.finfo(torch.float32).eps
+    for name, error in errors.items():
+        assert error <= most.get(precisions.get(name, ""), fp32), f"{name}: {error:.2e}"
+
+
+@pytest.mark.parametrize(
+    "preset, resolution", [pytest.param("paper", 64, marks=pytest.mark.slow), ("small", 64)]
+)
+def test_render(preset: str, resolution: int, compare: Callable[..., None], benchmark: Any) -> None:
+    benchmark.group = f"render-{preset}-{resolution}"
+    generator = generator_of(preset)
+    check_pictures(generator, 16, benchmark.extra_info)
+    z, appearance, pose = latents(generator, 1)
+
+    @torch.no_grad()
+    def step() -> RenderOutput:
+        return generator(z, appearance, pose, resolution=resolution)
+
+    variants, precisions = variants_of(step, lower_precisions())
+    compare(variants, precisions=precisions, rounds=3 if preset == "paper" else 7)
+
+
+def test_generator_forward_and_backward(compare: Callable[..., None], benchmark: Any) -> None:
+    """`small` in its second phase: a batch of 8 at 32 pixels, gradients of all parameters."""
+    benchmark.group = "generator-small-32"
+    generator = generator_of("small")
+    check_pictures(generator, 16, benchmark.extra_info)
+    z, appearance, pose = latents(generator, 8)
+    parameters = list(generator.parameters())
+
+    def step() -> object:
+        output = generator(z, appearance, pose, resolution=32)
+        loss = output.image.square().mean() + output.semantics.square().mean()
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
+
+    check_gradients(step)
+    variants, precisions = variants_of(step, [])
+    compare(variants, precisions=precisions)
+
+
+def test_inversion_step(compare: Callable[..., None], benchmark: Any) -> None:
+    """`small` at 64 pixels: offsets alone, no VGG term, intersections found before."""
+    benchmark.group = "inversion-small-64"
+    generator = generator_of("small").requires_grad_(False)
+    z, appearance, pose = latents(generator, 1)
+    settings = FitSettings(perceptual_weight=0)
+    mean, offsets = mean_codes(generator), zero_offsets(generator)
+    leaves = [
+        tensor.requires_grad_()
+        for film in (offsets.geometry, offsets.appearance)
+        for tensor in (film.frequencies, film.phases)
+    ]
+    with torch.no_grad():
+        target = generator(z, appearance, pose, resolution=64)
+        goal = Goal(target.semantics, target.image)
+        hits = find_intersections(generator, pose, 64)
+
+    def step() -> object:
+        output = render(generator, add_codes(mean, offsets), pose, 64, intersections=hits)
+        loss = weighted(loss_terms(output, goal, None, image=True), settings)
+        return torch.autograd.grad(loss, leaves)
+
+    check_gradients(step)
+    variants, precisions = variants_of(step, [])
+    compare(variants, precisions=precisions)
+
+
+def check_gradients(step: Step) -> None:
+    """The native gradients are close to the reference's; both are fp32."""
+    variants, _ = variants_of(step, [])
+    wanted, got = variants["reference"](), variants["cpu"]()
+    for index, (a, b) in enumerate(zip(wanted, got, strict=True)):  # type: ignore[call-overload]
+        if a is not None:
+            error = relative_error(b, a.double())
+            assert error <= 1e-3, f"gradient {index}: {error:.2e}"
+
+
+@pytest.mark.slow
+def test_training_step(compare: Callable[..., None], benchmark: Any, tmp_path: Path) -> None:
+    """`small` in its second phase, a whole R1 interval (4 steps) at a time: both discriminators,
+    generator, Adam and averages."""
+    benchmark.group = "training-small-32"
+    settings = config.preset("small")
+    data = drawn_faces(tmp_path, count=32, resolution=64)
+    trainers = {}
+    for name in ("reference", "cpu"):
+        trainers[name] = Trainer(settings, seed=0, device=torch.device("cpu"), world=World())
+        trainers[name].completed = round(0.5 * settings.train.stage1_iterations)
+
+    def steps(name: str) -> Step:
+        def run() -> None:
+            with use_backend(name, "fp32"):
+                for _ in range(settings.train.r1_interval):
+                    trainers[name].step(data)
+
+        return run
+
+    compare({name: steps(name) for name in trainers}, rounds=3)
+
+
+@pytest.mark.parametrize(
+    "resolution, depth",
+    [
+        pytest.param(256, None, marks=pytest.mark.slow),
+        pytest.param(1024, 2, marks=pytest.mark.slow),
+    ],
+)
+@torch.no_grad()
+def test_memory_of_a_render(
+    resolution: int,
+    depth: int | None,
+    record: dict[str, Any],
+    benchmark: Any,
+    peak_memory: Callable[[Step], int | None],
+) -> None:
+    """`paper` in chunks of 8,192 rays stays below 1 GB above the idle process.
+
+    At 1024 pixels both modules have two layers instead of eight, for time: memory is that of
+    points, outputs and pictures, which are as large as with eight.
+    """
+    changes = {} if depth is None else {"geometry_depth": depth, "appearance_depth": depth}
+    generator = generator_of("paper", **changes)
+    z, appearance, pose = latents(generator, 1)
+    precision = lower_precisions()[-1] if lower_precisions() else "fp32"
+    with use_backend("cpu", precision):
+
+        def step() -> RenderOutput:
+            return generator(z, appearance, pose, resolution=resolution, chunk_rays=8192)
+
+        generator(z, appearance, pose, resolution=16)
+        peak = peak_memory(lambda: benchmark.pedantic(step, rounds=1))
+    record.update(resolution=resolution, precision=precision, peak_bytes=peak)
+    print("", record)
+    if peak is None:
+        pytest.skip("this system does not tell a process's peak memory")
+    assert peak < LIMIT
