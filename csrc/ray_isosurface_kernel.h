@@ -13,11 +13,8 @@ static void relu(int64_t rows, int64_t columns, float* h, int64_t ld) {
 // Column j of x (3, ld): a point on a ray in the field's coordinates.
 static inline void put_coordinates(const RayIsosurfaceProblem& p, int64_t ray, int64_t sample,
                                    float* x, int64_t ld, int64_t j) {
-  for (int64_t axis = 0; axis < 3; ++axis) {
-    const float world =
-        p.origins[ray * 3 + axis] + p.distances[sample] * p.directions[ray * 3 + axis];
-    x[axis * ld + j] = world * p.scale - p.centre[axis];
-  }
+  for (int64_t axis = 0; axis < 3; ++axis)
+    x[axis * ld + j] = field_coordinate(p, ray, sample, axis);
 }
 
 // The field at the columns of x (3, ld). Layer l writes its activations at h + l * step.
@@ -97,7 +94,7 @@ class SampleTile {
     points_ = dz_ + p.width * ld_;
   }
 
-  // `grads`: for each hit of the ray, the gradient of its depth; 0 where the field has no part.
+  // `grads`: as `grade_ray` leaves them.
   void add_ray(int64_t ray, const RayIsosurfaceGradHits& hits, const float* grads) {
     int64_t before = count();
     if (!gather(ray, hits, grads)) {
@@ -129,7 +126,7 @@ class SampleTile {
     int64_t ray, sample;
   };
   struct Crossing {
-    float level, grad;  // grad: of the depth, times the length of the interval
+    float level, grad;  // grad: of the place within the interval
     int64_t a, b;       // columns
   };
 
@@ -149,9 +146,8 @@ class SampleTile {
       const int64_t hit = ray * p_.hits + k;
       if (grads[k] == 0.0f) continue;
       const int64_t a = hits.interval[hit];
-      const float length = p_.distances[a + 1] - p_.distances[a];
       const int64_t column_a = column(ray, a), column_b = column(ray, a + 1);
-      crossings_.push_back({p_.levels[hits.level[hit]], grads[k] * length, column_a, column_b});
+      crossings_.push_back({p_.levels[hits.level[hit]], grads[k], column_a, column_b});
     }
     if (count() <= ld_) return true;
     crossings_.resize(crossings);
@@ -162,15 +158,13 @@ class SampleTile {
     for (int64_t j = from; j < count(); ++j) column_of_[columns_[j].sample] = -1;
   }
 
-  // From the depths to the field: u = (level - s_a) / (s_b - s_a).
   void grade_field(int64_t padded) {
     std::fill(grad_field_, grad_field_ + padded, 0.0f);
     for (const Crossing& crossing : crossings_) {
-      const float a = field_[crossing.a], b = field_[crossing.b], step = b - a;
-      if (!(std::abs(step) > MIN_FIELD_STEP)) continue;
-      const float slope = crossing.grad / (step * step);
-      grad_field_[crossing.a] += slope * (crossing.level - b);
-      grad_field_[crossing.b] -= slope * (crossing.level - a);
+      const IntervalGrads grads = grade_crossing(crossing.level, field_[crossing.a],
+                                                 field_[crossing.b], crossing.grad);
+      grad_field_[crossing.a] += grads.a;
+      grad_field_[crossing.b] += grads.b;
     }
   }
 

@@ -1,5 +1,4 @@
-// semantic_composite on the CPU: one pass over the hits of each ray. Backward, the suffix sums of
-// Eq. 2 are never formed: their products with the incoming gradient follow the same recurrence.
+// semantic_composite on the CPU: rays over threads, a ray's channels over the lanes of vectors.
 
 #include <algorithm>
 #include <cmath>
@@ -7,6 +6,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "host_device.h"
 #include "ops.h"
 #include "parallel.h"
 

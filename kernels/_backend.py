@@ -105,7 +105,7 @@ def unavailable(op: str, backend: str) -> str | None:
     if backend == "reference":
         return None
     if importlib.util.find_spec(f"{__package__}.{op}_{backend}") is None:
-        return f"this version has no {backend} implementation of {op}; use the reference backend"
+        return f"there is no {backend} version of {op} yet; use another backend"
     try:
         return implementation(op, backend).unavailable()
     except ImportError as error:

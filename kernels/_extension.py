@@ -1,8 +1,11 @@
-"""The native module `semfaceedit._C`: loaded once, at the first question about it."""
+"""The native modules `semfaceedit._C` and `_C_cuda`: loaded at the first question about them."""
 
 import functools
 import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 import torch  # before _C: both then use the OpenMP runtime that torch brings
@@ -14,12 +17,11 @@ _process = os.getpid()
 @functools.cache
 def load() -> tuple[ModuleType | None, str | None]:
     """The module and None, or None and why it is missing. SEMFACEEDIT_CPU_ISA picks its code."""
-    try:
-        module = importlib.import_module("semfaceedit._C")
-    except ImportError as error:
+    module, error = _imported("_C")
+    if module is None:
         return None, (
-            f"the native module is not built (import said: {error}); run `pip install -e .` in a "
-            "checkout, with a C++ compiler"
+            f"the native module is not built ({error}); run `pip install -e .` in a checkout, with "
+            "a C++ compiler"
         )
     isa = os.environ.get("SEMFACEEDIT_CPU_ISA")
     if isa:
@@ -30,16 +32,75 @@ def load() -> tuple[ModuleType | None, str | None]:
     return module, None
 
 
+@functools.cache
+def load_cuda() -> tuple[ModuleType | None, str | None]:
+    """The CUDA module and None, or None and why it cannot be used on this machine."""
+    module, error = _imported("_C_cuda")
+    if module is None:
+        return None, (
+            f"the CUDA module is not built ({error}); with nvcc, run `SEMFACEEDIT_BUILD=cuda pip "
+            "install -e .` in a checkout"
+        )
+    if not torch.cuda.is_available():
+        return None, "PyTorch finds no CUDA device"
+    reason = module.unavailable()
+    if reason:
+        return None, f"the CUDA module does not run on this GPU and driver: {reason}"
+    return module, None
+
+
+def _imported(name: str) -> tuple[ModuleType | None, str]:
+    """The module, or None and why not: in the words of its build if it left any."""
+    try:
+        return importlib.import_module(f"semfaceedit.{name}"), ""
+    except ImportError as error:
+        for folder in importlib.import_module("semfaceedit").__path__:
+            note = Path(folder) / f"{name}.missing"
+            if note.exists():
+                return None, note.read_text().strip()
+        return None, f"import said: {error}"
+
+
 def unavailable() -> str | None:
     """Why the native module cannot be used; None if it can."""
     return load()[1]
 
 
 def native() -> ModuleType:
-    module, reason = load()
+    return _loaded(load())
+
+
+def cuda_unavailable() -> str | None:
+    """Why the CUDA module cannot be used; None if it can."""
+    return load_cuda()[1]
+
+
+def native_cuda() -> ModuleType:
+    return _loaded(load_cuda())
+
+
+def _loaded(result: tuple[ModuleType | None, str | None]) -> ModuleType:
+    module, reason = result
     if module is None:
         raise RuntimeError(reason)
     return module
+
+
+@contextmanager
+def on_threads(tensor: Tensor, floats: int = 0) -> Iterator[int]:
+    """The last argument of the ops of the native module."""
+    yield threads()
+
+
+@contextmanager
+def on_stream(tensor: Tensor, floats: int = 0) -> Iterator[tuple[int, int, int]]:
+    """The last argument of the ops of the CUDA module: device, stream, workspace of `floats`."""
+    workspace = tensor.new_empty(floats)
+    yield (*_device_and_stream(tensor), workspace.data_ptr())
+
+
+def _device_and_stream(tensor: Tensor) -> tuple[int, int]:
+    return tensor.get_device(), torch.cuda.current_stream(tensor.device).cuda_stream
 
 
 def threads() -> int:

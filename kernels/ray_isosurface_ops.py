@@ -1,12 +1,13 @@
 """`ray_isosurface` as `torch.library` ops: registered here once, for every backend with kernels."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ._extension import empty_where, none_where_not
+from ._extension import addresses, empty_where, none_where_not
 from .ray_isosurface import FieldWeights
 
 Settings = tuple[tuple[float, float, float], float, float, float, int, float]
@@ -24,6 +25,46 @@ class Sizes(NamedTuple):
     samples: int
     width: int
     layers: int
+
+
+def native_launches(
+    module: Callable[[], ModuleType], where: Callable[..., Any]
+) -> tuple[LaunchForward, LaunchBackward]:
+    """Those of a module built from csrc/; `where` gives the last argument of its functions."""
+
+    def launch_forward(
+        inputs: list[Tensor], numbers: list[float], precision: str, outputs: tuple[Tensor, ...]
+    ) -> None:
+        size = sizes(inputs)
+        forward_floats, _ = module().ray_isosurface_workspace(size)
+        with where(inputs[0], forward_floats) as place:
+            module().ray_isosurface_forward(
+                size, numbers, addresses(*inputs), addresses(*outputs), place
+            )
+
+    def launch_backward(
+        grad_hits: list[Tensor],
+        hits: list[Tensor],
+        inputs: list[Tensor],
+        numbers: list[float],
+        precision: str,
+        needed: list[bool],
+    ) -> list[Tensor]:
+        size = sizes(inputs)
+        grads = empty_where(needed, differentiable(inputs))
+        _, backward_floats = module().ray_isosurface_workspace(size)
+        with where(inputs[0], backward_floats) as place:
+            module().ray_isosurface_backward(
+                size,
+                numbers,
+                addresses(*inputs),
+                addresses(*grad_hits, *hits),
+                addresses(*none_where_not(needed, grads)),
+                place,
+            )
+        return grads
+
+    return launch_forward, launch_backward
 
 
 def register(

@@ -1,12 +1,13 @@
 """`semantic_composite` as `torch.library` ops: registered here once, for every backend."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ._extension import empty_where, none_where_not
+from ._extension import addresses, empty_where, none_where_not
 
 
 class Launches(NamedTuple):
@@ -32,6 +33,35 @@ class Functions(NamedTuple):
     semantic_backward: Callable[..., list[Tensor | None]]
     color_forward: Callable[..., tuple[Tensor, Tensor, Tensor]]
     color_backward: Callable[..., list[Tensor | None]]
+
+
+def native_launches(module: Callable[[], ModuleType], where: Callable[..., Any]) -> Launches:
+    """Those of a module built from csrc/; `where` gives the last argument of its functions."""
+
+    def semantic_forward(alpha: Tensor, semantics: Tensor, labels: Tensor, mixed: Tensor) -> None:
+        inputs, outputs = addresses(alpha, semantics), addresses(labels, mixed)
+        with where(alpha) as place:
+            module().semantic_forward(semantics.shape, inputs, outputs, place)
+
+    def semantic_backward(
+        grad_map: Tensor, alpha: Tensor, semantics: Tensor, needed: list[bool], grads: list[Tensor]
+    ) -> None:
+        inputs = addresses(grad_map, alpha, semantics)
+        outputs = addresses(*none_where_not(needed, grads))
+        with where(alpha) as place:
+            module().semantic_backward(semantics.shape, inputs, outputs, place)
+
+    def color_forward(alpha: Tensor, colors: Tensor, depths: Tensor, *outputs: Tensor) -> None:
+        inputs = addresses(alpha, colors, depths)
+        with where(alpha) as place:
+            module().color_forward(colors.shape, inputs, addresses(*outputs), place)
+
+    def color_backward(tensors: list[Tensor], needed: list[bool], grads: list[Tensor]) -> None:
+        outputs = addresses(*none_where_not(needed, grads))
+        with where(tensors[3]) as place:
+            module().color_backward(tensors[4].shape, addresses(*tensors), outputs, place)
+
+    return Launches(semantic_forward, semantic_backward, color_forward, color_backward)
 
 
 def register(backend: str, launches: Launches) -> Functions:

@@ -72,7 +72,7 @@ def collect(preset: str) -> dict[str, Any]:
         "backends": {
             name: {
                 "available": all(reason is None for reason in ops.values()),
-                "reason": "; ".join(f"{op}: {why}" for op, why in ops.items() if why) or None,
+                "reason": _reasons(ops),
                 "ops": {op: reason is None for op, reason in ops.items()},
             }
             for name, ops in reasons.items()
@@ -93,7 +93,9 @@ def show(options: Options) -> None:
         print(f"  {name:<16}{value if value is not None else 'none'}")
     print("backends")
     for name, backend in facts["backends"].items():
-        print(f"  {name:<16}{'available' if backend['available'] else backend['reason']}")
+        ready = [op for op, there in backend["ops"].items() if there]
+        some = f"available for {', '.join(ready)}; " if ready else ""
+        print(f"  {name:<16}{'available' if backend['available'] else some + backend['reason']}")
     print("ops on CPU tensors run with")
     for op, choice in facts["cpu_choice"].items():
         print(f"  {op:<20}{choice}")
@@ -103,6 +105,15 @@ def show(options: Options) -> None:
     print("generator parameters")
     for name, count in facts["parameters"].items():
         print(f"  {name:<16}{count:>12,}")
+
+
+def _reasons(ops: dict[str, str | None]) -> str | None:
+    """Why a backend lacks ops, each reason once; None if it lacks none."""
+    lacking: dict[str, list[str]] = {}
+    for op, why in ops.items():
+        if why is not None:
+            lacking.setdefault(why, []).append(op)
+    return "; ".join(f"{', '.join(names)}: {why}" for why, names in lacking.items()) or None
 
 
 def _version(package: str) -> str | None:

@@ -68,7 +68,7 @@ def build_wheel(checkout: Path, **environment: str) -> tuple[set[str], str]:
 
 
 def native_modules(names: set[str]) -> list[str]:
-    return [name for name in names if name.startswith("semfaceedit/_C")]
+    return [name for name in names if name.startswith("semfaceedit/_C") and ".missing" not in name]
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_wheel_without_native_code(checkout: Path) -> None:
 def test_wheel_without_a_compiler(checkout: Path) -> None:
     names, said = build_wheel(checkout, CC="no-such-compiler", CXX="no-such-compiler")
     assert native_modules(names) == []
-    assert "native kernels not built" in said
+    assert "semfaceedit._C not built" in said
 
 
 def runtime(name: str) -> str:
@@ -110,7 +110,7 @@ def test_op_tests_under_sanitizers(checkout: Path) -> None:
     build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     environment = {**os.environ, "SEMFACEEDIT_CXXFLAGS": flags}
     subprocess.run(build, cwd=checkout, env=environment, check=True, capture_output=True)
-    assert list((checkout / "semfaceedit").glob("_C*"))
+    assert list((checkout / "semfaceedit").glob("_C.*"))
     environment["LD_PRELOAD"] = f"{runtime('libasan.so')} {runtime('libubsan.so')}"
     environment["ASAN_OPTIONS"] = "detect_leaks=0"
     environment["PYTHONPATH"] = str(checkout)

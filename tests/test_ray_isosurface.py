@@ -261,10 +261,10 @@ def expected(sizes: Sizes, dtype: torch.dtype) -> dict[str, Tensor]:
     return over_seeds(sizes, "reference", dtype)
 
 
-def compare(sizes: Sizes) -> None:
+def compare(sizes: Sizes, backend: str = "cpu") -> None:
     """Levels may change places only where two hits are closer than rounding."""
     exact, plain = expected(sizes, torch.float64), expected(sizes, torch.float32)
-    actual = over_seeds(sizes, "cpu", torch.float32)
+    actual = over_seeds(sizes, backend, torch.float32)
     for name in ("valid", "level", "plane_index"):
         differ = actual[name] != exact[name]
         assert not differ[without_ties(exact["depths"])].any(), name
@@ -367,13 +367,17 @@ def test_all_rays_miss() -> None:
 
 @needs_native
 def test_not_finite_values_as_in_the_reference() -> None:
+    assert_not_finite_as_in_the_reference("cpu")
+
+
+def assert_not_finite_as_in_the_reference(backend: str) -> None:
     sizes = (33, 9, 16, 16, 2)
     for value in (math.nan, math.inf, -math.inf):
         for name in ("origins", "directions", "first_weight", "last_weight", "last_bias"):
             inputs = {key: tensor.clone() for key, tensor in problem(sizes).items()}
             inputs[name].view(-1)[0] = value
             wanted = call(sizes, "reference")(inputs)
-            result = call(sizes, "cpu")(inputs)
+            result = call(sizes, backend)(inputs)
             assert torch.equal(result["valid"], wanted["valid"]), (name, value)
             torch.testing.assert_close(
                 result["depths"], wanted["depths"], equal_nan=True, rtol=1e-4, atol=1e-5
@@ -399,16 +403,22 @@ def test_settings_that_do_not_fit() -> None:
 
 @needs_native
 def test_registered_ops() -> None:
+    check_registered_ops("cpu")
+
+
+def check_registered_ops(backend: str) -> None:
     sizes = (33, 4, 8, 6, 2)
     tensors = list(problem(sizes).values())
     inputs = [*tensors[:2], torch.linspace(20, 2, 3), torch.linspace(0.88, 1.12, 8), *tensors[2:]]
     numbers = [0.0, 0.0, -1.5, 8.0, 1.12, -0.12]
-    call(sizes, "cpu")(problem(sizes))  # imports the module that registers them
+    call(sizes, backend)(problem(sizes))  # imports the module that registers them
     ops = torch.ops.semfaceedit
-    torch.library.opcheck(ops.ray_isosurface_forward_cpu.default, (inputs, numbers, "fp32"))
-    _, depths, valid, level, _, interval = ops.ray_isosurface_forward_cpu(inputs, numbers, "fp32")
+    forward = getattr(ops, f"ray_isosurface_forward_{backend}")
+    backward = getattr(ops, f"ray_isosurface_backward_{backend}")
+    torch.library.opcheck(forward.default, (inputs, numbers, "fp32"))
+    _, depths, valid, level, _, interval = forward(inputs, numbers, "fp32")
     grads = [torch.randn(33, 4, 3), torch.randn(33, 4)]
     hits = [depths, level, valid, interval]
     needed = [True, False] * 4
     arguments = (grads, hits, inputs, numbers, "fp32", needed)
-    torch.library.opcheck(ops.ray_isosurface_backward_cpu.default, arguments)
+    torch.library.opcheck(backward.default, arguments)

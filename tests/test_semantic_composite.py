@@ -191,14 +191,20 @@ def test_shapes_that_do_not_fit() -> None:
 
 @needs_native
 def test_registered_ops() -> None:
+    check_registered_ops("cpu")
+
+
+def check_registered_ops(backend: str) -> None:
     inputs = problem((9, 5, 7))
     alpha, values, depths = inputs.values()
-    color("cpu")(inputs)  # imports the module that registers them
-    ops = torch.ops.semfaceedit
-    torch.library.opcheck(ops.semantic_forward_cpu.default, (alpha, values))
-    grad = torch.randn(9, 7)
-    arguments = (grad, alpha, values, [True, False])
-    torch.library.opcheck(ops.semantic_backward_cpu.default, arguments)
-    torch.library.opcheck(ops.color_forward_cpu.default, (alpha, values, depths))
-    tensors = [grad, depths[:, 0].clone(), depths, alpha, values, depths, depths[:, 0].clone()]
-    torch.library.opcheck(ops.color_backward_cpu.default, (tensors, [True, True, False]))
+    color(backend)(inputs)  # imports the module that registers them
+    grad, per_ray = torch.randn(9, 7), depths[:, 0].clone()
+    tensors = [grad, per_ray, depths, alpha, values, depths, per_ray]
+    for name, arguments in (
+        ("semantic_forward", (alpha, values)),
+        ("semantic_backward", (grad, alpha, values, [True, False])),
+        ("color_forward", (alpha, values, depths)),
+        ("color_backward", (tensors, [True, True, False])),
+    ):
+        op = getattr(torch.ops.semfaceedit, f"{name}_{backend}")
+        torch.library.opcheck(op.default, arguments)

@@ -1,0 +1,78 @@
+// Launching kernels from raw addresses. Compiled by nvcc, or by the host's compiler in the tests,
+// whose cuda_runtime.h runs the threads of a block in turns.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "ops_cuda.h"
+
+namespace semfaceedit {
+
+inline void check_cuda(cudaError_t error, const char* what) {
+  if (error != cudaSuccess)
+    throw std::runtime_error(std::string(what) + ": CUDA error: " + cudaGetErrorString(error));
+}
+
+// Launches go to this device while the object lives.
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(int device) {
+    check_cuda(cudaGetDevice(&before_), "cudaGetDevice");
+    check_cuda(cudaSetDevice(device), "cudaSetDevice");
+  }
+  ~DeviceGuard() { cudaSetDevice(before_); }
+  DeviceGuard(const DeviceGuard&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// A block's working memory, as large as its launch says.
+SEMFACEEDIT_DEVICE inline float* shared_memory() {
+#if defined(__CUDACC__)
+  extern __shared__ float4 memory[];  // aligned for vector loads
+  return reinterpret_cast<float*>(memory);
+#else
+  return cuda_on_host::shared_memory();
+#endif
+}
+
+// A block may use so much of the device's current in shared memory.
+inline int64_t shared_limit() {
+  int device = 0, bytes = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  check_cuda(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+             "cudaDeviceGetAttribute");
+  return bytes;
+}
+
+template <class... Parameters, class... Arguments>
+void launch(const char* what, const CudaPlace& place, void (*kernel)(Parameters...),
+            int64_t blocks, int threads, int64_t shared_floats, const Arguments&... arguments) {
+  if (blocks == 0) return;
+  const int64_t bytes = shared_floats * static_cast<int64_t>(sizeof(float));
+  if (bytes > shared_limit())
+    throw std::invalid_argument(
+        std::string(what) + ": the cuda backend needs " + std::to_string(bytes) +
+        " bytes of shared memory a block at these sizes, this GPU has " +
+        std::to_string(shared_limit()) + "; use the triton or reference backend");
+#if defined(__CUDACC__)
+  if (bytes > 48 * 1024)
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(bytes)),
+               what);
+  kernel<<<static_cast<unsigned>(blocks), threads, bytes,
+           reinterpret_cast<cudaStream_t>(place.stream)>>>(arguments...);
+#else
+  cuda_on_host::run([&] { kernel(arguments...); }, blocks, threads, bytes);
+#endif
+  check_cuda(cudaGetLastError(), what);
+}
+
+}  // namespace semfaceedit
