@@ -17,6 +17,7 @@ from .gallery_figures import Figure, Studio
 from .kernels import use_backend
 from .means import fingerprint
 from .options import CheckpointOptions, open_checkpoint
+from .refit import EditSettings
 
 FIGURES: dict[str, tuple[str, Callable[[Studio], Figure]]] = {
     "multiview": ("Generated faces from several sides", figures.multiview),
@@ -50,6 +51,8 @@ class Options(CheckpointOptions):
     """Pixels along an edge of pictures (default: one and a half times the checkpoint's)."""
     iterations: int = 150
     """Steps of each edit and transfer."""
+    image_weight: float = EditSettings.image_weight
+    """Weight of the image term in edits and transfers."""
     invert_iterations: int = 400
     """Steps of each inversion, two fifths of them for the geometry alone."""
     tune: int = 150
@@ -81,6 +84,7 @@ def make_gallery(options: Options) -> None:
         seeds,
         resolution=options.resolution or 3 * run.model.resolution // 2,
         iterations=options.iterations,
+        image_weight=options.image_weight,
         invert_iterations=options.invert_iterations,
         tune=options.tune,
     )
@@ -117,7 +121,7 @@ def _read(out: Path, own: str, *, keep: bool) -> Record:
 
 def _command(options: Options, checkpoint: str) -> str:
     words = ["semfaceedit", "gallery", "--checkpoint", checkpoint, "--out", str(options.out)]
-    for name in ("seeds", "resolution", "iterations", "invert_iterations", "tune"):
+    for name in ("seeds", "resolution", "iterations", "image_weight", "invert_iterations", "tune"):
         value = getattr(options, name)
         if value != getattr(Options, name):
             words += ["--" + name.replace("_", "-"), str(value)]

@@ -58,6 +58,7 @@ class Studio:
     seeds: list[int]
     resolution: int
     iterations: int
+    image_weight: float
     invert_iterations: int
     tune: int
     _faces: dict[int, FaceProject] = field(default_factory=dict)
@@ -98,7 +99,9 @@ class Studio:
 
     @property
     def edit_settings(self) -> EditSettings:
-        return EditSettings(iterations=self.iterations, perceptual_weight=0)
+        return EditSettings(
+            iterations=self.iterations, image_weight=self.image_weight, perceptual_weight=0
+        )
 
 
 def multiview(studio: Studio) -> Figure:
@@ -238,8 +241,8 @@ def inversion(studio: Studio) -> Figure:
         f"pose that the map suggests; {studio.invert_iterations} steps at most. Two targets are "
         "faces of this model, whose codes exist but are not given to it; two are procedural heads "
         "that no training saw, which the model can only approach. The last two columns add "
-        f"{studio.tune} steps of pivotal tuning of the weights (off by default): nearer to the "
-        "picture, and no better from the side. mIoU is over the four groups.\n\n" + table
+        f"{studio.tune} steps of pivotal tuning of the weights (off by default), which fits the "
+        "picture and sees nothing of the sides. mIoU is over the four groups.\n\n" + table
     )
     return Figure(studio.sheet(columns, rows), caption, facts)
 
@@ -286,6 +289,7 @@ def edits(studio: Studio) -> Figure:
     generator, settings = studio.generator, studio.edit_settings
     used: tuple[int, ...] = ()
     rows, facts = [], {}
+    apart: dict[str, list[float]] = {"background": [], "rest": []}
     for name, change in progress(EDITS.items(), total=len(EDITS), title="edits"):
         seed = studio.first(change, unlike=used)
         face = studio.face(seed)
@@ -306,6 +310,8 @@ def edits(studio: Studio) -> Figure:
             )
         )  # fmt: skip
         facts[name] = {key: round(value, 5) for key, value in made.project.metrics.items()}
+        for part, value in zip(apart, _change_outside(studio, made), strict=True):
+            apart[part].append(value)
     columns = ["face", "its map", "edited map", "edited face", "its map",
                *(f"yaw {yaw:+.1f}" for yaw in SIDES), f"change x {GAIN}"]  # fmt: skip
     titles = {
@@ -321,14 +327,32 @@ def edits(studio: Studio) -> Figure:
     table = _table(["edit", *titles.values()], lines)
     caption = (
         "The label map of a generated face is painted over by code, as a person would with a "
-        f"brush, and the geometry offsets follow it (Eq. 10, {studio.iterations} steps); the "
-        "appearance codes stay. The region r is what changed in the map, widened by "
-        f"{settings.dilation:.0%} of the width. Last column: the change of the picture, {GAIN} "
-        "times as large. Parts that are rare in the training data (hats, glasses) or a few pixels "
-        "large are followed worst; numbers say how far. The right half of the table is the same "
-        "edit with the image term inside r too.\n\n" + table
+        f"brush, and the geometry offsets follow it (Eq. 10, {studio.iterations} steps, image "
+        f"term weighted {studio.image_weight:g}). The appearance codes stay, so that a new part "
+        "takes the colours that its group gives it. The region r is what changed in the map, "
+        f"widened by {settings.dilation:.0%} of the width. Last column: the change of the picture, "
+        f"{GAIN} times as large. Outside r it is {_mean(apart['background']):.4f} on background "
+        f"pixels and {_mean(apart['rest']):.4f} elsewhere, on average over the edits. "
+        f"{_worst(facts)} The right half of the table is the same edit with the image term inside "
+        "r too.\n\n" + table
     )
     return Figure(studio.sheet(columns, rows), caption, facts)
+
+
+def _change_outside(studio: Studio, made: EditedFace) -> tuple[float, float]:
+    """Mean |change of RGB| outside the region, on background pixels and on others."""
+    change = (made.after.image - made.before.image).abs().mean(1)[0] / 2
+    outside, labels = ~made.region[0, 0], made.before.labels[0]
+    background = studio.generator.group_table(labels) == studio.generator.group_table.table[0]
+    return float(change[outside & background].mean()), float(change[outside & ~background].mean())
+
+
+def _worst(facts: dict[str, dict[str, float]]) -> str:
+    if not facts:
+        return "No face here takes one of the edits."
+    name = min(facts, key=lambda edit: facts[edit]["labels_inside"])
+    share = facts[name]["labels_inside"]
+    return f"Followed least: {name}, with {share:.0%} of the labels inside r as asked."
 
 
 def transfers(studio: Studio) -> Figure:

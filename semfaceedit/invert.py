@@ -245,6 +245,7 @@ def invert_files(options: Options) -> None:
                 geometry_iterations=options.geometry_iterations,
                 appearance_iterations=options.appearance_iterations,
                 learning_rate=options.learning_rate,
+                image_weight=options.image_weight,
                 patience=options.patience,
                 tune_iterations=options.tune,
                 tune_learning_rate=options.tune_rate,

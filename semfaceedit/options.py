@@ -39,6 +39,8 @@ class FitOptions(CheckpointOptions):
 
     learning_rate: float = FitSettings.learning_rate
     """Adam's rate at the start of each stage."""
+    image_weight: float = FitSettings.image_weight
+    """Weight of the image term (the paper's 1); edits at 10 leave more of the rest as it was."""
     resolution: int | None = None
     """Pixels along an edge (default: the checkpoint's, or the project's)."""
     vgg: bool = True
@@ -108,6 +110,7 @@ def edit_settings(options: RefitOptions, tools: Tools) -> EditSettings:
         appearance=options.appearance,
         dilation=options.dilation,
         learning_rate=options.learning_rate,
+        image_weight=options.image_weight,
         resolution=options.resolution,
         perceptual_weight=EditSettings.perceptual_weight if tools.perceptual else 0.0,
     )
