@@ -16,7 +16,7 @@ from .cli import run_command, select_device, wrote
 from .distributed import join_world
 from .errors import UserError
 from .evaluation import ablation
-from .evaluation.consistency import consistency
+from .evaluation.consistency import POSE_PICTURES, consistency
 from .evaluation.cost import cost
 from .evaluation.figures import draw
 from .evaluation.inception import asked_for
@@ -37,8 +37,8 @@ QUESTIONS: dict[str, Callable[[Evaluation], None]] = {
     "consistency": consistency,
     "cost": cost,
 }
-NEED_PICTURES = ("quality", "semantics", "consistency")
-NEED_INVERSIONS = ("inversion", "consistency")
+COMPARED = ("quality", "semantics")  # with real pictures, over the whole set
+INVERTED = ("inversion", "consistency")
 
 
 def evaluate(options: Options, questions: Sequence[str] = ()) -> None:
@@ -84,9 +84,11 @@ def prepare(evaluation: Evaluation, chosen: Sequence[str]) -> None:
         if count < wanted:
             print(f"the data has {count:,} pictures, fewer than --count {wanted:,}: all are used",
                   file=sys.stderr)  # fmt: skip
-    if set(chosen) & set(NEED_PICTURES):
-        generate(evaluation)
-    if set(chosen) & set(NEED_INVERSIONS):
+    if set(chosen) & set(COMPARED):
+        generate(evaluation, evaluation.options.count)
+    elif "consistency" in chosen:
+        generate(evaluation, min(POSE_PICTURES, evaluation.options.count))
+    if set(chosen) & set(INVERTED):
         invert_pairs(evaluation)
 
 

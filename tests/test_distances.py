@@ -105,14 +105,14 @@ def test_frechet_distance_of_samples_of_two_gaussians():
 
 
 def test_the_frechet_distance_sees_rotation():
-    """Covariances diag(4, 1) and its quarter turn: 2 (2 - 1)^2 by the closed form."""
+    """Covariances A = diag(4, 1) and B, A turned by 45 degrees: in two dimensions the trace of
+    (A B)^(1/2) is (tr A B + 2 (det A B)^(1/2))^(1/2), here (12.5 + 2 * 4)^(1/2)."""
     torch.manual_seed(0)
     base = torch.randn(500, 2, dtype=torch.float64)
     base = (base - base.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(base.T))).T
     a = base * torch.tensor([2.0, 1.0])
-    assert gaussian_distance(a, a @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).double()) == (
-        pytest.approx(2.0)
-    )
+    turn = torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64) / math.sqrt(2)
+    assert gaussian_distance(a, a @ turn) == pytest.approx(5 + 5 - 2 * math.sqrt(20.5))
 
 
 def test_kernel_distance_by_hand():

@@ -125,6 +125,15 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(weights, data, tmp_p
     assert report_of(tmp_path / "part") == report_of(tmp_path / "whole")
 
 
+def test_questions_add_up_to_one_report(weights, tmp_path):
+    assert run(weights, None, tmp_path, "locality") == 0
+    assert run(weights, None, tmp_path, "cost") == 0
+    assert set(report_of(tmp_path)["results"]) == {"cost", "locality"}
+    assert "## Disentanglement" in (tmp_path / "report.md").read_text()
+    assert run(weights, None, tmp_path, "cost", "--seed", "1") == 0
+    assert set(report_of(tmp_path)["results"]) == {"cost"}  # the other is of another seed
+
+
 def test_other_settings_are_measured_anew(tmp_path):
     results = Results(tmp_path)
     assert results.measure("a", {"x": 1}, lambda: {"v": 1.0}) == {"v": 1.0}
@@ -148,9 +157,9 @@ def opened(weights: Path, out: Path, world: World | None = None, **changes) -> E
 def test_pictures_do_not_depend_on_who_makes_them(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "PIECE", 4)
     alone = opened(weights, tmp_path / "one", batch=4)
-    pictures.generate(alone)
+    pictures.generate(alone, 10)
     for rank in range(2):
-        pictures.generate(opened(weights, tmp_path / "two", Alone(rank, 2), batch=4))
+        pictures.generate(opened(weights, tmp_path / "two", Alone(rank, 2), batch=4), 10)
     both = [
         torch.cat([chunk.images for chunk in pictures.generated_pictures(e).read()])
         for e in (alone, opened(weights, tmp_path / "two"))
@@ -162,7 +171,7 @@ def test_pictures_do_not_depend_on_who_makes_them(weights, tmp_path, monkeypatch
 def test_generation_makes_only_what_is_missing(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "PIECE", 4)
     evaluation = opened(weights, tmp_path)
-    pictures.generate(evaluation)
+    pictures.generate(evaluation, 10)
     folder = pictures.generated_folder(evaluation)
     second = folder / "pictures-000004.safetensors"
     before = second.read_bytes()
@@ -172,7 +181,7 @@ def test_generation_makes_only_what_is_missing(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(
         pictures, "generated_piece", lambda e, part: made.append(part) or original(e, part)
     )
-    pictures.generate(evaluation)
+    pictures.generate(evaluation, 10)
     assert made == [range(4, 8)] and second.read_bytes() == before
 
 
@@ -300,7 +309,7 @@ def test_discriminators_of_another_run_are_refused(weights, tmp_path, data):
     beside = checkpoint.discriminators_beside(copy)
     checkpoint.save_discriminators(beside, networks, run_settings, images=0)
     evaluation = opened(copy, tmp_path / "out", data=data, resolution=SIZE)
-    pictures.generate(evaluation)
+    pictures.generate(evaluation, 10)
     found = consistency.pose_accuracy(evaluation)
     assert found["discriminator"] == beside.name and found["generated"]["pictures"] == 10
     assert found["real, estimated poses"]["pictures"] == 10

@@ -78,6 +78,8 @@ def test_wheel(checkout: Path) -> None:
     assert len(native_modules(names)) == 1
     for path in (ROOT / "kernels").glob("*.py"):
         assert f"semfaceedit/kernels/{path.name}" in names
+    for path in (ROOT / "semfaceedit" / "evaluation").glob("*.py"):
+        assert f"semfaceedit/evaluation/{path.name}" in names
     tops = {name.split("/")[0] for name in names}
     assert tops - {"semfaceedit"} == {top for top in tops if top.endswith(".dist-info")}
 

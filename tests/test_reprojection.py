@@ -69,6 +69,14 @@ def test_depth_edges_are_left_out():
     assert edges(depth, 0.1)[0].any(0).tolist() == [False] * 3 + [True] * 2 + [False] * 3
 
 
+def test_points_that_land_on_an_edge_are_left_out():
+    flat, stepped = plane(FRONT, slope=0.0), plane(FRONT, slope=0.0)
+    stepped[:, :, SIZE // 2 :] -= 0.9 * HIDDEN
+    valid = carry(flat, FRONT.double(), stepped, FRONT.double(), CAMERA).valid[0, SIZE // 3]
+    assert not valid[SIZE // 2 - 1 : SIZE // 2 + 1].any()
+    assert valid[2 : SIZE // 2 - 2].all() and valid[SIZE // 2 + 2 : -2].all()
+
+
 def test_sampling_at_pixel_centres_gives_the_pixels():
     picture = torch.arange(16.0).view(1, 1, 4, 4)
     centres = (2 * torch.arange(4) + 1) / 4 - 1

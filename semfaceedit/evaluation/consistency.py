@@ -20,7 +20,7 @@ from ..renderer import Codes, RenderOutput, render
 from ..samples import normals
 from ..segmentation_metrics import segmentation_score
 from .inversion import kept_pairs, load_project, pair_count, pair_inputs
-from .pictures import float_images, generated_pictures, poses_of, sampled_faces
+from .pictures import first_generated, float_images, poses_of, sampled_faces
 from .reprojection import carry, normal_angle, sample
 from .session import HELD_OUT, Evaluation, Unmeasured
 
@@ -185,8 +185,8 @@ def pose_accuracy(evaluation: Evaluation) -> dict[str, Any]:
         sizes = ", ".join(network.adapters)
         raise Unmeasured(f"D_c was trained at {sizes} pixels, not at {resolution}")
     count = min(POSE_PICTURES, evaluation.options.count)
-    made = next(generated_pictures(evaluation).read()).images
-    sets = {"generated": (float_images(made[:count]), poses_of(evaluation, len(made[:count])))}
+    made = torch.cat([chunk.images for chunk in first_generated(evaluation, count)])
+    sets = {"generated": (float_images(made), poses_of(evaluation, count))}
     if evaluation.procedural:
         start = HELD_OUT + POSE_HEADS
         heads = render_faces(range(start, start + count), resolution)

@@ -101,25 +101,28 @@ def labelled(
 def generated_pictures(evaluation: Evaluation) -> PictureSet:
     """The --count generated pictures; `generate` must have made them."""
     folder, count = generated_folder(evaluation), evaluation.options.count
+    return PictureSet(
+        folder.name, count, lambda: first_generated(evaluation, count), folder / "statistics"
+    )
 
-    def read() -> Iterator[Chunk]:
-        for first in range(0, count, PIECE):
-            piece = load_file(_piece(folder, first))
-            stop = min(PIECE, count - first)
-            yield Chunk(first, piece["images"][:stop], piece["labels"][:stop])
 
-    return PictureSet(folder.name, count, read, folder / "statistics")
+def first_generated(evaluation: Evaluation, count: int) -> Iterator[Chunk]:
+    """The first `count` generated pictures."""
+    for first in range(0, count, PIECE):
+        piece = load_file(_piece(generated_folder(evaluation), first))
+        stop = min(PIECE, count - first)
+        yield Chunk(first, piece["images"][:stop], piece["labels"][:stop])
 
 
 def generated_folder(evaluation: Evaluation) -> Path:
     return evaluation.options.out / "generated" / digest(evaluation.generated_inputs)
 
 
-def generate(evaluation: Evaluation) -> None:
-    """Make the pictures that are not there yet, each process its own pieces."""
+def generate(evaluation: Evaluation, count: int) -> None:
+    """Make those of the first `count` pictures that are not there yet, each process its own."""
     folder, world = generated_folder(evaluation), evaluation.world
     folder.mkdir(parents=True, exist_ok=True)
-    firsts = range(0, evaluation.options.count, PIECE)
+    firsts = range(0, count, PIECE)
     own = list(itertools.islice(firsts, world.rank, None, world.size))
     todo = [first for first in own if _read(_piece(folder, first)) is None]
     for first in progress(todo, total=len(todo), title=f"generating, {PIECE} pictures each"):

@@ -1,6 +1,7 @@
 """report.json, and the same as tables in report.md."""
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -29,10 +30,13 @@ FIGURES = {"quality": ("samples",), "semantics": ("areas",),
 
 
 def collect(evaluation: Evaluation, chosen: Sequence[str]) -> dict[str, Any]:
-    """Everything known. `timings` and `machine` are what the seed does not decide."""
+    """Everything known, with earlier answers to questions that are not asked now.
+
+    `timings` and `machine` are what the seed does not decide.
+    """
     options, results = evaluation.options, evaluation.results
     used = not set(chosen) <= {"locality", "cost"}
-    return plain(
+    report = plain(
         {
             "format": FORMAT,
             "version": 1,
@@ -40,12 +44,29 @@ def collect(evaluation: Evaluation, chosen: Sequence[str]) -> dict[str, Any]:
             "data": _data(evaluation) if used else None,
             "settings": {**_settings(options), "resolution": evaluation.resolution},
             "notes": notes(evaluation),
-            "results": dict(sorted(results.values.items())),
-            "missing": dict(sorted(results.missing.items())),
-            "timings": dict(sorted(results.timings.items())),
+            "results": results.values,
+            "missing": results.missing,
+            "timings": results.timings,
             "machine": machine(),
         }
     )
+    before = _earlier(evaluation, report)
+    for part in ("results", "missing", "timings"):
+        kept = {n: v for n, v in before.get(part, {}).items() if n.split(".")[0] not in chosen}
+        report[part] = dict(sorted((kept | report[part]).items()))
+    report["data"] = report["data"] or before.get("data")
+    return report
+
+
+def _earlier(evaluation: Evaluation, report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report that is there, if it is of the same checkpoint, settings and data."""
+    try:
+        before = json.loads((evaluation.options.out / "report.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    same = all(before.get(key) == report[key] for key in ("version", "checkpoint", "settings"))
+    data = before.get("data")
+    return before if same and (None in (data, report["data"]) or data == report["data"]) else {}
 
 
 def notes(evaluation: Evaluation) -> list[str]:
