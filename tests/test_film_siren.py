@@ -24,6 +24,8 @@ from support import (
 )
 from torch import Tensor
 
+from semfaceedit import config
+from semfaceedit.generator import Generator, sample_latents
 from semfaceedit.kernels import BackendError, FilmSirenWeights, _extension, film_siren, use_backend
 from semfaceedit.kernels.film_siren_reference import _film_siren_row
 
@@ -351,6 +353,40 @@ def test_bf16_forward_matches_reference(name: str, isa: str, precision: str) -> 
 def test_bf16_forward_matches_reference_at_large_sizes(name: str, isa: str, precision: str) -> None:
     with use_isa(isa):
         check_bf16(LARGE_SHAPES[name], precision)
+
+
+@needs_native
+@pytest.mark.slow
+@bf16
+@pytest.mark.parametrize("module", ["geometry", "appearance"])
+def test_bf16_at_the_papers_initialisation(module: str, isa: str, precision: str) -> None:
+    """Both modules of `paper` as they start, FiLM from latents, descriptors of magnitude one."""
+    generator = Generator(config.preset("paper").model)
+    z, appearance = sample_latents(generator.config, 1)
+    codes = generator.map(z, appearance)
+    part = getattr(generator, module)
+    stack = part.stack if module == "geometry" else part.stacks[0]
+    film = codes.geometry if module == "geometry" else codes.appearance
+    rows = math.prod(film.frequencies.shape[:-2])
+    count = 100 * rows
+    inputs = {
+        "points": torch.randn(count, stack.first_weight.shape[1]),
+        "directions": torch.nn.functional.normalize(torch.randn(count, 3), dim=1),
+        "frequencies": (15 * film.frequencies + 30).flatten(0, -3),
+        "phases": film.phases.flatten(0, -3),
+        **stack.weights()._asdict(),
+    }
+    inputs = {name: tensor.detach() for name, tensor in inputs.items()}
+    layout = torch.arange(rows + 1) * 100, torch.arange(rows) % stack.head_weight.shape[0]
+    exact = call(*layout, "reference", stack.trunk_channels)(
+        {name: tensor.double() for name, tensor in inputs.items()}
+    )["output"]
+    with use_isa(isa):
+        output = call(*layout, "cpu", stack.trunk_channels, precision)(inputs)["output"]
+    plain = autocast(*layout, stack.trunk_channels)(inputs)
+    error, own = relative_error(output, exact), relative_error(plain, exact)
+    print(f"{precision}: error {error:.2e}, bf16 autocast {own:.2e}")
+    assert error <= (ACCURATE if precision == "accurate" else own)
 
 
 @needs_native
