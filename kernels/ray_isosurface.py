@@ -61,9 +61,10 @@ def ray_isosurface(
     Raises ValueError for arguments that do not fit together, RuntimeError if a backend named
     explicitly cannot run.
     """
-    width = weights.first_weight.shape[0]
-    hidden = weights.hidden_weight.shape[0]
-    count = origins.shape[0]
+    width, hidden, count = (
+        tensor.shape[0] if tensor.dim() else None
+        for tensor in (weights.first_weight, weights.hidden_weight, origins)
+    )
     check_tensors(
         "ray_isosurface",
         {

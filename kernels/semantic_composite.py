@@ -24,11 +24,7 @@ def semantic_composite(
     a suffix that is empty or all zero has label 0. The map is differentiable in both arguments;
     labels carry no gradient.
     """
-    count, hits = alpha.shape
-    check_tensors(
-        "semantic_composite",
-        {"alpha": (alpha, (count, hits)), "semantics": (semantics, (count, hits, None))},
-    )
+    _check("semantic_composite", alpha, {"semantics": (semantics, (None,))})
     choice = resolve("semantic_composite", backend, precision, alpha)
     if choice.backend == "reference":
         return semantic_composite_reference(alpha, semantics)
@@ -48,19 +44,23 @@ def color_composite(
     color = sum w_k c_k, depth = sum w_k z_k / sum w_k (0 where nothing is hit), and the weights
     themselves. Differentiable in all three arguments.
     """
-    count, hits = alpha.shape
-    check_tensors(
-        "semantic_composite",
-        {
-            "alpha": (alpha, (count, hits)),
-            "colors": (colors, (count, hits, None)),
-            "depths": (depths, (count, hits)),
-        },
-    )
+    _check("color_composite", alpha, {"colors": (colors, (None,)), "depths": (depths, ())})
     choice = resolve("semantic_composite", backend, precision, alpha)
     if choice.backend == "reference":
         return color_composite_reference(alpha, colors, depths)
     return ColorCompositeFunction.apply(alpha, colors, depths, choice.backend)
+
+
+def _check(
+    op: str, alpha: Tensor, others: dict[str, tuple[Tensor, tuple[int | None, ...]]]
+) -> None:
+    """`others` have a row for each hit, of the shape given. Raises ValueError."""
+    check_tensors(op, {"alpha": (alpha, (None, None))})
+    rows = {name: (tensor, (*alpha.shape, *shape)) for name, (tensor, shape) in others.items()}
+    check_tensors(op, {"alpha": (alpha, (None, None)), **rows})
+    for name, (tensor, _) in rows.items():
+        if 0 in tensor.shape[1:]:
+            raise ValueError(f"{op}: {name} has shape {tuple(tensor.shape)}, with nothing on a ray")
 
 
 class SemanticCompositeFunction(torch.autograd.Function):

@@ -150,7 +150,12 @@ FIELDS: dict[str, Sizes] = {
 }
 
 
-@pytest.mark.parametrize("name", FIELDS)
+LARGE = ("paper's width", "more surfaces than a tile has points")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else []) for name in FIELDS]
+)
 def test_field(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(test_ray_isosurface, "SEEDS", 4)
     test_ray_isosurface.expected.cache_clear()

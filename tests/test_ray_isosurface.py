@@ -401,6 +401,36 @@ def test_settings_that_do_not_fit() -> None:
         look(ramp(1, 0), [0.5], backend="reference", near=2.0)
 
 
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"origins": torch.zeros(3)}, r"origins has shape \(3,\)"),
+        ({"origins": torch.tensor(0.0)}, r"origins has shape \(\)"),
+        ({"directions": torch.zeros(4, 3)}, r"directions has shape \(4, 3\), expected \(5, 3\)"),
+        ({"directions": torch.zeros(5, 3).double()}, "directions is torch.float64"),
+        ({"last_bias": torch.zeros(1, device="meta")}, "last_bias is on meta"),
+        ({"hidden_weight": torch.zeros(1, 6, 7)}, "hidden_weight has shape"),
+        ({"first_weight": torch.zeros(18)}, "first_weight has shape"),
+    ],
+)
+def test_arguments_that_do_not_fit(changed: dict[str, Tensor], message: str) -> None:
+    sizes = (5, 4, 8, 6, 2)
+    with pytest.raises(ValueError, match=message):
+        call(sizes, "auto")({**problem(sizes), **changed})
+
+
+@needs_native
+def test_overlapping_memory() -> None:
+    sizes = (9, 4, 8, 6, 2)
+    inputs = problem(sizes)
+    overlapping = {**inputs, "origins": inputs["origins"][:1].expand(9, 3)}
+    copies = {**inputs, "origins": overlapping["origins"].clone()}
+    wanted = values_and_gradients(call(sizes, "cpu"), copies, torch.float32)
+    result = values_and_gradients(call(sizes, "cpu"), overlapping, torch.float32)
+    floats = {name: value for name, value in wanted.items() if value.is_floating_point()}
+    assert_identical(floats, result)
+
+
 @needs_native
 def test_registered_ops() -> None:
     check_registered_ops("cpu")

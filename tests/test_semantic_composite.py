@@ -189,6 +189,36 @@ def test_shapes_that_do_not_fit() -> None:
         color_composite(torch.zeros(3, 4), torch.zeros(3, 4, 2), torch.zeros(3, 5))
 
 
+@pytest.mark.parametrize(
+    "alpha, semantics, message",
+    [
+        (torch.zeros(3), torch.zeros(3, 4, 2), r"alpha has shape \(3,\)"),
+        (torch.zeros(3, 4), torch.zeros(3, 4), r"semantics has shape \(3, 4\)"),
+        (torch.zeros(3, 0), torch.zeros(3, 0, 2), "with nothing on a ray"),
+        (torch.zeros(3, 4), torch.zeros(3, 4, 0), "with nothing on a ray"),
+        (torch.zeros(3, 4), torch.zeros(3, 4, 2).double(), "semantics is torch.float64"),
+        (torch.zeros(3, 4).long(), torch.zeros(3, 4, 2), "alpha is torch.int64"),
+        (torch.zeros(3, 4), torch.zeros(3, 4, 2, device="meta"), "semantics is on meta"),
+    ],
+)
+def test_arguments_that_do_not_fit(alpha: Tensor, semantics: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        semantic_composite(alpha, semantics)
+
+
+@needs_native
+@pytest.mark.parametrize("op", [semantic, color])
+def test_overlapping_memory(op: Callable[[str], Callable]) -> None:
+    """Rays that share their memory: as copies of them, and each gets a gradient of its own."""
+    one = problem((1, 5, 7))
+    if op is semantic:
+        del one["depths"]
+    overlapping = {name: tensor.expand(9, *tensor.shape[1:]) for name, tensor in one.items()}
+    copies = {name: tensor.clone() for name, tensor in overlapping.items()}
+    wanted = values_and_gradients(op("cpu"), copies, torch.float32)
+    assert_identical(wanted, values_and_gradients(op("cpu"), overlapping, torch.float32))
+
+
 @needs_native
 def test_registered_ops() -> None:
     check_registered_ops("cpu")
