@@ -27,6 +27,8 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import gpu_rays  # noqa: E402
+
 from semfaceedit import config  # noqa: E402
 from semfaceedit.generator import Generator, sample_latents  # noqa: E402
 from semfaceedit.kernels import (  # noqa: E402
@@ -43,6 +45,7 @@ from semfaceedit.renderer import find_intersections, render  # noqa: E402
 
 Inputs = dict[str, Tensor]
 Op = Callable[[Inputs], dict[str, Tensor]]
+Variants = tuple[tuple[str, str], ...]  # backend, precision
 
 RAYS, HITS, SAMPLES, CLASSES, WIDTH, LAYERS = 256 * 256, 24, 64, 19, 256, 8
 FLOOR = 4  # in units of eps: what two correctly rounded sums may differ by
@@ -190,13 +193,15 @@ def relative_error(actual: Tensor, exact: Tensor) -> float:
     return (actual.double() - exact).norm().item() / (scale or 1.0)
 
 
-def check(suite: Suite, name: str, op: Op, inputs: Inputs, precision: str) -> None:
+def check(
+    suite: Suite, name: str, op: Op, inputs: Inputs, precision: str, backend: str = "triton"
+) -> None:
     """Each output and gradient: error at most twice plain PyTorch's at that precision."""
     with use_backend("reference", "fp32"):
         exact = values_and_gradients(op, inputs, torch.float64)
     with use_backend("reference", precision), tf32(precision == "tf32"):
         plain = values_and_gradients(op, inputs, torch.float32)
-    with use_backend("triton", precision):
+    with use_backend(backend, precision):
         actual = values_and_gradients(op, inputs, torch.float32)
         again = values_and_gradients(op, inputs, torch.float32)
     for key, wanted in exact.items():
@@ -206,8 +211,8 @@ def check(suite: Suite, name: str, op: Op, inputs: Inputs, precision: str) -> No
         passed = error <= limit and same  # False for NaN
         suite.failures += not passed
         suite.add(
-            kind="check", op=name, precision=precision, tensor=key, error=error, plain=own,
-            same_bits=same, passed=passed,
+            kind="check", op=name, backend=backend, precision=precision, tensor=key, error=error,
+            plain=own, same_bits=same, passed=passed,
         )  # fmt: skip
 
 
@@ -248,11 +253,16 @@ def run_checks(suite: Suite) -> None:
         check(suite, "geometry", film_op(2, 1, 1), film_problem(10_037, 3, 2, 1, 276), precision)
         inputs = film_problem(10_037, 256, 8, 4, 3)
         check(suite, "appearance", film_op(8, 4, 0), inputs, precision)
-    check(suite, "ray_isosurface", field_op, field_problem(4003), "fp32")
     semantic = composite_problem(10_007, CLASSES)
     del semantic["depths"]
-    check(suite, "semantic_composite", semantic_op, semantic, "fp32")
-    check(suite, "color_composite", color_op, composite_problem(10_007, 3), "fp32")
+    reason = gpu_rays.unavailable()
+    if reason is not None:
+        suite.add(kind="missing", backend="cuda", reason=reason)
+    for backend in ("triton", "cuda") if reason is None else ("triton",):
+        check(suite, "ray_isosurface", field_op, field_problem(4003), "fp32", backend)
+        check(suite, "semantic_composite", semantic_op, semantic, "fp32", backend)
+        colors = composite_problem(10_007, 3)
+        check(suite, "color_composite", color_op, colors, "fp32", backend)
     check_at_full_size(suite)
     torch.use_deterministic_algorithms(False)
 
@@ -288,9 +298,11 @@ def measure(suite: Suite, name: str, variant: str, function: Callable[[], object
 VARIANTS = (("triton", "fp16"), ("triton", "tf32"), ("reference", "fp32"), ("reference", "fp16"))
 
 
-def time_op(suite: Suite, name: str, op: Op, inputs: Inputs, backward: Inputs) -> None:
+def time_op(
+    suite: Suite, name: str, op: Op, inputs: Inputs, backward: Inputs, more: Variants = ()
+) -> None:
     """Forward without gradients on `inputs`; forward and backward on `backward`."""
-    for backend, precision in VARIANTS:
+    for backend, precision in (*VARIANTS, *more):
         with use_backend(backend, precision):
             variant = f"{backend} {precision}"
             with torch.no_grad():
@@ -315,12 +327,12 @@ def time_ops(suite: Suite) -> None:
         time_op(suite, name, film_op(rows, groups, trunk), full, less)
         del full, less
     rays = field_problem(RAYS)
-    time_op(suite, "ray_isosurface", field_op, rays, rays)
+    time_op(suite, "ray_isosurface", field_op, rays, rays, gpu_rays.variants())
     semantic = composite_problem(RAYS, CLASSES)
     del semantic["depths"]
-    time_op(suite, "semantic_composite", semantic_op, semantic, semantic)
+    time_op(suite, "semantic_composite", semantic_op, semantic, semantic, gpu_rays.variants())
     colors = composite_problem(RAYS, 3)
-    time_op(suite, "color_composite", color_op, colors, colors)
+    time_op(suite, "color_composite", color_op, colors, colors, gpu_rays.variants())
 
 
 def time_renders(suite: Suite, seed: int) -> None:
@@ -389,6 +401,7 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("gpu_suite: PyTorch finds no CUDA device on this machine", file=sys.stderr)
         return 2
+    gpu_rays.build()
     for op, reason in available_backends()["triton"].items():
         if reason is not None:
             print(f"gpu_suite: the Triton backend of {op} cannot run: {reason}", file=sys.stderr)
