@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import config
+from .api import generate
 from .cli import parse_seeds, progress, run_command, wrote
 from .errors import UserError
 from .film import Film
@@ -64,6 +65,10 @@ class Options(CheckpointOptions):
     """Pull towards the mean face: 1 none, 0.7 for nicer pictures, 0 the mean face."""
     chunk_rays: int | None = 8192
     """Rays evaluated at a time; bounds memory, does not change the picture."""
+    cull: float = 0.0
+    """Leave points of less compositing weight uncoloured: 1e-4 is faster and hardly seen."""
+    save_projects: bool = False
+    """Also write each seed's frontal face as a project and its label map, to edit or transfer."""
     preset: str | None = None
     """Refuse a checkpoint of another preset."""
 
@@ -104,6 +109,17 @@ def render_faces(options: Options) -> None:
             path = options.out / f"{kind}.png"
             save_png(path, tile(torch.stack(pictures[kind]), columns=columns))
             wrote(path)
+    if options.save_projects:
+        for seed in _seeds(options):
+            _save_project(options, generator, seed)
+
+
+def _save_project(options: Options, generator: Generator, seed: int) -> None:
+    project = generate(generator, seed).project
+    path = options.out / f"face-{seed}.safetensors"
+    project.save(path)
+    save_label_map(path.with_suffix(".labels.png"), project.labels)
+    wrote(path, f"its label map beside it: paint {path.with_suffix('.labels.png').name} and `edit`")
 
 
 def _seeds(options: Options) -> list[int]:
@@ -195,6 +211,7 @@ def _render_views(
             torch.tensor([pose], device=device),
             resolution,
             chunk_rays=options.chunk_rays,
+            cull=options.cull,
         )
         for kind, picture in picture_rows(output, generator.config.camera).items():
             pictures[kind].append(picture[0])
@@ -235,6 +252,10 @@ def _check(options: Options) -> None:
         check_animation(Path(options.video))
     if not 0 <= options.truncation <= 1:
         raise UserError(f"--truncation {options.truncation}: use 0 (the mean face) to 1 (none)")
+    if not 0 <= options.cull < 1:
+        raise UserError(f"--cull {options.cull}: use a weight from 0 (none) to below 1")
+    if options.save_projects and options.truncation < 1:
+        raise UserError("--save-projects writes faces as they are: leave --truncation out")
     if options.interpolate is not None and faces < 2:
         raise UserError("--interpolate needs at least two --seeds or --projects")
     if options.preset is not None:

@@ -98,6 +98,8 @@ def test_normals_of_a_tilted_plane():
         (["--interpolate", "all", "--seeds", "3"], "at least two --seeds"),
         (["--frames", "0"], "at least 1"),
         (["--truncation", "1.5"], "--truncation 1.5"),
+        (["--truncation", "0.5", "--save-projects"], "leave --truncation out"),
+        (["--cull", "1"], "--cull 1.0"),
         (["--projects", "nowhere.safetensors"], "no face project at nowhere.safetensors"),
     ],
 )
@@ -192,3 +194,22 @@ def test_a_project_of_another_checkpoint_is_one_line(projects, tmp_path, capsys)
     text = capsys.readouterr().err
     assert "made with another checkpoint" in text and text.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_seeds_are_saved_as_projects_to_go_on_with(weights, tmp_path):
+    assert run(weights, tmp_path, "--save-projects", "--yaws", "0") == 0
+    paths = [tmp_path / f"face-{seed}.safetensors" for seed in (0, 1)]
+    again = ["--checkpoint", str(weights), "--out", str(tmp_path / "again"), "--resolution", "8"]
+    assert render.main([*again, "--yaws", "0", "--projects", *map(str, paths)]) == 0
+    pictures = [np.asarray(Image.open(folder / "image.png"), np.int16)
+                for folder in (tmp_path, tmp_path / "again")]  # fmt: skip
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1  # offsets are added to the mean again
+    assert (tmp_path / "face-0.labels.png").exists()
+
+
+def test_culling_changes_little(weights, tmp_path):
+    for name, cull in (("exact", "0"), ("culled", "1e-4")):
+        assert run(weights, tmp_path / name, "--cull", cull) == 0
+    pictures = [np.asarray(Image.open(tmp_path / name / "image.png"), np.int16)
+                for name in ("exact", "culled")]  # fmt: skip
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
