@@ -207,8 +207,9 @@ def inversion(studio: Studio) -> Figure:
         seen: dict[str, np.ndarray] = {}
 
         def watch(step: Step, output: RenderOutput, goal: Goal, seen=seen) -> None:
-            if step.iteration in (0, 50):
-                seen[str(step.iteration)] = picture_rows(output)["image"][0].numpy()
+            if step.iteration <= 50:  # the last of these is nearest to 50 steps
+                when = "50" if step.iteration else "0"
+                seen[when] = picture_rows(output)["image"][0].numpy()
 
         found = invert(
             generator,
