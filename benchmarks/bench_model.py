@@ -33,7 +33,9 @@ LIMIT = 10**9  # bytes: what a render may take above the idle process
 
 
 def generator_of(preset: str, **changes: Any) -> Generator:
+    """Random weights, but with manifolds as round as after training: rays cross most of them."""
     torch.manual_seed(0)
+    changes = {"round_predictor": True, **changes}
     model = dataclasses.replace(config.preset(preset).model, **changes)
     return Generator(model).eval()
 
