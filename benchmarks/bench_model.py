@@ -229,8 +229,9 @@ def test_memory_of_a_render(
 ) -> None:
     """`paper` in chunks of 8,192 rays: at 1,024 pixels below 1 GB above the idle process.
 
-    A render at 1,024 pixels would take a quarter of an hour. It needs the memory of a chunk, which
-    that at 256 has too, and that of the picture, which a narrow model's render at 1,024 has too.
+    A render at 1,024 pixels would take a quarter of an hour. Its peak is either a chunk, which
+    a render at 256 has too, beside the pixels so far, or in the making of the picture, which a
+    narrow model's render at 1,024 has too.
     """
     precision = lower_precisions()[-1] if lower_precisions() else "fp32"
     small = {"width": 32, "geometry_depth": 2, "appearance_depth": 2, "predictor_width": 32}
@@ -251,4 +252,5 @@ def test_memory_of_a_render(
     print("", record)
     if None in peaks.values():
         pytest.skip("this system does not tell a process's peak memory")
-    assert sum(peaks.values()) < LIMIT
+    kept = 4 * 1024**2 * (3 + 19 + 1 + generator.config.manifolds)  # pixels of the chunks so far
+    assert max(peaks[256] + kept, peaks[1024]) < LIMIT
