@@ -16,9 +16,10 @@ import importlib
 import importlib.util
 import logging
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -34,9 +35,17 @@ AUTO_ORDER = {"cuda": ("triton", "cuda", "reference"), "cpu": ("cpu", "reference
 REFERENCE_PRECISIONS = {"cuda": ("fp32", "tf32", "fp16"), "cpu": ("fp32", "fp16")}
 
 _log = logging.getLogger("semfaceedit.kernels")
-_context: ContextVar[tuple[str | None, str | None]] = ContextVar(
-    "semfaceedit_backend", default=(None, None)
-)
+
+
+class _Chosen(threading.local):
+    """What `use_backend` chose in this thread; torch.compile recompiles when it changes."""
+
+    def __init__(self) -> None:
+        self.backend: str | None = None
+        self.precision: str | None = None
+
+
+_chosen = _Chosen()
 
 
 class BackendError(RuntimeError):
@@ -62,12 +71,12 @@ def use_backend(backend: str | None = None, precision: str | None = None) -> Ite
     None keeps the surrounding choice. Raises ValueError for an unknown name.
     """
     _check_names(backend, precision)
-    outer_backend, outer_precision = _context.get()
-    token = _context.set((backend or outer_backend, precision or outer_precision))
+    outer_backend, outer_precision = _chosen.backend, _chosen.precision
+    _chosen.backend, _chosen.precision = backend or outer_backend, precision or outer_precision
     try:
         yield
     finally:
-        _context.reset(token)
+        _chosen.backend, _chosen.precision = outer_backend, outer_precision
 
 
 def resolve(op: str, backend: str | None, precision: str | None, *tensors: Tensor) -> Choice:
@@ -75,13 +84,18 @@ def resolve(op: str, backend: str | None, precision: str | None, *tensors: Tenso
 
     What was asked for by name never falls back: if it cannot run, RuntimeError says what was
     asked, why it cannot be, and what to do. Only `auto` may fall back, and logs each reason once.
+    Under torch.compile the environment counts as it was when the call was traced.
     """
-    context_backend, context_precision = _context.get()
-    backend = backend or context_backend or os.environ.get("SEMFACEEDIT_BACKEND") or "auto"
-    precision = precision or context_precision or os.environ.get("SEMFACEEDIT_PRECISION") or None
+    backend, precision = backend or _chosen.backend, precision or _chosen.precision
+    return _choose(op, backend, precision, tensors[0].device.type, tensors[0].dtype)
+
+
+def _choose(
+    op: str, backend: str | None, precision: str | None, device: str, dtype: torch.dtype
+) -> Choice:
+    backend = backend or os.environ.get("SEMFACEEDIT_BACKEND") or "auto"
+    precision = precision or os.environ.get("SEMFACEEDIT_PRECISION") or None
     _check_names(None if backend == "auto" else backend, precision)
-    device = tensors[0].device.type
-    dtype = tensors[0].dtype
     candidates = AUTO_ORDER.get(device, ("reference",)) if backend == "auto" else (backend,)
     reasons = []
     for candidate in candidates:
@@ -94,9 +108,16 @@ def resolve(op: str, backend: str | None, precision: str | None, *tensors: Tenso
     raise BackendError(f"{op}: {'; '.join(reasons)}")
 
 
+# What torch.compiler.assume_constant_result does, which would import Triton here.
+_choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def implementation(op: str, backend: str) -> ModuleType:
     """The module that implements `op` for `backend`, imported at first use."""
-    return importlib.import_module(f".{op}_{backend}", __package__)
+    name = f"{__package__}.{op}_{backend}"
+    if name in sys.modules:  # torch.compile traces this, but not an import
+        return sys.modules[name]
+    return importlib.import_module(name)
 
 
 @functools.cache
