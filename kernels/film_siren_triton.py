@@ -55,6 +55,8 @@ def forward_tiling(precision: str, architecture: int) -> Tiling:
         return Tiling(rows=64, columns=32, slab=16, warps=8, stages=2)
     if precision == "tf32":
         return Tiling(rows=64, columns=64, slab=16, warps=4, stages=2)
+    if architecture == 90:  # chains of eight wgmma, fed by what its shared memory holds
+        return Tiling(rows=128, columns=128, slab=128, warps=8, stages=2)
     # Deeper pipelines spill registers on sm_89.
     return Tiling(rows=128, columns=128, slab=32, warps=8, stages=2 if architecture == 89 else 4)
 
@@ -193,7 +195,8 @@ def _prepared(inputs: list[Tensor], trunk_channels: int, precision: str, tiling:
     size = points.shape[1]
     constants = network_constants(own_width, heads + 1, size, precision, points)
     width = constants["WIDTH"]
-    padded_inputs = 16 if constants["THIN"] else ceil_div(size, 64) * 64
+    step = max(64, tile_constants(tiling, width)["SLAB"])
+    padded_inputs = 16 if constants["THIN"] else ceil_div(size, step) * step
     multiple = power_of_two(min(channels, 32), 16)
     padded_channels = ceil_div(channels, multiple) * multiple
     operand = torch.float16 if precision == "fp16" else torch.float32
@@ -235,8 +238,10 @@ def network_constants(
     }
 
 
-def head_columns(channels: int, tiling: Tiling) -> int:
-    return power_of_two(min(channels, 32, tiling.columns), 16)
+def head_constants(channels: int, tiling: Tiling) -> dict[str, int]:
+    """Blocks of columns: wide ones where only the view layer is read, since each reads it all."""
+    columns = power_of_two(min(channels, 32, tiling.columns), 16)
+    return {"HEAD_COLUMNS": columns, "VIEW_COLUMNS": columns * (2 if channels > 64 else 1)}
 
 
 def product_constants(
@@ -293,15 +298,15 @@ def _launch_forward(
 
     width = network.constants["WIDTH"]
     tile = tile_constants(tiling, width)
-    columns = head_columns(network.sizes[2], tiling)
+    heads = head_constants(network.sizes[2], tiling)
     launch(
         forward_kernel,
         (len(scratch.copied),),
         (
             *network[:5], tiles.table, tiles.used, *network[5:12], output, *scratch, first_tile,
-            tiles.bound, *network.sizes,
+            tiles.bound, *network.sizes, network.constants["LAYERS"] - 1,
         ),
-        {**network.constants, **tile, "HEAD_COLUMNS": columns, "KEEP": keep},
+        {**network.constants, **tile, **heads, "KEEP": keep},
         warps=tiling.warps,
         stages=tiling.stages,
     )  # fmt: skip

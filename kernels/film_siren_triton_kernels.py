@@ -153,6 +153,7 @@ def _heads(
     channels,
     padded_channels,
     trunk_channels,
+    end,  # columns [0, end) are made here
     LAYERS: tl.constexpr,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
@@ -161,7 +162,7 @@ def _heads(
     PRECISION: tl.constexpr,
 ):
     layer_size: tl.constexpr = ROWS * WIDTH
-    for start in range(0, padded_channels, COLUMNS):
+    for start in range(0, end, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
         total = tl.zeros((ROWS, COLUMNS), tl.float32)
         for layer in range(1, LAYERS - 1):
@@ -179,6 +180,44 @@ def _heads(
                     tl.zeros((ROWS, COLUMNS), tl.float32), ROWS, COLUMNS, SLAB, PRECISION,
                 )  # fmt: skip
                 total += tl.where(mine[None, :], part, 0.0)
+        total += tl.load(head_bias + column)[None, :]
+        at = output + row[:, None] * channels + column[None, :]
+        tl.store(at, total, mask=inside[:, None] & (column < channels)[None, :])
+
+
+@triton.jit
+def _view_heads(
+    scratch,  # (LAYERS + 1, ROWS, WIDTH)
+    head_weight,  # of this group: (LAYERS - 1, padded_channels, WIDTH)
+    head_bias,  # of this group, summed over heads: (padded_channels,)
+    output,  # (P, C), out
+    row,
+    inside,
+    first,  # columns [first, padded_channels) are made here, none of them the trunk's
+    channels,
+    padded_channels,
+    heads,  # LAYERS - 1, as a number that the compiler does not know: it would unroll the loop
+    LAYERS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SLAB: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Wide blocks of columns: each of them reads all activations of the tile once more."""
+    SLABS: tl.constexpr = WIDTH // SLAB
+    k = tl.arange(0, SLAB)
+    tile = tl.arange(0, ROWS)[:, None] * WIDTH + k[None, :]
+    for start in range(first, padded_channels, COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
+        block = column[None, :] * WIDTH + k[:, None]
+        total = tl.zeros((ROWS, COLUMNS), tl.float32)
+        for step in range(heads * SLABS):  # one loop over heads and slabs keeps its pipeline full
+            head, slab = step // SLABS, step % SLABS * SLAB
+            layer = head + 1 + (head == heads - 1).to(tl.int32)  # the last reads the view layer
+            a = tl.load(scratch + layer * ROWS * WIDTH + slab + tile)
+            b = tl.load(head_weight + head * padded_channels * WIDTH + slab + block)
+            total = tl.dot(a, b, total, input_precision=PRECISION)
         total += tl.load(head_bias + column)[None, :]
         at = output + row[:, None] * channels + column[None, :]
         tl.store(at, total, mask=inside[:, None] & (column < channels)[None, :])
@@ -211,6 +250,7 @@ def forward_kernel(
     channels,
     padded_channels,
     trunk_channels,
+    heads,  # LAYERS - 1
     LAYERS: tl.constexpr,
     WIDTH: tl.constexpr,
     THIN: tl.constexpr,
@@ -218,6 +258,7 @@ def forward_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     HEAD_COLUMNS: tl.constexpr,
+    VIEW_COLUMNS: tl.constexpr,  # a multiple of HEAD_COLUMNS, for columns that the trunk has not
     SLAB: tl.constexpr,
     PRECISION: tl.constexpr,
     FAST: tl.constexpr,
@@ -241,10 +282,17 @@ def forward_kernel(
             padded_inputs, LAYERS, WIDTH, THIN, KEEP, ROWS, COLUMNS, SLAB, PRECISION, FAST,
         )  # fmt: skip
         if not KEEP:
+            own_heads = head_weight + group * ((LAYERS - 1) * padded_channels * WIDTH)
+            own_bias = head_bias + group * padded_channels
+            mixed = tl.cdiv(trunk_channels, HEAD_COLUMNS) * HEAD_COLUMNS
+            end = mixed + (padded_channels - mixed) % VIEW_COLUMNS
             _heads(
-                own_scratch, head_weight + group * ((LAYERS - 1) * padded_channels * WIDTH),
-                head_bias + group * padded_channels, output, row, inside, channels,
-                padded_channels, trunk_channels, LAYERS, WIDTH, ROWS, HEAD_COLUMNS, SLAB, PRECISION,
+                own_scratch, own_heads, own_bias, output, row, inside, channels, padded_channels,
+                trunk_channels, end, LAYERS, WIDTH, ROWS, HEAD_COLUMNS, SLAB, PRECISION,
+            )  # fmt: skip
+            _view_heads(
+                own_scratch, own_heads, own_bias, output, row, inside, end, channels,
+                padded_channels, heads, LAYERS, WIDTH, ROWS, VIEW_COLUMNS, SLAB, PRECISION,
             )  # fmt: skip
             tl.debug_barrier()  # the next tile overwrites the scratch
 

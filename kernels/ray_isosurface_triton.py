@@ -24,7 +24,7 @@ PRECISIONS = ("fp32", "tf32", "fp16")
 # fp16 keeps fp32: rounding the field to fp16 would move hits by a visible share of a step.
 DOT_PRECISION = {"fp32": "tf32x3", "tf32": "tf32", "fp16": "tf32x3"}
 WARPS = 4
-STAGES = 3  # of the pipelines that load slabs of a weight
+STAGES = 4  # of the pipelines that load slabs of a weight
 PROGRAMS = 4  # per multiprocessor
 
 

@@ -64,8 +64,8 @@ class AppearanceModule(nn.Module):
         count = film.frequencies.shape[0]
         rows = groups * count + images
         order = torch.argsort(rows, stable=True)
-        sizes = torch.bincount(rows, minlength=count * self.config.groups)
-        offsets = nn.functional.pad(sizes.cumsum(0), (1, 0))
+        ends = torch.arange(count * self.config.groups + 1, device=rows.device)
+        offsets = torch.searchsorted(rows[order], ends)  # a bincount would wait for the device
         row_groups = torch.arange(self.config.groups, device=rows.device).repeat_interleave(count)
         by_row = Film(
             film.frequencies.transpose(0, 1).flatten(0, 1),

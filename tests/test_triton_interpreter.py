@@ -16,8 +16,8 @@ needs_triton = pytest.mark.skipif(
 )
 
 
-def run_cases(selection: str) -> None:
-    cases = Path(__file__).with_name("triton_cases.py")
+def run_cases(selection: str, file: str = "triton_cases.py") -> None:
+    cases = Path(__file__).with_name(file)
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     command = [
         sys.executable,
@@ -39,6 +39,11 @@ def run_cases(selection: str) -> None:
 @needs_triton
 def test_kernels_in_the_interpreter() -> None:
     run_cases("not slow")
+
+
+@needs_triton
+def test_kernels_in_compiled_graphs() -> None:
+    run_cases("not slow", "triton_compiled_cases.py")
 
 
 @needs_triton

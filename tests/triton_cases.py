@@ -12,6 +12,7 @@ import pytest
 import torch
 from support import assert_identical, assert_matches, values_and_gradients
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from semfaceedit.kernels import (
     FieldWeights,
@@ -289,6 +290,7 @@ def test_field_registered_ops() -> None:
 STACKS = {
     "one point": (1, 3, 16, 2, 1, 1, 3, 0),
     "geometry": (37, 3, 32, 3, 4, 1, 24, 1),
+    "wide blocks of channels": (19, 3, 16, 2, 2, 1, 69, 17),
     "appearance": (37, 32, 32, 2, 5, 3, 3, 0),
     "odd": (23, 5, 17, 4, 5, 2, 21, 18),
     "two inputs, all channels from the trunk": (19, 2, 16, 3, 2, 1, 5, 5),
@@ -418,6 +420,33 @@ def test_stack_small_and_large_gradients_in_fp16() -> None:
         grads.append({name: g / factor for name, g in zip(inputs, result, strict=True)})
     assert_identical(grads[0], grads[1])
     assert_identical(grads[1], grads[2])
+
+
+class Waits(TorchDispatchMode):
+    """Notes the PyTorch operations that make the host wait for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        name = function.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero", "bincount", "masked_select", "_unique2"):
+            self.seen.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_launches_do_not_wait_for_the_device() -> None:
+    tensors, offsets, groups = stack_problem(STACKS["one point"])
+    values = list(tensors.values())
+    inputs = [*values[:4], offsets, groups, *values[4:]]
+    with Waits() as waits:
+        film_siren_triton._forward_op._init_fn(inputs, 0, "fp32")
+        film_siren_triton._backward_op._init_fn(torch.randn(1, 3), inputs, 0, "fp32", [True] * 12)
+    assert waits.seen == []
+    with Waits() as waits:
+        torch.bincount(groups)
+    assert waits.seen
 
 
 def test_stack_registered_ops() -> None:

@@ -1,0 +1,184 @@
+"""What the benchmarks run: the ops on random inputs of any size, renders and training steps.
+
+Tensors are made on the default device, so that one code serves a GPU and a CPU.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from baselines import NAMES, baseline, baseline_film_siren
+from torch import Tensor
+
+from semfaceedit import config
+from semfaceedit.data import Batch
+from semfaceedit.distributed import World
+from semfaceedit.generator import Generator
+from semfaceedit.kernels import (
+    FieldWeights,
+    FilmSirenWeights,
+    color_composite,
+    film_siren,
+    ray_isosurface,
+    semantic_composite,
+    use_backend,
+)
+from semfaceedit.labels import NUM_CLASSES
+from semfaceedit.trainer import Trainer
+
+Inputs = dict[str, Tensor]
+Op = Callable[[Inputs], dict[str, Tensor]]
+
+
+def film_problem(
+    points: int, inputs: int, rows: int, groups: int, channels: int, width: int, layers: int
+) -> Inputs:
+    """Random inputs; FiLM arguments span several periods."""
+    randn = torch.randn
+    return {
+        "points": randn(points, inputs),
+        "directions": torch.nn.functional.normalize(randn(points, 3), dim=1),
+        "frequencies": 15 + 2 * randn(rows, layers + 1, width),
+        "phases": randn(rows, layers + 1, width),
+        "first_weight": 0.3 * randn(width, inputs) / inputs**0.5,
+        "first_bias": 0.1 * randn(width),
+        "hidden_weight": 0.1 * randn(layers - 1, width, width) / width**0.5,
+        "hidden_bias": 0.05 * randn(layers - 1, width),
+        "view_weight": 0.1 * randn(groups, width, 3 + width) / width**0.5,
+        "view_bias": 0.05 * randn(groups, width),
+        "head_weight": randn(groups, layers - 1, channels, width) / width**0.5,
+        "head_bias": randn(groups, layers - 1, channels),
+    }
+
+
+def film_op(rows: int, groups: int, trunk: int, baseline: str | None = None) -> Op:
+    """`film_siren`, or one of the baselines, on rows of equal length."""
+    function = film_siren
+    if baseline is not None:
+        function = functools.partial(baseline_film_siren, name=baseline)  # type: ignore[assignment]
+
+    def op(inputs: Inputs) -> dict[str, Tensor]:
+        tensors = list(inputs.values())
+        offsets = torch.linspace(0, len(tensors[0]), rows + 1).long()
+        row_groups = torch.arange(rows) % groups
+        weights = FilmSirenWeights(*tensors[4:])
+        output = function(*tensors[:4], offsets, row_groups, weights, trunk_channels=trunk)
+        return {"output": output}
+
+    return op
+
+
+def field_problem(rays: int, width: int) -> Inputs:
+    """A random field that falls by 30 along the rays, so that every interval is steep enough."""
+    randn, forward = torch.randn, torch.tensor([0.0, 0.0, -1.0])
+    tensors = {
+        "origins": 0.02 * randn(rays, 3) - forward,
+        "directions": torch.nn.functional.normalize(forward + 0.1 * randn(rays, 3), dim=1),
+        "first_weight": randn(width, 3) * (2 / 3) ** 0.5,
+        "first_bias": 0.1 * randn(width),
+        "hidden_weight": randn(2, width, width) * (1 / width) ** 0.5,
+        "hidden_bias": 0.1 * randn(2, width),
+        "last_weight": randn(1, width) / width**0.5,
+        "last_bias": torch.tensor([-2.0]),
+    }
+    tensors["first_weight"][0] = torch.tensor([0.0, 0.0, 3.0])
+    tensors["first_bias"][0] = 0.0
+    tensors["hidden_weight"][:, 0] = 0.0
+    tensors["hidden_weight"][:, 0, 0] = 1.0
+    tensors["hidden_bias"][:, 0] = 0.0
+    tensors["last_weight"][0, 0] = 3.0
+    return tensors
+
+
+def field_op(hits: int, samples: int) -> Op:
+    def op(inputs: Inputs) -> dict[str, Tensor]:
+        return intersect(inputs, hits, samples)
+
+    return op
+
+
+def intersect(inputs: Inputs, hits: int, samples: int) -> dict[str, Tensor]:
+    weights = FieldWeights(*(inputs[name] for name in FieldWeights._fields))
+    levels = torch.linspace(22, 2, hits - 1, dtype=inputs["origins"].dtype)
+    found = ray_isosurface(
+        inputs["origins"], inputs["directions"], levels, weights, centre=(0.0, 0.0, -1.5),
+        scale=8.0, near=0.88, far=1.12, samples=samples, plane_z=-0.12,
+    )  # fmt: skip
+    return {"points": found.points, "depths": found.depths}
+
+
+def composite_problem(rays: int, hits: int, channels: int) -> Inputs:
+    alpha = torch.rand(rays, hits)
+    alpha[:, ::3] = 0
+    return {
+        "alpha": alpha,
+        "values": torch.randn(rays, hits, channels),
+        "depths": 1 + torch.rand(rays, hits),
+    }
+
+
+def semantic_op(inputs: Inputs) -> dict[str, Tensor]:
+    return {"map": semantic_composite(inputs["alpha"], inputs["values"])[1]}
+
+
+def color_op(inputs: Inputs) -> dict[str, Tensor]:
+    outputs = color_composite(inputs["alpha"], inputs["values"], inputs["depths"])
+    return dict(zip(("color", "depth", "weights"), outputs, strict=True))
+
+
+def within(variant: str) -> contextlib.AbstractContextManager[None]:
+    """`eager AMP` and the like, or a backend and a precision: `triton fp16`."""
+    if variant in NAMES:
+        return baseline(variant)
+    backend, precision = variant.split()
+    return use_backend(backend, precision)
+
+
+class RandomFaces:
+    """Noise with labels in place of photographs: what a step costs does not depend on them."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    def __len__(self) -> int:
+        return 64
+
+    def batch(self, indices: Any, flips: Any, resolution: int) -> Batch:
+        count, device = len(indices), self.device
+        labels = torch.randint(NUM_CLASSES, (count, resolution, resolution), device=device)
+        maps = torch.nn.functional.one_hot(labels, NUM_CLASSES).permute(0, 3, 1, 2).float()
+        images = 2 * torch.rand(count, 3, resolution, resolution, device=device) - 1
+        return Batch(images, maps, 0.2 * torch.randn(count, 2, device=device))
+
+
+def generator_step(
+    generator: Generator, latents: tuple[Tensor, Tensor], pose: Tensor, resolution: int
+) -> Callable[[], None]:
+    """Forward and backward of the generator, gradients of every parameter."""
+
+    def step() -> None:
+        generator.zero_grad(set_to_none=True)
+        output = generator(*latents, pose, resolution=resolution)
+        (output.image.square().mean() + output.semantics.square().mean()).backward()
+
+    return step
+
+
+def training_step(preset: str, resolution: int, device: torch.device) -> Callable[[], object]:
+    """One whole step of stage 1 at batch 1: both discriminators with R1, generator, Adam, EMA."""
+    run = config.preset(preset)
+    phase = config.Phase(until=1.0, resolution=resolution, batch=1)
+    train = dataclasses.replace(run.train, phases=(phase,), micro_batch=1)
+    run = dataclasses.replace(run, train=train)
+    with torch.device("cpu"):
+        trainer = Trainer(run, seed=0, device=device, world=World())
+    faces = RandomFaces(device)
+
+    def step() -> object:
+        with torch.device("cpu"):
+            return trainer.step(faces)  # type: ignore[arg-type]
+
+    return step

@@ -1,0 +1,99 @@
+"""The GPU suite and its table, run at toy sizes with the native kernels in Triton's place."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from support import needs_native
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import gpu_suite  # noqa: E402
+import table  # noqa: E402
+from baselines import NAMES  # noqa: E402
+from measuring import Suite  # noqa: E402
+
+from semfaceedit.kernels import resolve  # noqa: E402
+
+pytestmark = [pytest.mark.usefixtures("one_thread"), needs_native]
+
+TOY = gpu_suite.Plan(
+    preset="tiny", resolution=8, label_resolution=8, other_resolutions=(4,), points=67, rays=601,
+    chunk_rays=24, repeats=2, variants=("cpu fp32",), checked=("cpu fp32",), baselines=NAMES[:2],
+)  # fmt: skip
+MACHINE = {"device", "torch", "triton", "cuda", "python", "commit", "seed"}
+
+
+def run(path: Path, plan: gpu_suite.Plan) -> dict:
+    suite = Suite(path, torch.device("cpu"), seed=1)
+    failures = gpu_suite.run(suite, plan, 1)
+    content = json.loads(path.read_text())
+    assert failures == 0, [r for r in content["records"] if r["kind"] == "check"]
+    return content
+
+
+def test_every_step_of_the_suite_and_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "gpu-toy.json"
+    content = run(path, TOY)
+    assert content["machine"].keys() >= MACHINE
+    records = content["records"]
+    kinds = {kind: [r for r in records if r["kind"] == kind] for kind in ("check", "time", "ratio")}
+    checked = {(r["op"], r["tensor"]) for r in kinds["check"] if "tensor" in r}
+    for check in (("geometry", "output"), ("appearance", "d head_weight"), ("cull", "image"),
+                  ("ray_isosurface", "d last_bias"), ("color_composite", "d alpha")):  # fmt: skip
+        assert check in checked
+    timed = {(r["what"], r["variant"]) for r in kinds["time"]}
+    for what in ("render", "render in chunks", "render with cached intersections", "geometry",
+                 "appearance", "generator step"):  # fmt: skip
+        assert {(what, name) for name in (*TOY.variants, *TOY.baselines)} <= timed, what
+    for what in ("recolor one group", "training step", "ray_isosurface", "semantic_composite"):
+        assert (what, "cpu fp32") in timed
+    whole = next(r for r in kinds["time"] if r["what"] == "render")
+    assert whole["floor_share"] == pytest.approx(whole["floor_ms"] / whole["ms"])
+    assert whole["tflops_per_s"] == pytest.approx(whole["flops"] / whole["ms"] / 1e9)
+    assert all(r["to_eager_amp"] >= r["to_fastest_baseline"] * 0.99 for r in kinds["ratio"])
+    assert len(kinds["ratio"]) == 3
+    assert [r["layer"] for r in records if r["kind"] == "layer"] == [2]
+
+    assert table.main([str(path)]) == 0
+    text = path.with_suffix(".md").read_text()
+    assert "| render 8 | cpu fp32 |" in text and "checks passed" in text
+    assert path.with_suffix(".png").stat().st_size > 1000
+
+
+def test_a_wrong_kernel_is_found(tmp_path: Path) -> None:
+    """An op that is off by 1e-4 where the native kernels run, and only there."""
+
+    def wrong(inputs: dict) -> dict:
+        native = resolve("film_siren", None, None, inputs["points"]).backend == "cpu"
+        return {"output": gpu_suite.film_op(1, 1, 1)(inputs)["output"] * (1 + 1e-4 * native)}
+
+    suite = Suite(tmp_path / "a.json", torch.device("cpu"))
+    problem = gpu_suite.film_problem(9, 3, 1, 1, 4, 8, 2)
+    gpu_suite.check(suite, "geometry", gpu_suite.film_op(1, 1, 1), problem, "cpu fp32")
+    assert suite.failures == 0
+    gpu_suite.check(suite, "geometry", wrong, problem, "cpu fp32")
+    assert suite.failures >= 1 and not suite.records[-1]["passed"]
+
+
+@pytest.mark.slow
+def test_compiled_baseline_computes_the_same(tmp_path: Path) -> None:
+    suite = Suite(tmp_path / "a.json", torch.device("cpu"))
+    plan = gpu_suite.Plan(preset="tiny", points=67, rays=9, baselines=NAMES)
+    gpu_suite.check_baselines(suite, plan, gpu_suite.problems(plan))
+    assert not suite.failures
+
+
+def test_table_of_pytest_benchmark_and_of_nonsense(tmp_path: Path, capsys) -> None:
+    entry = {"group": "render", "name": "a", "extra_info": {
+        "cpu_ms": 2.0, "autocast_ms": 8.0, "reference_ms": 6.0, "cpu_gflops": 500.0,
+        "cpu_peak_mib": 3.0, "commit": "abc"}}  # fmt: skip
+    rows = table.markdown({"benchmarks": [entry]})
+    assert "| render | cpu | 2.000 | 4.00x | 3.00x | 3 | 0.5 |  |" in rows and "commit abc" in rows
+    broken = tmp_path / "broken.json"
+    broken.write_text("[1]")
+    assert table.main([str(broken)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
