@@ -26,8 +26,3 @@ def unavailable() -> str | None:
     """Why the backend cannot be measured here; None if it can."""
     reasons = available_backends()["cuda"]
     return next((reasons[op] for op in OPS if reasons[op] is not None), None)
-
-
-def variants() -> tuple[tuple[str, str], ...]:
-    """What the per-ray ops are timed with beside the suite's own variants."""
-    return (("triton", "fp32"), *((("cuda", "fp32"),) if unavailable() is None else ()))

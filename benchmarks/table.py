@@ -76,7 +76,7 @@ def _pytest_rows(entry: dict[str, Any]) -> Iterable[Row]:
 def machine_of(content: dict[str, Any]) -> dict[str, Any]:
     """The device, versions and commit that the file names."""
     if "machine" in content:
-        return {k: v for k, v in content["machine"].items() if k != "build"}
+        return content["machine"]
     facts = content["benchmarks"][0]["extra_info"] if content["benchmarks"] else {}
     return {
         key: facts[key] for key in ("cpu", "isa", "threads", "torch", "python", "commit")
