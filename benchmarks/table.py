@@ -22,9 +22,9 @@ from semfaceedit.plots import bar_plot  # noqa: E402
 
 PAPER_MODE = ("eager AMP", "autocast")  # what ratios are given to
 BASELINES = (*PAPER_MODE, "eager fp32", "compile AMP", "eager", "chunked", "compiled", "reference")
-HEADINGS = ("what", "variant", "ms", "vs. autocast", "vs. fastest baseline", "peak MiB", "TFLOP/s",
-            "of floor")  # fmt: skip
-PLOTTED = 8  # groups of bars, those first in the file
+HEADINGS = ("#", "what", "variant", "ms", "vs. autocast", "vs. fastest baseline", "peak MiB",
+            "TFLOP/s", "of floor")  # fmt: skip
+PLOTTED = 12  # groups of bars
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,15 @@ def markdown(content: dict[str, Any]) -> str:
         ", ".join(f"{key} {value}" for key, value in machine_of(content).items()),
         "",
         f"| {' | '.join(HEADINGS)} |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "|---:|---|---|---:|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
     rows = rows_of(content)
+    numbers = {what: str(i + 1) for i, what in enumerate(plotted(rows))}
     for row in rows:
         paper = _fastest(rows, row.what, PAPER_MODE.__contains__)
         rival = _fastest(rows, row.what, BASELINES.__contains__)
         cells = (
+            numbers.get(row.what, ""),
             row.what,
             row.variant,
             "out of memory" if row.ms is None else f"{row.ms:.3f}",
@@ -114,10 +116,20 @@ def markdown(content: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def plotted(rows: Sequence[Row]) -> list[str]:
+    """The first things that were timed in more than one way."""
+    groups = dict.fromkeys(row.what for row in rows)
+    return [what for what in groups if len({r.variant for r in rows if r.what == what}) > 1][
+        :PLOTTED
+    ]
+
+
 def plot(content: dict[str, Any], path: Path) -> None:
-    """Milliseconds of every variant, relative to the slowest one of its group."""
+    """Times of every variant, relative to the slowest of its group; nothing without rivals."""
     rows = [row for row in rows_of(content) if row.ms is not None]
-    groups = list(dict.fromkeys(row.what for row in rows))[:PLOTTED]
+    groups = plotted(rows)
+    if not groups:
+        return
     variants = list(dict.fromkeys(row.variant for row in rows if row.what in groups))
     slowest = {
         what: max(row.ms for row in rows if row.what == what and row.ms is not None)
@@ -127,10 +139,8 @@ def plot(content: dict[str, Any], path: Path) -> None:
         variant: [_time(rows, what, variant) / slowest[what] for what in groups]
         for variant in variants
     }
-    bar_plot(path, [str(i + 1) for i in range(len(groups))], values,
-             title="; ".join(f"{i + 1} {what}" for i, what in enumerate(groups[:2]))
-             + (" ..." if len(groups) > 2 else ""),
-             y_label="time, slowest = 1")  # fmt: skip
+    names = [str(number + 1) for number in range(len(groups))]
+    bar_plot(path, names, values, title="Times; numbers as in the table", y_label="slowest = 1")
 
 
 def _time(rows: Sequence[Row], what: str, variant: str) -> float:

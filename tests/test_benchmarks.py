@@ -60,7 +60,7 @@ def test_every_step_of_the_suite_and_the_table(tmp_path: Path) -> None:
 
     assert table.main([str(path)]) == 0
     text = path.with_suffix(".md").read_text()
-    assert "| render 8 | cpu fp32 |" in text and "checks passed" in text
+    assert "| 1 | render 8 | cpu fp32 |" in text and "checks passed" in text
     assert path.with_suffix(".png").stat().st_size > 1000
 
 
@@ -92,7 +92,9 @@ def test_table_of_pytest_benchmark_and_of_nonsense(tmp_path: Path, capsys) -> No
         "cpu_ms": 2.0, "autocast_ms": 8.0, "reference_ms": 6.0, "cpu_gflops": 500.0,
         "cpu_peak_mib": 3.0, "commit": "abc"}}  # fmt: skip
     rows = table.markdown({"benchmarks": [entry]})
-    assert "| render | cpu | 2.000 | 4.00x | 3.00x | 3 | 0.5 |  |" in rows and "commit abc" in rows
+    assert (
+        "| 1 | render | cpu | 2.000 | 4.00x | 3.00x | 3 | 0.5 |  |" in rows and "commit abc" in rows
+    )
     broken = tmp_path / "broken.json"
     broken.write_text("[1]")
     assert table.main([str(broken)]) == 2
