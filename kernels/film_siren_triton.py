@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._extension import empty_where, none_where_not
 from ._triton import (
     capability,
     ceil_div,
@@ -22,6 +21,7 @@ from ._triton import (
     unavailable,
 )
 from .film_siren import FilmSirenWeights
+from .film_siren_ops import empty_output, register
 
 __all__ = ["PRECISIONS", "backward", "forward", "unavailable"]
 
@@ -69,45 +69,8 @@ def backward_tiling(precision: str, architecture: int) -> Tiling:
     return Tiling(rows=64, columns=64, slab=32, warps=4, stages=3)
 
 
-def forward(
-    points: Tensor,
-    directions: Tensor,
-    frequencies: Tensor,
-    phases: Tensor,
-    row_offsets: Tensor,
-    row_groups: Tensor,
-    weights: FilmSirenWeights,
-    trunk_channels: int,
-    precision: str,
-) -> Tensor:
-    inputs = [points, directions, frequencies, phases, row_offsets, row_groups, *weights]
-    return _forward_op([tensor.contiguous() for tensor in inputs], trunk_channels, precision)
-
-
-def backward(
-    grad_output: Tensor,
-    points: Tensor,
-    directions: Tensor,
-    frequencies: Tensor,
-    phases: Tensor,
-    row_offsets: Tensor,
-    row_groups: Tensor,
-    weights: FilmSirenWeights,
-    trunk_channels: int,
-    precision: str,
-    needed: tuple[bool, ...],
-) -> list[Tensor | None]:
-    inputs = [points, directions, frequencies, phases, row_offsets, row_groups, *weights]
-    contiguous = [tensor.contiguous() for tensor in inputs]
-    flags = list(needed)
-    grads = _backward_op(grad_output.contiguous(), contiguous, trunk_channels, precision, flags)
-    return none_where_not(flags, grads)
-
-
-@torch.library.custom_op("semfaceedit::film_siren_forward_triton", mutates_args=())
-def _forward_op(inputs: list[Tensor], trunk_channels: int, precision: str) -> Tensor:
-    points = inputs[0]
-    output = points.new_empty(len(points), inputs[12].shape[2])
+def _forward(inputs: list[Tensor], trunk_channels: int, precision: str) -> Tensor:
+    points, output = inputs[0], empty_output(inputs)
     tiling = forward_tiling(precision, capability(points))
     network = _prepared(inputs, trunk_channels, precision, tiling)
     tiles = _tiles(inputs[4], len(points), tiling.rows)
@@ -116,13 +79,7 @@ def _forward_op(inputs: list[Tensor], trunk_channels: int, precision: str) -> Te
     return output
 
 
-@_forward_op.register_fake
-def _(inputs: list[Tensor], trunk_channels: int, precision: str) -> Tensor:
-    return inputs[0].new_empty(inputs[0].shape[0], inputs[12].shape[2])
-
-
-@torch.library.custom_op("semfaceedit::film_siren_backward_triton", mutates_args=())
-def _backward_op(
+def _backward(
     grad_output: Tensor,
     inputs: list[Tensor],
     trunk_channels: int,
@@ -134,17 +91,6 @@ def _backward_op(
         grad.contiguous() if need else grad_output.new_empty(0)
         for need, grad in zip(needed, grads, strict=True)
     ]
-
-
-@_backward_op.register_fake
-def _(
-    grad_output: Tensor,
-    inputs: list[Tensor],
-    trunk_channels: int,
-    precision: str,
-    needed: list[bool],
-) -> list[Tensor]:
-    return empty_where(needed, inputs[:4] + inputs[6:])
 
 
 class Tiles(NamedTuple):
@@ -501,3 +447,6 @@ def _scale(grad_output: Tensor, precision: str) -> Tensor:  # (1,)
 
 def _power_of_two_factor(size: int) -> int:
     return size & -size
+
+
+forward, backward = register("triton", _forward, _backward)

@@ -605,4 +605,4 @@ def test_registered_ops() -> None:
     torch.library.opcheck(ops.film_siren_forward_cpu.default, (tensors, 2, "fp32"))
     needed = [True, False] * 6
     grad = torch.randn(70, 4)
-    torch.library.opcheck(ops.film_siren_backward_cpu.default, (grad, tensors, 2, needed))
+    torch.library.opcheck(ops.film_siren_backward_cpu.default, (grad, tensors, 2, "fp32", needed))

@@ -441,8 +441,8 @@ def test_launches_do_not_wait_for_the_device() -> None:
     values = list(tensors.values())
     inputs = [*values[:4], offsets, groups, *values[4:]]
     with Waits() as waits:
-        film_siren_triton._forward_op._init_fn(inputs, 0, "fp32")
-        film_siren_triton._backward_op._init_fn(torch.randn(1, 3), inputs, 0, "fp32", [True] * 12)
+        film_siren_triton._forward(inputs, 0, "fp32")
+        film_siren_triton._backward(torch.randn(1, 3), inputs, 0, "fp32", [True] * 12)
     assert waits.seen == []
     with Waits() as waits:
         torch.bincount(groups)
