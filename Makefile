@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
 # Procedural faces, a short training of both stages, and pictures: under 15 minutes on two cores.
 train: $(STAMP)
 	$(BIN)/python -m semfaceedit.train --preset small --procedural-count 800 \
-	    --stage1-iterations 1100 --stage2-iterations 40 --out runs
+	    --phases 16:400 32:560 64:200 --stage2-iterations 40 --out runs
 	$(BIN)/python -m semfaceedit.render --out runs/pictures --seeds 0-5 \
 	    --checkpoint "$$(ls -td runs/*-small-procedural | head -n 1)/generator-ema0.998.safetensors"
 

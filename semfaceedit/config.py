@@ -182,11 +182,11 @@ def small() -> Config:
         ),
         discriminator=DiscriminatorConfig(channels=(16, 32, 48, 64, 96, 128)),
         train=TrainConfig(
-            stage1_iterations=6_500,
+            stage1_iterations=2_900,
             stage2_iterations=40,
-            phases=(
-                Phase(until=0.385, resolution=16, batch=8),
-                Phase(until=0.893, resolution=32, batch=8),
+            phases=(  # 600, 1,300 and 1,000 steps; longer at 16 makes the discriminators too strong
+                Phase(until=0.207, resolution=16, batch=8),
+                Phase(until=0.655, resolution=32, batch=8),
                 Phase(until=1.0, resolution=64, batch=8),
             ),
             fade_iterations=300,
@@ -194,12 +194,13 @@ def small() -> Config:
             generator_lr=3e-4,
             predictor_lr=1e-4,
             discriminator_lr=6e-4,
-            decay_share=0.5,
+            decay_share=0.7,
             ema_decays=(0.998, 0.999),
             ema_warmup=True,
-            image_r1=2.0,
-            semantic_r1=5.0,
+            image_r1=3.0,
+            semantic_r1=7.0,
             r1_interval=4,
+            ray_jitter=0.5,
             cpu_bf16_discriminators=True,
         ),
     )
