@@ -96,6 +96,19 @@ def test_an_ablation_that_was_stopped_goes_on(data, tmp_path, monkeypatch):
     assert f"{row['parameters']:,}" in text
 
 
+def test_a_variant_that_is_half_measured_is_measured_again(data, tmp_path, monkeypatch):
+    options = quick(tmp_path, data, variants=("stage1",))
+    report = tmp_path / "measured" / "stage1-seed0" / "report.json"
+    report.parent.mkdir(parents=True)
+    report.write_text(json.dumps({"results": {"quality.sliced_wasserstein": {}}}))
+    measured = []
+    monkeypatch.setattr(ablation, "trained", lambda *_: tmp_path)
+    monkeypatch.setattr(ablation, "measure", lambda _, name, *__: measured.append(name))
+    ablate(options)
+    assert measured == ["stage1"]
+    assert json.loads((tmp_path / "ablation.json").read_text())["variants"] == {}
+
+
 def test_other_settings_in_the_same_folder_are_refused(data, tmp_path, monkeypatch):
     monkeypatch.setattr(ablation, "measure", lambda *_: None)
     monkeypatch.setattr(ablation, "write_tables", lambda *_: None)

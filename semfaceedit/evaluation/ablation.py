@@ -54,6 +54,7 @@ TABLES = {
     "Table 2: sharing in the Appearance Module": ("unshared", "shared", "proposed"),
     "Table 3: depth of both modules": ("depth4", "depth6", "proposed"),
 }
+MEASURED = ("quality", "semantics", "locality")
 COLUMNS = {
     "FID": ("quality.fid", "distance"),
     "KID x 1000": ("quality.kid", "distance"),
@@ -113,7 +114,7 @@ def ablate(options: Options) -> None:
         raise UserError("ablate runs in one process: start one a GPU, each with its own --variants")
     for seed in seeds:
         for name in options.variants:
-            if not _report_path(options, name, seed).is_file():
+            if _report(options, name, seed) is None:
                 print(f"{name}, seed {seed}", file=sys.stderr)
                 measure(options, name, seed, trained(options, name, seed))
     write_tables(options, seeds)
@@ -203,12 +204,22 @@ def measure(options: Options, name: str, seed: int, checkpoint: Path) -> None:
             device=options.device,
             backend=options.backend,
         ),
-        ("quality", "semantics", "locality"),
+        MEASURED,
     )
 
 
 def _report_path(options: Options, name: str, seed: int) -> Path:
     return options.out / "measured" / f"{name}-seed{seed}" / "report.json"
+
+
+def _report(options: Options, name: str, seed: int) -> dict[str, Any] | None:
+    """What was measured of a variant; None while a question is open."""
+    try:
+        report = json.loads(_report_path(options, name, seed).read_text())
+    except (OSError, ValueError):
+        return None
+    answered = {part.split(".")[0] for part in report["results"]}
+    return report if answered.issuperset(MEASURED) else None
 
 
 def write_tables(options: Options, seeds: Sequence[int]) -> None:
@@ -232,11 +243,8 @@ def _told(options: Options) -> dict[str, Any]:
 
 def row(options: Options, name: str, seeds: Sequence[int]) -> dict[str, Any] | None:
     """Means over seeds of a variant's figures, with half their range; None without any."""
-    reports = [
-        json.loads(path.read_text())
-        for path in (_report_path(options, name, seed) for seed in seeds)
-        if path.is_file()
-    ]
+    found_of = (_report(options, name, seed) for seed in seeds)
+    reports = [report for report in found_of if report is not None]
     if not reports:
         return None
     found: dict[str, Any] = {
