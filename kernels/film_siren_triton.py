@@ -42,9 +42,10 @@ class Tiling:
     slab: int
     warps: int
     stages: int
+    wide: bool = False  # twice the columns where heads read the view layer only
 
 
-INTERPRETED = Tiling(rows=16, columns=16, slab=16, warps=4, stages=1)
+INTERPRETED = Tiling(rows=16, columns=16, slab=16, warps=4, stages=1, wide=True)
 
 
 def forward_tiling(precision: str, architecture: int) -> Tiling:
@@ -56,9 +57,10 @@ def forward_tiling(precision: str, architecture: int) -> Tiling:
     if precision == "tf32":
         return Tiling(rows=64, columns=64, slab=16, warps=4, stages=2)
     if architecture == 90:  # chains of eight wgmma, fed by what its shared memory holds
-        return Tiling(rows=128, columns=128, slab=128, warps=8, stages=2)
-    # Deeper pipelines spill registers on sm_89.
-    return Tiling(rows=128, columns=128, slab=32, warps=8, stages=2 if architecture == 89 else 4)
+        return Tiling(rows=128, columns=128, slab=128, warps=8, stages=2, wide=True)
+    if architecture == 89:  # deeper pipelines spill registers
+        return Tiling(rows=128, columns=128, slab=32, warps=8, stages=2, wide=True)
+    return Tiling(rows=128, columns=128, slab=32, warps=8, stages=4)  # wide heads spill
 
 
 def backward_tiling(precision: str, architecture: int) -> Tiling:
@@ -187,7 +189,8 @@ def network_constants(
 def head_constants(channels: int, tiling: Tiling) -> dict[str, int]:
     """Blocks of columns: wide ones where only the view layer is read, since each reads it all."""
     columns = power_of_two(min(channels, 32, tiling.columns), 16)
-    return {"HEAD_COLUMNS": columns, "VIEW_COLUMNS": columns * (2 if channels > 64 else 1)}
+    wide = tiling.wide and channels > 64
+    return {"HEAD_COLUMNS": columns, "VIEW_COLUMNS": columns * (2 if wide else 1)}
 
 
 def product_constants(
