@@ -113,13 +113,12 @@ class FilmSirenStack(nn.Module):
             weight.uniform_(-bound, bound)
             bias.uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
-    def weights(self) -> FilmSirenWeights:
-        """The op's tensors, gains applied."""
-        head_weight: Tensor = self.head_weight
-        head_bias: Tensor = self.head_bias
+    def weights(self, channels: int | None = None) -> FilmSirenWeights:
+        """The op's tensors, gains applied, with heads for the first `channels` (default: all)."""
+        head_weight, head_bias = self.head_weight[:, :, :channels], self.head_bias[..., :channels]
         if not self._unit_gain:
-            head_weight = head_weight * self.gains[:, None]
-            head_bias = head_bias * self.gains
+            gains = self.gains[:channels]
+            head_weight, head_bias = head_weight * gains[:, None], head_bias * gains
         return FilmSirenWeights(
             self.first_weight, self.first_bias, self.hidden_weight, self.hidden_bias,
             self.view_weight, self.view_bias, head_weight, head_bias,
@@ -132,7 +131,9 @@ class FilmSirenStack(nn.Module):
         film: Film,  # (M, L + 1, W)
         row_offsets: Tensor,  # (M + 1,)
         row_groups: Tensor,  # (M,)
-    ) -> Tensor:  # (P, C)
+        *,
+        channels: int | None = None,  # the first C' outputs alone
+    ) -> Tensor:  # (P, C), or (P, C')
         return film_siren(
             points,
             directions,
@@ -140,6 +141,6 @@ class FilmSirenStack(nn.Module):
             film.phases,
             row_offsets,
             row_groups,
-            self.weights(),
+            self.weights(channels),
             trunk_channels=self.trunk_channels,
         )

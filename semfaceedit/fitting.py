@@ -227,7 +227,8 @@ class Fit:
         def shake(offset: Tensor) -> Tensor:
             return offset + scale * self._normal(offset) if offset.requires_grad else offset
 
-        loss, _ = self._loss(self._render(_mapped(self.offsets, shake)), stage)
+        output = self._render(_mapped(self.offsets, shake), shade=stage.image)
+        loss, _ = self._loss(output, stage)
         gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)
         for leaf, gradient in zip(leaves, gradients, strict=True):
             leaf.grad = gradient
@@ -242,13 +243,14 @@ class Fit:
                 leaves += [tensor] * wanted
         return leaves
 
-    def _render(self, offsets: Codes) -> RenderOutput:
+    def _render(self, offsets: Codes, *, shade: bool = True) -> RenderOutput:
         return render(
             self.generator,
             add_codes(self.mean, offsets),
             self.pose,
             self.goal.resolution,
             intersections=self._hits,
+            shade=shade,
         )
 
     def _loss(self, output: RenderOutput, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
@@ -300,7 +302,7 @@ class Fit:
 
     def _loss_at(self, pose: Tensor, stage: Stage) -> float:
         self._move(pose)
-        return float(self._loss(self.render(), stage)[0])
+        return float(self._loss(self._render(self.offsets, shade=stage.image), stage)[0])
 
     def _move(self, pose: Tensor) -> None:
         self.pose = pose.detach().clamp(-POSE_LIMIT, POSE_LIMIT)

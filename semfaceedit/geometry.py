@@ -26,7 +26,7 @@ class Geometry:
 
     alpha: Tensor  # (R', K) 0 where a level is missed, 1 on the plane
     semantics: Tensor  # (R', K, N) class scores
-    descriptor: Tensor  # (P, W)
+    descriptor: Tensor  # (P, W), or (P, 0) where not asked for
     hits: Tensor  # (P,) int64, ascending
 
 
@@ -57,6 +57,8 @@ class GeometryModule(nn.Module):
         intersections: Intersections,  # of R' = B R rays, image by image
         directions: Tensor,  # (R', 3)
         film: Film,  # (B, L + 1, W)
+        *,
+        describe: bool = True,
     ) -> Geometry:
         config = self.config
         valid = intersections.valid
@@ -69,9 +71,10 @@ class GeometryModule(nn.Module):
             film,
             nn.functional.pad(counts.cumsum(0), (1, 0)),
             torch.zeros_like(counts),
+            channels=None if describe else 1 + NUM_CLASSES,
         )
         on_plane = (intersections.level == len(intersections.level[0]) - 1).flatten()[hits]
-        sigma, logits, descriptor = out.split([1, NUM_CLASSES, config.width], 1)
+        sigma, logits, descriptor = out.tensor_split([1, 1 + NUM_CLASSES], 1)
         alpha = torch.where(on_plane, 1.0, self._opacity(sigma[:, 0]))
         dense = sigma.new_zeros(valid.numel(), 1 + NUM_CLASSES)
         dense = dense.index_copy(

@@ -80,6 +80,7 @@ def render(
     lock_view: bool = False,
     intersections: Intersections | None = None,
     shift: Tensor | None = None,  # (B, 2) pixels
+    shade: bool = True,
     cull: float = 0.0,
     keep_shading: bool = False,
 ) -> RenderOutput:
@@ -89,13 +90,18 @@ def render(
     not grow with the resolution. lock_view: evaluate both modules with the frontal view direction.
     intersections: those of exactly these rays, found before (`find_intersections`); then pose
     carries no gradient and `chunk_rays` is not used. shift: move the rays right and down from the
-    pixel centres. keep_shading: keep what `recolor` needs (B R K (W + 11) floats at most).
+    pixel centres. shade: without it neither descriptors nor colours are
+    computed, and `image` is black; all else is the same. keep_shading: keep what `recolor` needs
+    (B R K (W + 11) floats at most).
 
     cull: leave points whose compositing weight is below this uncoloured (black). The weights of a
     ray sum to one, so for cull < 1 / K at most K - 1 points are culled, and since colours lie in
     [-0.001, 1.001] no value of `image` moves by more than 2.002 (K - 1) cull; semantics and depth
-    do not move. Raises ValueError where gradients are wanted, since a culled point has none.
+    do not move. Raises ValueError where gradients are wanted, since a culled point has none, and
+    for keep_shading without shade.
     """
+    if keep_shading and not shade:
+        raise ValueError("keep_shading keeps colours: render with shade=True")
     if cull and torch.is_grad_enabled() and _wants_gradients(generator, codes, pose):
         raise ValueError("cull drops points that carry gradient: render under torch.no_grad()")
     clock = _clock.get()
@@ -105,7 +111,7 @@ def render(
     for part in rays.chunk(chunk_rays if intersections is None else None):
         with clock("manifolds"):
             hits = generator.manifolds(part) if intersections is None else intersections
-        pixels, shading = _render_rays(generator, codes, part, hits, lock_view, cull)
+        pixels, shading = _render_rays(generator, codes, part, hits, lock_view, shade, cull)
         parts.append(pixels)
         if keep_shading:
             shaded.append(_detached(shading))
@@ -178,6 +184,7 @@ def _render_rays(
     rays: Rays,
     hits: Intersections,
     lock_view: bool,
+    shade: bool,
     cull: float,
 ) -> tuple[_Pixels, _ShadedRays]:
     clock = _clock.get()
@@ -187,20 +194,24 @@ def _render_rays(
         directions = directions.new_tensor(FRONTAL_DIRECTION).expand_as(directions)
 
     with clock("geometry"):
-        geometry = generator.geometry(hits, directions, codes.geometry)
+        geometry = generator.geometry(hits, directions, codes.geometry, describe=shade)
     with clock("masking"):
         labels, semantic_map = semantic_composite(geometry.alpha, geometry.semantics)
         points, descriptor = geometry.hits, geometry.descriptor
-        if cull:
+        if not shade:
+            points = points[:0]
+        elif cull:
             seen = (_weights(geometry.alpha).flatten()[points] >= cull).nonzero()[:, 0]
             points, descriptor = points[seen], descriptor[seen]
         groups = generator.group_table(labels.flatten()[points])
     with clock("appearance"):
         ray_of_point = points // labels.shape[1]
         image_of_point, directions = ray_of_point // count, directions[ray_of_point]
-        point_colors = generator.appearance(
-            descriptor, directions, image_of_point, groups, codes.appearance
-        )
+        point_colors = descriptor.new_zeros(0, 3)
+        if shade:
+            point_colors = generator.appearance(
+                descriptor, directions, image_of_point, groups, codes.appearance
+            )
         colors = point_colors.new_zeros(labels.numel(), 3).index_copy(0, points, point_colors)
         colors = colors.view(*labels.shape, 3)
     with clock("compositing"):

@@ -95,6 +95,23 @@ def test_the_first_stage_leaves_appearance_alone(editor):
     assert torch.equal(fit.offsets.geometry.phases, geometry)
 
 
+def test_colours_are_made_only_where_they_count(editor, monkeypatch):
+    goal, pose = goal_of(editor)
+    settings = FitSettings(perceptual_weight=0, pose_every=2, evaluate_every=2)
+    fit = Fit(editor.generator, goal, zero_offsets(editor.generator), pose, settings)
+    colored = []
+    appearance = editor.generator.appearance.forward
+    monkeypatch.setattr(
+        editor.generator.appearance,
+        "forward",
+        lambda *arguments: colored.append(1) or appearance(*arguments),
+    )
+    fit.run(Stage(name="geometry", iterations=4, pose=True))
+    assert len(colored) == len(fit.history) == 3
+    fit.run(Stage(name="look", iterations=2, appearance=True, image=True))
+    assert len(colored) == len(fit.history) + 2 == 7
+
+
 def test_the_generator_gets_no_gradient(editor, inverted):
     assert all(p.grad is None and not p.requires_grad for p in editor.generator.parameters())
 

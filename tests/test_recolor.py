@@ -1,4 +1,4 @@
-"""Work that a picture does not need: culled points, and colours that an appearance swap keeps."""
+"""Work that a picture does not need: culled points, colours kept or not wanted."""
 
 import dataclasses
 
@@ -144,3 +144,29 @@ def test_culling_is_refused_where_gradients_are_wanted():
     generator, codes, _ = model()
     with pytest.raises(ValueError, match="torch.no_grad"):
         render(generator, codes, POSES, SIZE, cull=1e-3)
+
+
+@pytest.mark.parametrize("chunk", [None, 50])
+def test_an_unshaded_picture_has_the_same_geometry(backend, chunk, monkeypatch):
+    """Class maps, depth, weights and gradients through them; no descriptors, no colours."""
+    generator, codes, _ = model()
+    results = []
+    for shade in (True, False):
+        if not shade:
+            monkeypatch.setattr(generator.appearance, "forward", None)
+        films = [t.clone().requires_grad_() for t in vars(codes.geometry).values()]
+        moved = Codes(Film(*films), codes.appearance)
+        output = render(generator, moved, POSES, SIZE, chunk_rays=chunk, shade=shade)
+        loss = output.semantics.square().sum() + output.depth.sum()
+        gradients = torch.autograd.grad(loss, [*films, generator.geometry.stack.head_weight])
+        results.append([output.semantics, output.depth, output.weights, *gradients])
+    assert (output.image == -1).all()
+    for shaded, unshaded in zip(*results, strict=True):
+        torch.testing.assert_close(unshaded, shaded, rtol=2e-5, atol=1e-6)
+    assert results[0][-1].abs().max() > 0
+
+
+def test_shading_that_was_not_made_cannot_be_kept():
+    generator, codes, _ = model()
+    with pytest.raises(ValueError, match="shade=True"):
+        render(generator, codes, POSES, SIZE, shade=False, keep_shading=True)
