@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from baselines import baseline_film_siren
+from film_siren_cases import Sizes, call, problem
+from film_siren_cases import compare as check
 from support import FLOOR, assert_identical, needs_native, relative_error, values_and_gradients
-from test_film_siren import ACCURATE, Sizes, autocast, call, problem
-from test_film_siren import compare as check
+from test_film_siren_bf16 import ACCURATE
 from torch import Tensor
 
 from semfaceedit.kernels import FilmSirenWeights, _extension
@@ -114,11 +116,18 @@ def variants_of(
         function = call(offsets, groups, "cpu", trunk, precision)
         return lambda inputs: function(inputs)["output"]
 
+    def autocast(inputs: Inputs) -> Tensor:
+        tensors = list(inputs.values())
+        return baseline_film_siren(
+            *tensors[:4], offsets, groups, FilmSirenWeights(*tensors[4:]), trunk_channels=trunk,
+            name="eager AMP",
+        )  # fmt: skip
+
     eager = call(offsets, groups, "reference", trunk)
     variants: dict[str, Variant] = {
         "eager": lambda inputs: eager(inputs)["output"],
         "chunked": lambda inputs: chunked(inputs, offsets, groups, trunk),
-        "autocast": autocast(offsets, groups, trunk),
+        "autocast": autocast,
         "cpu": native("fp32"),
     }
     precisions = {"autocast": "bf16"}

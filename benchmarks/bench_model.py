@@ -1,27 +1,27 @@
 """Whole renders and steps on the CPU: the native kernels against the reference path.
 
-Both modules in bf16 autocast are `autocast`; the native kernels at a lower precision `cpu_fast` and
-the like. The rest of the pipeline is the same for all.
+Both modules in bf16 autocast (`baselines.py`) are `autocast`; the native kernels at a lower
+precision `cpu_fast` and the like. The rest of the pipeline is the same for all.
 """
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from baselines import baseline
 from support import FLOOR, needs_native, relative_error
-from test_film_siren import autocast
 from torch import Tensor
 from training import drawn_faces
 
-from semfaceedit import config, film
+from semfaceedit import config
 from semfaceedit.distributed import World
 from semfaceedit.fitting import FitSettings, Goal, loss_terms, weighted, zero_offsets
 from semfaceedit.generator import Generator, sample_latents
-from semfaceedit.kernels import FilmSirenWeights, _extension, use_backend
+from semfaceedit.kernels import _extension, use_backend
 from semfaceedit.project import add_codes, mean_codes
 from semfaceedit.renderer import RenderOutput, find_intersections, render
 from semfaceedit.trainer import Trainer
@@ -51,41 +51,12 @@ def lower_precisions() -> list[str]:
     return [name for name in _extension.native().film_siren_precisions() if name != "fp32"]
 
 
-@contextlib.contextmanager
-def autocast_modules() -> Iterator[None]:
-    """Both modules run in bf16 autocast, which the op switches off for itself."""
-
-    def function(
-        points: Tensor,
-        directions: Tensor,
-        frequencies: Tensor,
-        phases: Tensor,
-        row_offsets: Tensor,
-        row_groups: Tensor,
-        weights: FilmSirenWeights,
-        *,
-        trunk_channels: int,
-    ) -> Tensor:
-        inputs = {"points": points, "directions": directions, "frequencies": frequencies,
-                  "phases": phases, **weights._asdict()}  # fmt: skip
-        return autocast(row_offsets, row_groups, trunk_channels)(inputs)
-
-    original = film.film_siren
-    film.film_siren = function  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        film.film_siren = original
-
-
 def variants_of(step: Step, precisions: Sequence[str]) -> tuple[dict[str, Step], dict[str, str]]:
     """The step on the reference path and on the native one, and their precisions."""
 
-    def within(*contexts: Callable[[], contextlib.AbstractContextManager[None]]) -> Step:
+    def within(context: Callable[[], contextlib.AbstractContextManager[None]]) -> Step:
         def run() -> object:
-            with contextlib.ExitStack() as stack:
-                for context in contexts:
-                    stack.enter_context(context())
+            with context():
                 return step()
 
         return run
@@ -96,7 +67,7 @@ def variants_of(step: Step, precisions: Sequence[str]) -> tuple[dict[str, Step],
     }
     names = {}
     if precisions:
-        variants["autocast"] = within(lambda: use_backend("reference", "fp32"), autocast_modules)
+        variants["autocast"] = within(lambda: baseline("eager AMP"))
         names["autocast"] = "bf16"
     for precision in precisions:
         name = f"cpu_{precision}"
@@ -162,26 +133,29 @@ def test_generator_forward_and_backward(compare: Callable[..., None], benchmark:
     compare(variants, precisions=precisions)
 
 
-def test_inversion_step(compare: Callable[..., None], benchmark: Any) -> None:
-    """`small` at 64 pixels: offsets alone, no VGG term, intersections found before."""
-    benchmark.group = "inversion-small-64"
+@pytest.mark.parametrize("stage", ["geometry", "appearance"])
+def test_inversion_step(stage: str, compare: Callable[..., None], benchmark: Any) -> None:
+    """`small` at 64 pixels: offsets alone, no VGG term, intersections found before.
+
+    The first stage moves the geometry offsets under the semantic term, the second all offsets under
+    all terms.
+    """
+    benchmark.group = f"inversion-{stage}-small-64"
     generator = generator_of("small").requires_grad_(False)
     z, appearance, pose = latents(generator, 1)
-    settings = FitSettings(perceptual_weight=0)
+    settings, shade = FitSettings(perceptual_weight=0), stage == "appearance"
     mean, offsets = mean_codes(generator), zero_offsets(generator)
-    leaves = [
-        tensor.requires_grad_()
-        for film in (offsets.geometry, offsets.appearance)
-        for tensor in (film.frequencies, film.phases)
-    ]
+    films = [offsets.geometry, offsets.appearance] if shade else [offsets.geometry]
+    leaves = [t.requires_grad_() for film in films for t in (film.frequencies, film.phases)]
     with torch.no_grad():
         target = generator(z, appearance, pose, resolution=64)
         goal = Goal(target.semantics, target.image)
         hits = find_intersections(generator, pose, 64)
 
     def step() -> object:
-        output = render(generator, add_codes(mean, offsets), pose, 64, intersections=hits)
-        loss = weighted(loss_terms(output, goal, None, image=True), settings)
+        codes = add_codes(mean, offsets)
+        output = render(generator, codes, pose, 64, intersections=hits, shade=shade)
+        loss = weighted(loss_terms(output, goal, None, image=shade), settings)
         return torch.autograd.grad(loss, leaves)
 
     check_gradients(step)

@@ -80,12 +80,24 @@ def record(benchmark: Any) -> dict[str, Any]:
     return benchmark.extra_info
 
 
+def product_gflops(size: int = 1536) -> float:
+    """What PyTorch's own fp32 matrix product reaches: the best of some."""
+    a, b = torch.rand(size, size), torch.rand(size, size)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        torch.mm(a, b)
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times) / 1e9
+
+
 @pytest.fixture
 def compare(benchmark: Any, record: dict[str, Any]) -> Callable[..., None]:
     """Time variants in turns; the one named `cpu` is also pytest-benchmark's own measurement.
 
-    `work` is what each does, in floating-point operations; `precisions` names those that are not
-    fp32. Peak memory is that of each variant's first call.
+    `work` is what each does, in floating-point operations, and `product_gflops` what a large matrix
+    product reaches beside them; `precisions` names those that are not fp32. Peak memory is that of
+    each variant's first call.
     """
 
     def run(
@@ -105,6 +117,8 @@ def compare(benchmark: Any, record: dict[str, Any]) -> Callable[..., None]:
                 function()
                 times[name].append(time.perf_counter() - start)
         medians = {name: statistics.median(values) for name, values in times.items()}
+        if work is not None:
+            record["product_gflops"] = round(product_gflops(), 1)
         for name, median in medians.items():
             record[f"{name}_ms"] = round(1e3 * median, 3)
             record[f"{name}_ratio"] = round(median / medians["cpu"], 2)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from film_siren_cases import Problem, problem
 from support import assert_identical, assert_matches, values_and_gradients
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -302,35 +303,13 @@ SLOW_STACKS = {
 }
 
 
-StackProblem = tuple[dict[str, Tensor], Tensor, Tensor]  # differentiable inputs, offsets, groups
-
-
-def stack_problem(sizes: tuple[int, ...]) -> StackProblem:
-    """Random inputs whose FiLM arguments span several periods, and rows of uneven lengths."""
+def stack_problem(sizes: tuple[int, ...]) -> Problem:
     count, inputs, width, layers, rows, groups, channels, _ = sizes
-    cuts = torch.randint(0, count + 1, (rows - 1,)).sort().values
-    if rows > 2:
-        cuts[1] = cuts[0]  # an empty row
-    tensors = {
-        "points": torch.randn(count, inputs),
-        "directions": torch.nn.functional.normalize(torch.randn(count, 3), dim=1),
-        "frequencies": 15 + 2 * torch.randn(rows, layers + 1, width),
-        "phases": torch.randn(rows, layers + 1, width),
-        "first_weight": 0.3 * torch.randn(width, inputs) / inputs**0.5,
-        "first_bias": 0.1 * torch.randn(width),
-        "hidden_weight": 0.1 * torch.randn(layers - 1, width, width) / width**0.5,
-        "hidden_bias": 0.05 * torch.randn(layers - 1, width),
-        "view_weight": 0.1 * torch.randn(groups, width, 3 + width) / width**0.5,
-        "view_bias": 0.05 * torch.randn(groups, width),
-        "head_weight": torch.randn(groups, layers - 1, channels, width) / width**0.5,
-        "head_bias": torch.randn(groups, layers - 1, channels),
-    }
-    offsets = torch.cat([torch.tensor([0]), cuts, torch.tensor([count])])
-    return tensors, offsets, torch.randint(0, groups, (rows,))
+    return problem((count, inputs, width, layers, rows, groups, channels))
 
 
-def stack(problem: StackProblem, trunk: int, backend: str, precision: str = "fp32") -> Function:
-    _, offsets, groups = problem
+def stack(parts: Problem, trunk: int, backend: str, precision: str = "fp32") -> Function:
+    _, offsets, groups = parts
 
     def function(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         tensors = list(inputs.values())
@@ -348,11 +327,11 @@ def stack(problem: StackProblem, trunk: int, backend: str, precision: str = "fp3
 
 
 def compare_stack(sizes: tuple[int, ...], precision: str) -> None:
-    problem = stack_problem(sizes)
-    run = functools.partial(values_and_gradients, inputs=problem[0])
-    exact = run(stack(problem, sizes[-1], "reference"), dtype=torch.float64)
-    plain = run(stack(problem, sizes[-1], "reference", precision), dtype=torch.float32)
-    actual = run(stack(problem, sizes[-1], "triton", precision), dtype=torch.float32)
+    parts = stack_problem(sizes)
+    run = functools.partial(values_and_gradients, inputs=parts[0])
+    exact = run(stack(parts, sizes[-1], "reference"), dtype=torch.float64)
+    plain = run(stack(parts, sizes[-1], "reference", precision), dtype=torch.float32)
+    actual = run(stack(parts, sizes[-1], "triton", precision), dtype=torch.float32)
     assert_matches(actual, exact, plain)
 
 
@@ -372,9 +351,9 @@ def test_stack_at_larger_sizes(name: str, precision: str, monkeypatch: Any) -> N
 
 def test_stack_each_gradient_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = (19, 5, 16, 2, 3, 2, 5, 2)
-    problem = stack_problem(sizes)
-    inputs = problem[0]
-    function = stack(problem, sizes[-1], "triton")
+    parts = stack_problem(sizes)
+    inputs = parts[0]
+    function = stack(parts, sizes[-1], "triton")
     every = values_and_gradients(function, inputs, torch.float32)
     for name in inputs:
         alone = values_and_gradients(function, inputs, torch.float32, [name])
@@ -389,9 +368,9 @@ def test_stack_each_gradient_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stack_trunk_never_sees_the_direction() -> None:
     sizes = STACKS["geometry"]
-    problem = stack_problem(sizes)
-    inputs = problem[0]
-    function = stack(problem, 7, "triton")
+    parts = stack_problem(sizes)
+    inputs = parts[0]
+    function = stack(parts, 7, "triton")
     turned = {**inputs, "directions": torch.full_like(inputs["directions"], float("nan"))}
     first, second = function(inputs)["output"], function(turned)["output"]
     assert torch.equal(first[:, :7], second[:, :7])
@@ -401,8 +380,8 @@ def test_stack_trunk_never_sees_the_direction() -> None:
 def test_stack_of_no_points() -> None:
     inputs, _, groups = stack_problem(STACKS["appearance"])
     inputs = {**inputs, "points": torch.zeros(0, 32), "directions": torch.zeros(0, 3)}
-    problem = inputs, torch.zeros(6, dtype=torch.int64), groups
-    function = stack(problem, 0, "triton", "fp16")
+    parts = inputs, torch.zeros(6, dtype=torch.int64), groups
+    function = stack(parts, 0, "triton", "fp16")
     result = values_and_gradients(function, inputs, torch.float32)
     assert result["output"].shape == (0, 3)
     assert not any(result[f"d {name}"].any() for name in inputs)
@@ -410,12 +389,12 @@ def test_stack_of_no_points() -> None:
 
 def test_stack_small_and_large_gradients_in_fp16() -> None:
     """The scale of the gradients does not matter: the backward pass brings them into range."""
-    problem = stack_problem((9, 3, 16, 2, 2, 1, 4, 1))
-    inputs = problem[0]
+    parts = stack_problem((9, 3, 16, 2, 2, 1, 4, 1))
+    inputs = parts[0]
     grads = []
     for factor in (2.0**-30, 1.0, 2.0**20):
         leaves = [tensor.requires_grad_() for tensor in inputs.values()]
-        output = stack(problem, 1, "triton", "fp16")(inputs)["output"]
+        output = stack(parts, 1, "triton", "fp16")(inputs)["output"]
         result = torch.autograd.grad(output.sum() * factor, leaves)
         grads.append({name: g / factor for name, g in zip(inputs, result, strict=True)})
     assert_identical(grads[0], grads[1])
@@ -450,10 +429,10 @@ def test_launches_do_not_wait_for_the_device() -> None:
 
 
 def test_stack_registered_ops() -> None:
-    problem = tensors, offsets, groups = stack_problem(STACKS["one point"])
+    parts = tensors, offsets, groups = stack_problem(STACKS["one point"])
     values = list(tensors.values())
     inputs = [*values[:4], offsets, groups, *values[4:]]
-    stack(problem, 0, "triton")(tensors)
+    stack(parts, 0, "triton")(tensors)
     ops = torch.ops.semfaceedit
     torch.library.opcheck(ops.film_siren_forward_triton.default, (inputs, 0, "fp32"))
     arguments = (torch.randn(1, 3), inputs, 0, "fp32", [True, False, True] * 4)

@@ -1,0 +1,119 @@
+"""Problems for `film_siren` and how its backends are held against the reference."""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from support import assert_matches, values_and_gradients
+from torch import Tensor
+
+from semfaceedit.kernels import FilmSirenWeights, film_siren
+
+Problem = tuple[dict[str, Tensor], Tensor, Tensor]  # differentiable inputs, offsets, groups
+Sizes = tuple[int, int, int, int, int, int, int]
+
+SHAPES = {  # points, inputs, width, layers, rows, groups, channels
+    "tiny": (1000, 3, 16, 3, 5, 1, 52),
+    "small geometry": (1000, 3, 64, 3, 4, 1, 84),
+    "small appearance": (1000, 64, 64, 2, 8, 4, 3),
+    "one point": (1, 3, 64, 3, 1, 1, 84),
+    "odd": (63, 5, 17, 4, 9, 3, 7),
+    "narrow": (500, 3, 5, 2, 2, 1, 30),
+}
+LARGE_SHAPES = {
+    "paper": (200, 3, 256, 8, 2, 1, 276),
+    "paper appearance": (200, 256, 256, 8, 4, 4, 3),
+    "many rows": (20_000, 3, 64, 3, 64, 4, 84),
+    "odd and deep": (977, 33, 129, 5, 7, 2, 41),
+}
+
+
+def problem(sizes: Sizes, *, seed: int = 0) -> Problem:
+    """Random inputs whose FiLM arguments span several periods, and rows of uneven lengths."""
+    count, inputs, width, layers, rows, groups, channels = sizes
+    generator = torch.Generator().manual_seed(seed)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    cuts = torch.randint(0, count + 1, (rows - 1,), generator=generator).sort().values
+    if rows > 2:
+        cuts[1] = cuts[0]  # an empty row
+    tensors = {
+        "points": randn(count, inputs),
+        "directions": torch.nn.functional.normalize(randn(count, 3), dim=1),
+        "frequencies": 15 + 2 * randn(rows, layers + 1, width),
+        "phases": randn(rows, layers + 1, width),
+        "first_weight": 0.3 * randn(width, inputs) / inputs**0.5,
+        "first_bias": 0.1 * randn(width),
+        "hidden_weight": 0.1 * randn(layers - 1, width, width) / width**0.5,
+        "hidden_bias": 0.05 * randn(layers - 1, width),
+        "view_weight": 0.1 * randn(groups, width, 3 + width) / width**0.5,
+        "view_bias": 0.05 * randn(groups, width),
+        "head_weight": randn(groups, layers - 1, channels, width) / width**0.5,
+        "head_bias": randn(groups, layers - 1, channels),
+    }
+    offsets = torch.cat([torch.tensor([0]), cuts, torch.tensor([count])])
+    return tensors, offsets, torch.randint(0, groups, (rows,), generator=generator)
+
+
+def call(
+    offsets: Tensor,
+    groups: Tensor,
+    backend: str,
+    trunk: int | None = None,
+    precision: str = "fp32",
+) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    def function(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        weights = FilmSirenWeights(*(inputs[name] for name in FilmSirenWeights._fields))
+        channels = weights.head_weight.shape[2]
+        output = film_siren(
+            inputs["points"],
+            inputs["directions"],
+            inputs["frequencies"],
+            inputs["phases"],
+            offsets,
+            groups,
+            weights,
+            trunk_channels=channels // 4 if trunk is None else trunk,
+            backend=backend,
+            precision=precision,
+        )
+        return {"output": output}
+
+    return function
+
+
+@functools.cache
+def expected(sizes: Sizes, dtype: torch.dtype, trunk: int | None) -> dict[str, Tensor]:
+    inputs, *rows = problem(sizes)
+    return values_and_gradients(call(*rows, "reference", trunk), inputs, dtype)
+
+
+def compare(sizes: Sizes, trunk: int | None = None) -> None:
+    inputs, *rows = problem(sizes)
+    actual = values_and_gradients(call(*rows, "cpu", trunk), inputs, torch.float32)
+    exact, plain = (expected(sizes, dtype, trunk) for dtype in (torch.float64, torch.float32))
+    assert_matches(actual, exact, plain)
+
+
+def sine(arguments: Tensor, precision: str = "fp32") -> Tensor:
+    """sin of (N,) numbers by the native code: as the phases of a layer with no other input."""
+    size = len(arguments)
+    phases = torch.stack([torch.zeros(size), arguments, torch.zeros(size)])[None]
+    weights = FilmSirenWeights(
+        first_weight=torch.zeros(size, 3),
+        first_bias=torch.zeros(size),
+        hidden_weight=torch.zeros(1, size, size),
+        hidden_bias=torch.zeros(1, size),
+        view_weight=torch.zeros(1, size, 3 + size),
+        view_bias=torch.zeros(1, size),
+        head_weight=torch.eye(size)[None, None],
+        head_bias=torch.zeros(1, 1, size),
+    )
+    ends, group = torch.tensor([0, 1]), torch.tensor([0])
+    output = film_siren(
+        torch.zeros(1, 3), torch.zeros(1, 3), torch.ones_like(phases), phases, ends, group, weights,
+        trunk_channels=size, backend="cpu", precision=precision,
+    )  # fmt: skip
+    return output[0]
