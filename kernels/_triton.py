@@ -54,14 +54,16 @@ def launch(
     *,
     warps: int = 4,
     stages: int = 1,
+    registers: int | None = None,
 ) -> None:
     """Run a kernel on the current stream of the first argument's device; nothing if no program."""
     if 0 in grid:
         return
     with torch.cuda.device_of(arguments[0]):
         kernel[grid](
-            *arguments, **constants, num_warps=warps, num_stages=stages, enable_fp_fusion=True
-        )
+            *arguments, **constants, num_warps=warps, num_stages=stages, maxnreg=registers,
+            enable_fp_fusion=True,
+        )  # fmt: skip
 
 
 def power_of_two(size: int, least: int = 1) -> int:

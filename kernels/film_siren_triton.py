@@ -31,6 +31,7 @@ DOT_PRECISION = {"fp32": "ieee", "tf32": "tf32", "fp16": "ieee"}
 CHUNK_TILES = 256  # tiles whose activations the backward pass holds at a time
 SPLITS = 8  # partial sums of each weight gradient
 SUMS_BLOCK = 256
+THIN = 3  # up to so many inputs the first layer is in fp32, straight from the points
 
 
 @dataclass(frozen=True)
@@ -42,24 +43,26 @@ class Tiling:
     slab: int
     warps: int
     stages: int
-    wide: bool = False  # twice the columns where heads read the view layer only
+    wide: int | None = None  # from so many channels on, twice the columns where only views are read
+    registers: int | None = None  # a thread may use; None: the assembler balances them with spills
 
 
-INTERPRETED = Tiling(rows=16, columns=16, slab=16, warps=4, stages=1, wide=True)
+INTERPRETED = Tiling(rows=16, columns=16, slab=16, warps=4, stages=1, wide=65)
 
 
-def forward_tiling(precision: str, architecture: int) -> Tiling:
-    """`architecture` as 80, 89, 90, ...; 0: the interpreter."""
+def forward_tiling(precision: str, architecture: int, inputs: int) -> Tiling:
+    """`architecture` as 80, 89, 90, ...; 0: the interpreter. Chosen to spill no registers."""
     if architecture == 0:
         return INTERPRETED
     if precision == "fp32":
-        return Tiling(rows=64, columns=32, slab=16, warps=8, stages=2)
+        return Tiling(rows=64, columns=32, slab=16, warps=8, stages=2, registers=255)
     if precision == "tf32":
         return Tiling(rows=64, columns=64, slab=16, warps=4, stages=2)
     if architecture == 90:  # chains of eight wgmma, fed by what its shared memory holds
-        return Tiling(rows=128, columns=128, slab=128, warps=8, stages=2, wide=True)
+        slab = 128 if inputs <= THIN else 64
+        return Tiling(rows=128, columns=128, slab=slab, warps=8, stages=2, wide=193)
     if architecture == 89:  # deeper pipelines spill registers
-        return Tiling(rows=128, columns=128, slab=32, warps=8, stages=2, wide=True)
+        return Tiling(rows=128, columns=128, slab=32, warps=8, stages=2, wide=193)
     return Tiling(rows=128, columns=128, slab=32, warps=8, stages=4)  # wide heads spill
 
 
@@ -73,7 +76,7 @@ def backward_tiling(precision: str, architecture: int) -> Tiling:
 
 def _forward(inputs: list[Tensor], trunk_channels: int, precision: str) -> Tensor:
     points, output = inputs[0], empty_output(inputs)
-    tiling = forward_tiling(precision, capability(points))
+    tiling = forward_tiling(precision, capability(points), points.shape[1])
     network = _prepared(inputs, trunk_channels, precision, tiling)
     tiles = _tiles(inputs[4], len(points), tiling.rows)
     programs = min(8 // tiling.warps * multiprocessors(points), tiles.bound)
@@ -180,7 +183,7 @@ def network_constants(
     return {
         "LAYERS": layers,
         "WIDTH": power_of_two(width, 16),
-        "THIN": inputs <= 3,
+        "THIN": inputs <= THIN,
         "PRECISION": DOT_PRECISION[precision],
         "FAST": precision != "fp32" and not precise and not interpreted(),
     }
@@ -189,7 +192,7 @@ def network_constants(
 def head_constants(channels: int, tiling: Tiling) -> dict[str, int]:
     """Blocks of columns: wide ones where only the view layer is read, since each reads it all."""
     columns = power_of_two(min(channels, 32, tiling.columns), 16)
-    wide = tiling.wide and channels > 64
+    wide = tiling.wide is not None and channels >= tiling.wide
     return {"HEAD_COLUMNS": columns, "VIEW_COLUMNS": columns * (2 if wide else 1)}
 
 
@@ -258,6 +261,7 @@ def _launch_forward(
         {**network.constants, **tile, **heads, "KEEP": keep},
         warps=tiling.warps,
         stages=tiling.stages,
+        registers=tiling.registers,
     )  # fmt: skip
 
 

@@ -64,10 +64,10 @@ def _three_inputs(vectors, row, inside, inputs, weight, column):
 
 
 @triton.jit
-def _copy_points(points, row, inside, inputs, padded_inputs, to, ROWS: tl.constexpr, SLAB):
+def _copy_points(points, row, inside, inputs, padded_inputs, to, ROWS: tl.constexpr):
     """A tile of points as matrix operands, with zeros up to `padded_inputs`."""
-    for start in range(0, padded_inputs, SLAB):
-        column = start + tl.arange(0, SLAB)
+    for start in range(0, padded_inputs, 16):  # wider pieces take registers from what follows
+        column = start + tl.arange(0, 16)
         mask = inside[:, None] & (column < inputs)[None, :]
         x = tl.load(points + row[:, None] * inputs + column[None, :], mask=mask, other=0.0)
         at = tl.arange(0, ROWS)[:, None] * padded_inputs + column[None, :]
@@ -105,7 +105,7 @@ def _layers(
 ):
     tile_row = tl.arange(0, ROWS)[:, None] * WIDTH
     if not THIN:
-        _copy_points(points, row, inside, inputs, padded_inputs, copied, ROWS, SLAB)
+        _copy_points(points, row, inside, inputs, padded_inputs, copied, ROWS)
         tl.debug_barrier()
     for layer in range(LAYERS + 1):
         to = layer * ROWS * WIDTH + tile_row
@@ -154,6 +154,7 @@ def _heads(
     padded_channels,
     trunk_channels,
     end,  # columns [0, end) are made here
+    heads,  # LAYERS - 1, as a number that the compiler does not know: it would unroll the loop
     LAYERS: tl.constexpr,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
@@ -165,7 +166,7 @@ def _heads(
     for start in range(0, end, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
         total = tl.zeros((ROWS, COLUMNS), tl.float32)
-        for layer in range(1, LAYERS - 1):
+        for layer in range(1, heads):
             total = times_transposed(
                 scratch + layer * layer_size, head_weight + (layer - 1) * padded_channels * WIDTH,
                 start, WIDTH, total, ROWS, COLUMNS, SLAB, PRECISION,
@@ -285,13 +286,13 @@ def forward_kernel(
             own_heads = head_weight + group * ((LAYERS - 1) * padded_channels * WIDTH)
             own_bias = head_bias + group * padded_channels
             mixed = tl.cdiv(trunk_channels, HEAD_COLUMNS) * HEAD_COLUMNS
-            end = mixed + (padded_channels - mixed) % VIEW_COLUMNS
+            narrow = mixed + (padded_channels - mixed) % VIEW_COLUMNS
             _heads(
                 own_scratch, own_heads, own_bias, output, row, inside, channels, padded_channels,
-                trunk_channels, end, LAYERS, WIDTH, ROWS, HEAD_COLUMNS, SLAB, PRECISION,
+                trunk_channels, narrow, heads, LAYERS, WIDTH, ROWS, HEAD_COLUMNS, SLAB, PRECISION,
             )  # fmt: skip
             _view_heads(
-                own_scratch, own_heads, own_bias, output, row, inside, end, channels,
+                own_scratch, own_heads, own_bias, output, row, inside, narrow, channels,
                 padded_channels, heads, LAYERS, WIDTH, ROWS, VIEW_COLUMNS, SLAB, PRECISION,
             )  # fmt: skip
             tl.debug_barrier()  # the next tile overwrites the scratch
