@@ -293,6 +293,15 @@ def backward_kernel(
             i = HIDDEN - 1 - reverse
             weight = hidden_weight + i * WIDTH * WIDTH
             upper = deltas + (i + 1) * layer
+            if NEED_WEIGHTS:
+                for start in range(0, WIDTH, BLOCK):
+                    column = start + inner
+                    bias = tl.sum(tl.load(upper + row + column[None, :]), 0)
+                    _add(sums + at_hidden_bias + i * WIDTH + column, bias)
+                    _add_outer_products(
+                        sums + at_hidden + i * WIDTH * WIDTH, upper, own_scratch + i * layer, start,
+                        WIDTH, ROWS, BLOCK, SLAB, PRECISION,
+                    )  # fmt: skip
             for start in range(0, WIDTH, BLOCK):
                 column = start + inner
                 zero = tl.zeros((ROWS, BLOCK), tl.float32)
@@ -301,13 +310,6 @@ def backward_kernel(
                 )
                 h = tl.load(own_scratch + i * layer + row + column[None, :])
                 tl.store(upper - layer + row + column[None, :], tl.where(h > 0, delta, 0.0))
-                if NEED_WEIGHTS:
-                    bias = tl.sum(tl.load(upper + row + column[None, :]), 0)
-                    _add(sums + at_hidden_bias + i * WIDTH + column, bias)
-                    _add_outer_products(
-                        sums + at_hidden + i * WIDTH * WIDTH, upper, own_scratch + i * layer, start,
-                        WIDTH, ROWS, BLOCK, SLAB, PRECISION,
-                    )  # fmt: skip
             tl.debug_barrier()
         dx = tl.zeros((ROWS,), tl.float32)
         dy = tl.zeros((ROWS,), tl.float32)
