@@ -76,12 +76,13 @@ class GeometryModule(nn.Module):
         on_plane = (intersections.level == len(intersections.level[0]) - 1).flatten()[hits]
         sigma, logits, descriptor = out.tensor_split([1, 1 + NUM_CLASSES], 1)
         alpha = torch.where(on_plane, 1.0, self._opacity(sigma[:, 0]))
-        dense = sigma.new_zeros(valid.numel(), 1 + NUM_CLASSES)
-        dense = dense.index_copy(
-            0, hits, torch.cat([alpha[:, None], self._scores(logits, on_plane)], 1)
+        scores = self._scores(logits, on_plane)
+        # Apart, not as columns of one tensor: the gradient of a column is a copy of all of them.
+        dense_alpha = alpha.new_zeros(valid.numel()).index_copy(0, hits, alpha)
+        dense_scores = scores.new_zeros(valid.numel(), NUM_CLASSES).index_copy(0, hits, scores)
+        return Geometry(
+            dense_alpha.view(shape), dense_scores.view(*shape, NUM_CLASSES), descriptor, hits
         )
-        dense = dense.view(*shape, -1)
-        return Geometry(dense[..., 0], dense[..., 1:], descriptor, hits)
 
     def _opacity(self, sigma: Tensor) -> Tensor:
         density = nn.functional.softplus(sigma + self.config.density_shift)
@@ -90,8 +91,9 @@ class GeometryModule(nn.Module):
     def _scores(self, logits: Tensor, on_plane: Tensor) -> Tensor:  # (P, N), (P,) -> (P, N)
         prior = self.config.background_prior
         if prior:
-            background = torch.where(on_plane, prior, -prior)[:, None]
-            logits = torch.cat([logits[:, :1] + background, logits[:, 1:]], 1)
+            is_background = (torch.arange(NUM_CLASSES, device=logits.device) == 0).to(logits)
+            shift = torch.where(on_plane, prior, -prior)[:, None]
+            logits = torch.addcmul(logits, shift, is_background)
         if self.config.semantic_activation == "softmax":
             return logits.softmax(1)
         return widened_sigmoid(logits)
