@@ -29,10 +29,7 @@ PLOTTED = 12  # groups of bars
 
 @dataclass(frozen=True)
 class Row:
-    """One timing; what could not be measured is None.
-
-    The floor on a CPU: the same operations at the speed of a large matrix product in PyTorch.
-    """
+    """One timing; what could not be measured is None."""
 
     what: str
     variant: str
@@ -67,14 +64,12 @@ def _pytest_rows(entry: dict[str, Any]) -> Iterable[Row]:
         if key.endswith("_ms"):
             name = key.removesuffix("_ms")
             peak, rate = facts.get(f"{name}_peak_mib"), facts.get(f"{name}_gflops")
-            floor = facts.get("product_gflops")
             yield Row(
                 entry["group"] or entry["name"],
                 name,
                 ms,
                 None if peak is None else peak * 2**20,
                 None if rate is None else rate / 1e3,
-                None if rate is None or floor is None else rate / floor,
             )
 
 

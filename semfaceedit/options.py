@@ -14,6 +14,7 @@ from .fit_display import LiveFit, view_sheet
 from .fitting import FitSettings
 from .generator import Generator
 from .kernels import use_backend
+from .memory import keep_freed_memory
 from .perceptual import PerceptualFeatures, load_perceptual
 from .project import FaceProject
 from .refit import EditedFace, EditSettings
@@ -90,8 +91,10 @@ def tools(options: FitOptions, out: Path, *, vgg: bool = True) -> Iterator[Tools
     if options.resolution is not None and not 4 <= options.resolution <= 1024:
         raise UserError(f"--resolution {options.resolution}: use 4 to 1024")
     perceptual = None
+    device = select_device(options.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     if options.vgg and vgg:
-        device = select_device(options.device)
         perceptual, origin = load_perceptual(
             options.vgg_weights, download=options.download_vgg, device=device
         )

@@ -21,6 +21,7 @@ from .config import Config, Phase
 from .distributed import World, join_world
 from .errors import UserError
 from .generator import count_parameters
+from .memory import keep_freed_memory
 from .monitor import Monitor, RateDisplay, manifold_warning
 from .report import report
 from .samples import sample_grid, save_png
@@ -94,6 +95,8 @@ def train(options: Options, settings: Config | None = None) -> None:
     settings: of a new run, in place of the preset that the options name.
     """
     device = select_device(options.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     world = join_world(device.type)
     try:
         if device.type == "cuda" and world.size > 1:
