@@ -28,6 +28,8 @@ from .samples import sample_grid, save_png
 from .sources import open_training_data
 from .trainer import NonFiniteLossError, Trainer
 
+PROCEDURAL_COUNT = 2000
+
 
 @dataclass(kw_only=True)
 class Options:
@@ -62,8 +64,9 @@ class Options:
     """Steps of stage 1, everything trained (default: the preset's)."""
     stage2_iterations: int | None = None
     """Steps of stage 2, geometry frozen (default: the preset's)."""
-    procedural_count: int = 2000
-    """How many procedural faces to make when there is no --data."""
+    procedural_count: int | None = None
+    """How many procedural faces to make when there is no --data (default: as many as the run that
+    is resumed had, else 2000)."""
     sample_every: int = 500
     """Steps between sample grids."""
     checkpoint_every: int = 500
@@ -172,15 +175,17 @@ def _start(
 ) -> Run:
     seed = state["seed"] if state else options.seed
     trainer = Trainer(settings, seed=seed, device=device, world=world)
-    folder, source = options.resume, options.data
+    folder, source, count = options.resume, options.data, options.procedural_count
     if state is not None:
         trainer.load_state(state)
+        count = count or state.get("procedural_count")
         source = source or (Path(state["data"]) if state["data"] else None)
     elif options.init is not None:
         _start_from(trainer, options.init)
     resolution = max(phase.resolution for phase in settings.train.phases)
     if not world.is_main:
         world.barrier()  # the main process packs the data first
+    options.procedural_count = count or PROCEDURAL_COUNT
     faces = open_training_data(
         source, resolution=resolution, procedural_count=options.procedural_count
     )
@@ -311,6 +316,7 @@ class _Writer:
 
     def save_state(self) -> None:
         state = self.trainer.state()
+        state["procedural_count"] = self.options.procedural_count
         state["data"] = str(self.options.data.resolve()) if self.options.data else ""
         checkpoint.save_state(self.run.folder, self.trainer.completed, state)
 

@@ -127,6 +127,23 @@ def _wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> Non
         time.sleep(0.005)
 
 
+def test_resuming_goes_on_with_as_many_procedural_faces(tmp_path, monkeypatch):
+    counts = []
+    monkeypatch.setenv("SEMFACEEDIT_CACHE", str(tmp_path / "cache"))
+    original = train.open_training_data
+
+    def open_training_data(source, **settings):
+        counts.append(settings["procedural_count"])
+        return original(source, **settings)
+
+    monkeypatch.setattr(train, "open_training_data", open_training_data)
+    steps = ["--stage1-iterations", "2", "--stage2-iterations", "1", "--device", "cpu"]
+    new = ["--preset", "tiny", "--out", str(tmp_path), "--procedural-count", "9"]
+    assert train.main([*new, *steps]) == 0
+    assert train.main(["--resume", str(tmp_path / "00000-tiny-procedural"), "--device", "cpu"]) == 0
+    assert counts == [9, 9]
+
+
 def test_a_damaged_newest_state_gives_way_to_the_one_before(straight, tmp_path):
     for path in sorted(straight.glob("state-*.pt")):
         (tmp_path / path.name).write_bytes(path.read_bytes())
