@@ -186,13 +186,16 @@ def test_training_step(compare: Callable[..., None], benchmark: Any, tmp_path: P
         trainers[name].completed = round(0.5 * settings.train.stage1_iterations)
 
     def steps(name: str) -> Step:
-        def run() -> None:
+        def run() -> dict[str, float]:
             with use_backend(name, "fp32"):
-                for _ in range(settings.train.r1_interval):
-                    trainers[name].step(data)
+                logs = [trainers[name].step(data) for _ in range(settings.train.r1_interval)]
+            return {key: float(torch.as_tensor(value).mean()) for key, value in logs[0].items()}
 
         return run
 
+    first = {name: steps(name)() for name in trainers}  # both start from the same weights
+    for key, wanted in first["reference"].items():
+        assert first["cpu"][key] == pytest.approx(wanted, rel=0.02, abs=0.01), key
     compare({name: steps(name) for name in trainers}, rounds=3)
 
 
