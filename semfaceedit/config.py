@@ -121,6 +121,7 @@ class TrainConfig:
     real_pose_weight: float = 10.0  # the same on photographs whose pose is known
     latent_weight: float = 1.0  # lambda_l
 
+    rare_share: float = 0.0  # faces with classes that fewer of the maps show come more often
     ray_jitter: float = 0.0  # each picture's rays move by up to half of this, in pixels
     augment: float = 0.0  # probability of each augmentation of what the discriminators see
     mixed_precision: bool = True  # fp16 autocast with loss scaling on CUDA

@@ -8,6 +8,7 @@ reads slices of memory-mapped arrays. A packed folder holds `images.npy` (M, R, 
 import functools
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,8 @@ from .labels import FLIP_IDS, NUM_CLASSES
 from .layouts import Face, Source, find_source, read_image, read_labels
 from .packing import PACKED_VERSION, Item, cache_root, is_packed, pack
 from .pose import Landmarks, estimate_pose, landmarks_from_labels, outline_middle, sides_exchanged
+
+MOST_REPEATS = 8.0  # of a face in an epoch: beyond it the discriminators learn faces by heart
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,27 @@ class FaceDataset:
             poses=torch.from_numpy(poses),
         )
 
+    @functools.cached_property
+    def classes(self) -> np.ndarray:
+        """(M, 19) bool: which classes each label map shows; read once, face by face."""
+        shown = np.empty((len(self), NUM_CLASSES), bool)
+        for row, labels in zip(shown, self.labels, strict=True):
+            row[:] = np.bincount(labels.reshape(-1), minlength=NUM_CLASSES) > 0
+        return shown
+
+    def repeats(self, rare_share: float) -> np.ndarray:
+        """(M,) how often an epoch shows each face, when rare classes shall be learned.
+
+        A class that a share f < rare_share of the label maps shows asks that its faces come
+        rare_share / f times, at most `MOST_REPEATS`; a face follows its rarest class. This is the
+        repeat factor of Gupta et al. (LVIS, 2019, section 4.2) without the square root.
+        """
+        if rare_share == 0:
+            return np.ones(len(self))
+        shares = self.classes.mean(0)
+        wanted = (rare_share / np.maximum(shares, 1e-9)).clip(1, MOST_REPEATS)
+        return np.where(self.classes, wanted, 1.0).max(1)
+
 
 def flip_labels(labels: np.ndarray) -> np.ndarray:
     """Mirror label maps (..., H, W) and swap the ids of left and right parts."""
@@ -116,30 +140,34 @@ def area_one_hot(labels: np.ndarray, resolution: int) -> Tensor:
     return torch.from_numpy(shares.reshape(count, NUM_CLASSES, resolution, resolution))
 
 
-def sample_order(seed: int, length: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+def sample_order(
+    seed: int, repeats: np.ndarray, start: int, count: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Indices (count,) int64 and flips (count,) bool of global samples start..start+count-1.
 
-    An endless sequence of epoch permutations that depends on (seed, position) only, so that a run
+    repeats: (M,) at least 1 each, how often an epoch shows each face: that many times on average,
+    rounded up or down anew in every epoch. With ones each epoch is a permutation.
+
+    An endless sequence of shuffled epochs that depends on (seed, position) only, so that a run
     resumes from its position alone.
     """
-    if length < 1 or start < 0 or count < 0:
-        raise ValueError(f"length {length}, start {start}, count {count}")
+    if len(repeats) < 1 or repeats.min() < 1 or start < 0 or count < 0:
+        raise ValueError(f"repeats {repeats}, start {start}, count {count}")
+    ends = np.cumsum(repeats, dtype=np.float64)
+    length = math.ceil(ends[-1])
+    ends *= length / ends[-1]
     indices, flips = np.empty(count, np.int64), np.empty(count, bool)
     done = 0
     while done < count:
         epoch, offset = divmod(start + done, length)
-        take = min(count - done, length - offset)
-        order, mirrored = _epoch(seed, length, epoch)
-        indices[done : done + take] = order[offset : offset + take]
-        flips[done : done + take] = mirrored[offset : offset + take]
-        done += take
+        part = slice(offset, offset + count - done)
+        random = np.random.default_rng([seed, epoch])
+        order, mirrored = random.permutation(length)[part], random.random(length)[part] < 0.5
+        drawn = np.searchsorted(ends[:-1], order + random.random(), side="right")
+        indices[done : done + len(order)] = drawn
+        flips[done : done + len(order)] = mirrored
+        done += len(order)
     return indices, flips
-
-
-@functools.lru_cache(maxsize=4)
-def _epoch(seed: int, length: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng([seed, epoch])
-    return generator.permutation(length), generator.random(length) < 0.5
 
 
 def open_dataset(

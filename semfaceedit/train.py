@@ -67,6 +67,9 @@ class Options:
     procedural_count: int | None = None
     """How many procedural faces to make when there is no --data (default: as many as the run that
     is resumed had, else 2000)."""
+    rare_share: float | None = None
+    """Show faces of classes that a smaller share of the label maps has (glasses, hats, necklaces)
+    more often in a new run, as in --rare-share 0.25 (default: the preset's, 0)."""
     sample_every: int = 500
     """Steps between sample grids."""
     checkpoint_every: int = 500
@@ -134,6 +137,13 @@ def _settings(options: Options, state: dict[str, Any] | None) -> Config:
         changes["stage1_iterations"] = options.stage1_iterations
     if options.stage2_iterations is not None:
         changes["stage2_iterations"] = options.stage2_iterations
+    if options.rare_share is not None:
+        if state is not None or not 0 <= options.rare_share <= 1:
+            raise UserError(
+                f"--rare-share {options.rare_share:g} must be from 0 to 1, and sets a new run: "
+                "leave out --resume"
+            )
+        changes["rare_share"] = options.rare_share
     model = settings.model
     if options.phases:
         if state is not None or options.resolution or options.stage1_iterations is not None:

@@ -171,7 +171,12 @@ class Trainer:
         random = torch.Generator().manual_seed(mixed_seed(self.seed, step))
         z, appearance = sample_latents(self.run.model, phase.batch, generator=random)
         pose = sample_poses(phase.batch, self.run.model.camera, generator=random)
-        indices, flips = sample_order(self.seed, len(data), self.images_before(step), phase.batch)
+        indices, flips = sample_order(
+            self.seed,
+            data.repeats(self.run.train.rare_share),
+            self.images_before(step),
+            phase.batch,
+        )
         augmentations = [
             Augmentation.draw(
                 phase.batch, self.run.train.augment, random, device=self.device, dtype=self.dtype

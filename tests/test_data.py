@@ -15,7 +15,7 @@ from face_maps import ID, draw_labels, write_pairs
 from PIL import Image
 
 from semfaceedit import packing
-from semfaceedit.data import FaceDataset, flip_labels, open_dataset, sample_order
+from semfaceedit.data import MOST_REPEATS, FaceDataset, flip_labels, open_dataset, sample_order
 from semfaceedit.errors import UserError
 from semfaceedit.labels import FLIP_IDS, GROUP_OF_CLASS, one_hot
 from semfaceedit.packing import pack
@@ -111,7 +111,7 @@ def test_batch_refuses_resolutions_that_do_not_divide(resolution):
 
 
 def test_every_epoch_is_a_permutation():
-    indices, flips = sample_order(3, 7, 0, 21)
+    indices, flips = sample_order(3, np.ones(7), 0, 21)
     for epoch in range(3):
         assert sorted(indices[7 * epoch : 7 * epoch + 7]) == list(range(7))
     assert len(np.unique(indices.reshape(3, 7), axis=0)) == 3
@@ -119,19 +119,49 @@ def test_every_epoch_is_a_permutation():
 
 
 @pytest.mark.parametrize("start", [0, 5, 13, 700])
-def test_order_depends_on_the_position_only(start):
-    indices, flips = sample_order(1, 7, 0, 760)
-    part, part_flips = sample_order(1, 7, start, 60)
+@pytest.mark.parametrize("repeats", [np.ones(7), np.array([1, 2.4, 1, 8, 1.5, 1, 1])])
+def test_order_depends_on_the_position_only(start, repeats):
+    indices, flips = sample_order(1, repeats, 0, 760)
+    part, part_flips = sample_order(1, repeats, start, 60)
     np.testing.assert_array_equal(part, indices[start : start + 60])
     np.testing.assert_array_equal(part_flips, flips[start : start + 60])
 
 
 def test_seeds_give_different_orders():
-    assert not np.array_equal(sample_order(0, 50, 0, 50)[0], sample_order(1, 50, 0, 50)[0])
+    one, other = (sample_order(seed, np.ones(50), 0, 50)[0] for seed in (0, 1))
+    assert not np.array_equal(one, other)
 
 
 def test_half_of_the_samples_are_flipped():
-    assert abs(sample_order(0, 1000, 0, 10_000)[1].mean() - 0.5) < 0.02
+    assert abs(sample_order(0, np.ones(1000), 0, 10_000)[1].mean() - 0.5) < 0.02
+
+
+def test_an_epoch_repeats_faces_as_asked():
+    repeats = np.array([1, 2.5, 1, 4, 1.25])  # 9.75: epochs of 10
+    epochs = sample_order(2, repeats, 0, 4000)[0].reshape(400, 10)
+    counts = np.stack([np.bincount(epoch, minlength=5) for epoch in epochs])
+    wanted = repeats * 10 / 9.75
+    assert (counts >= np.floor(wanted)).all() and (counts <= np.ceil(wanted)).all()
+    assert counts.min() == 1
+    np.testing.assert_allclose(counts.mean(0), wanted, atol=0.1)  # 4 standard errors at most
+
+
+def test_faces_of_rare_classes_are_repeated():
+    dataset = random_dataset(count=10)
+    dataset.labels[:] = ID["skin"]
+    dataset.labels[3, 5, 5] = dataset.labels[4, 0, 1] = ID["eye_g"]  # a fifth of the faces
+    dataset.labels[4, 2, 2] = ID["hat"]  # a tenth
+    dataset.labels[:6, 9] = ID["ear_r"]  # common enough
+    expected = np.ones(10)
+    expected[3], expected[4] = 0.5 / 0.2, 0.5 / 0.1
+    np.testing.assert_allclose(dataset.repeats(0.5), expected)
+    np.testing.assert_array_equal(dataset.repeats(0), np.ones(10))
+    assert dataset.repeats(1).max() == MOST_REPEATS
+
+
+def test_the_order_refuses_faces_that_never_come():
+    with pytest.raises(ValueError, match="repeats"):
+        sample_order(0, np.array([1, 0.5]), 0, 4)
 
 
 def test_second_opening_decodes_nothing(tmp_path, cache, monkeypatch):

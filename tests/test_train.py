@@ -168,6 +168,8 @@ def test_bad_input_is_one_clear_line(data, straight, tmp_path, capsys):
         (["--resume", str(missing)], "no such run folder"),
         (["--resume", str(empty)], "no usable state"),
         (["--resume", str(straight), "--preset", "small"], "is a run of preset 'tiny'"),
+        (["--resume", str(straight), "--rare-share", "0.2"], "sets a new run"),
+        (["--rare-share", "1.5"], "--rare-share 1.5 must be from 0 to 1"),
         (["--device", "gpu3"], "is not a device"),
         (["--preset", "tiny", "--resolution", "12", "--data", str(data)], "must be a power of two"),
         (["--phases", "16:many"], "write RESOLUTION:STEPS"),
@@ -197,6 +199,12 @@ def test_phases_set_resolutions_and_steps(tmp_path, capsys):
     assert [phase["resolution"] for phase in settings["train"]["phases"]] == [8, 16]
     assert [phase["until"] for phase in settings["train"]["phases"]] == [0.25, 1.0]
     assert settings["model"]["resolution"] == 16
+
+
+def test_rare_share_is_a_setting_of_the_run(tmp_path, capsys):
+    for given, expected in (([], 0), (["--rare-share", "0.25"], 0.25)):
+        assert train.main([*given, "--dry-run", "--out", str(tmp_path)]) == 0
+        assert json.loads(capsys.readouterr().out)["train"]["rare_share"] == expected
 
 
 def test_run_folders_are_numbered(tmp_path):

@@ -1,10 +1,12 @@
 """One step of training: gradients everywhere, stages, accumulation, processes, state."""
 
+import dataclasses
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from training import drawn_faces, tiny, train_five_steps
@@ -59,6 +61,27 @@ def test_one_step_gives_every_parameter_a_gradient(data):
         if not any("mappings" in name for name in missing):
             break
     assert missing == []
+
+
+def test_rare_classes_come_more_often(data, data_folder, monkeypatch):
+    """Of 24 samples drawn from 12 faces, one of which alone shows glasses."""
+    from semfaceedit.data import FaceDataset, open_packed
+
+    glasses = 3
+    labels = np.where(data.labels == glasses, 1, data.labels)
+    labels[5, 8:12, 8:24] = glasses
+    rare = dataclasses.replace(open_packed(data_folder), labels=labels)
+    seen = []
+    batch = FaceDataset.batch
+    monkeypatch.setattr(
+        FaceDataset, "batch", lambda self, *call: seen.extend(call[0]) or batch(self, *call)
+    )
+    trainer = new_trainer(rare_share=0.5)
+    for step in range(6):
+        list(trainer._micro_batches(step, trainer.run.train.phases[0], rare))
+    wanted = 24 * 6 / rare.repeats(0.5).sum()  # half over a twelfth: six times
+    assert len(seen) == 24 and rare.repeats(0.5)[5] == 6
+    assert abs(seen.count(5) - wanted) <= 3
 
 
 def test_stage_two_freezes_geometry_predictor_and_semantic_discriminator(data):

@@ -94,7 +94,7 @@ def train_parser(
     optimizer = torch.optim.Adam(parser.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in progress(range(steps), total=steps, title="training the segmentation network"):
-        indices, flips = sample_order(seed, len(chosen), step * BATCH, BATCH)
+        indices, flips = sample_order(seed, np.ones(len(chosen)), step * BATCH, BATCH)
         images, labels = labelled(data, chosen[indices], flips, resolution)
         random = torch.Generator().manual_seed(mixed_seed(seed, step))
         change = Augmentation.draw(
