@@ -12,6 +12,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import gpu_suite  # noqa: E402
+import readme_table  # noqa: E402
 import table  # noqa: E402
 from baselines import NAMES  # noqa: E402
 from measuring import Suite  # noqa: E402
@@ -99,3 +100,28 @@ def test_table_of_pytest_benchmark_and_of_nonsense(tmp_path: Path, capsys) -> No
     broken.write_text("[1]")
     assert table.main([str(broken)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_tables_of_the_readme_are_those_of_the_records() -> None:
+    text = (BENCHMARKS.parent / "README.md").read_text()
+    assert readme_table.MARKED.search(text)
+    assert readme_table.updated(text) == text, "run benchmarks/readme_table.py"
+
+
+def test_readme_table_of_a_gpu_record(tmp_path: Path, capsys, monkeypatch) -> None:
+    records = [
+        {"kind": "time", "what": "render", "resolution": 256, "variant": variant, "ms": ms}
+        for variant, ms in (("triton fp16", 12.5), ("eager AMP", 100.0), ("compile AMP", None))
+    ]
+    monkeypatch.setattr(readme_table, "RESULTS", tmp_path)
+    (tmp_path / "gpu.json").write_text(json.dumps({"machine": {}, "records": records}))
+    readme = tmp_path / "README.md"
+    readme.write_text("A\n<!-- times: gpu.json -->\nold\n<!-- end of times -->\nB\n")
+    assert readme_table.main(["--readme", str(readme)]) == 0
+    text = readme.read_text()
+    assert "| `paper`, render at 256² | 12 ms | 100 ms | 8.0 |  |" in text and "old" not in text
+    assert text.startswith("A\n") and text.endswith("<!-- end of times -->\nB\n")
+    capsys.readouterr()
+    (tmp_path / "gpu.json").unlink()
+    assert readme_table.main(["--readme", str(readme)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and readme.read_text() == text

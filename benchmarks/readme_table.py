@@ -1,0 +1,119 @@
+"""The README's tables of times, made from the records: `python benchmarks/readme_table.py`.
+
+A table stands between `<!-- times: FILE.json -->`, a record in benchmarks/results/, and
+`<!-- end of times -->`; whatever is between them is made anew.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from measuring import RESULTS, fail  # noqa: E402
+from table import Row, rows_of  # noqa: E402
+
+from semfaceedit.checkpoint import write_atomically  # noqa: E402
+
+MARKED = re.compile(r"(?<=<!-- times: )(\S+)( -->\n).*?(?=<!-- end of times -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which timings a table shows: a line for each of `titles` that the record has."""
+
+    headings: tuple[str, str, str, str]  # of product, plain, their ratio, other
+    product: str
+    plain: tuple[str, ...]  # names of the one thing that the product is compared with
+    other: str
+    titles: dict[str, str]  # by what was timed
+
+
+CPU = Layout(
+    ("native fp32", "plain PyTorch fp32", "ratio", "native `fast` (bf16)"),
+    product="cpu",
+    plain=("reference", "eager"),
+    other="cpu_fast",
+    titles={
+        "render-paper-64": "`paper`, render at 64²",
+        "film_siren-paper-geometry-forward": "`paper`, Geometry Module, 16,384 points",
+        "film_siren-paper-appearance-forward": "`paper`, Appearance Module, 16,384 points",
+        "render-small-64": "`small`, render at 64²",
+        "generator-small-32": "`small`, generator forward and backward, 8 faces at 32²",
+        "training-small-32": "`small`, four whole training steps, 8 faces at 32²",
+        "inversion-geometry-small-64": "`small`, inversion step at 64², geometry stage",
+        "inversion-appearance-small-64": "`small`, inversion step at 64², all offsets",
+    },
+)
+GPU = Layout(
+    ("Triton fp16", "eager fp16 autocast", "ratio", "compiled fp16 autocast"),
+    product="triton fp16",
+    plain=("eager AMP",),
+    other="compile AMP",
+    titles={
+        **{f"render {size}": f"`paper`, render at {size}²" for size in (64, 128, 256)},
+        **{f"render in chunks {size}": f"`paper`, render at {size}², in chunks"
+           for size in (256, 512, 1024)},
+        "generator step 256": "`paper`, generator forward and backward at 256²",
+    },
+)  # fmt: skip
+
+
+def readme_table(content: dict[str, Any]) -> str:
+    """The Markdown table of a record of gpu_suite.py or of pytest-benchmark."""
+    layout = GPU if "records" in content else CPU
+    rows = rows_of(content)
+    lines = [f"| | {' | '.join(layout.headings)} |", "|---|---:|---:|---:|---:|"]
+    for what, title in layout.titles.items():
+        product = _ms(rows, what, (layout.product,))
+        if product is None:
+            continue
+        plain, other = _ms(rows, what, layout.plain), _ms(rows, what, (layout.other,))
+        ratio = "" if plain is None else f"{plain / product:.1f}"
+        cells = (title, _cell(product), _cell(plain), ratio, _cell(other))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _ms(rows: Sequence[Row], what: str, variants: tuple[str, ...]) -> float | None:
+    found = [row.ms for row in rows if row.what == what and row.variant in variants]
+    return found[0] if found else None
+
+
+def _cell(ms: float | None) -> str:
+    if ms is None:
+        return ""
+    return f"{ms:,.0f} ms" if ms >= 10 else f"{ms:.2f} ms"
+
+
+def updated(text: str) -> str:
+    """The README with every marked table made anew from its record."""
+
+    def table(match: re.Match[str]) -> str:
+        content = json.loads((RESULTS / match[1]).read_text())
+        return f"{match[1]}{match[2]}\n{readme_table(content)}\n"
+
+    return MARKED.sub(table, text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    readme = parser.parse_args(argv).readme
+    try:
+        text = updated(readme.read_text())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return fail(f"readme_table: {readme}: a table's record cannot be read ({error!r})")
+    write_atomically(readme, lambda path: path.write_text(text))
+    print(f"wrote {readme}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
