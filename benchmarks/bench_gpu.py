@@ -14,6 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import gpu_checks  # noqa: E402
 import gpu_suite  # noqa: E402
 from measuring import Suite, stamped  # noqa: E402
 
@@ -21,19 +22,19 @@ pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="PyTorch finds no CUDA device on this machine"
 )
 
-Step = Callable[[Suite, gpu_suite.Plan, gpu_suite.Scene], None]
+Step = Callable[[Suite, gpu_checks.Plan, gpu_checks.Scene], None]
 
 
 @pytest.fixture(scope="module")
-def checked() -> Iterator[tuple[Suite, gpu_suite.Plan, gpu_suite.Scene]]:
+def checked() -> Iterator[tuple[Suite, gpu_checks.Plan, gpu_checks.Scene]]:
     """A suite whose checks have passed, and what is timed in it."""
-    plan = gpu_suite.Plan()
+    plan = gpu_checks.Plan()
     suite = Suite(stamped("bench-gpu"), torch.device("cuda"), seed=0)
     torch.manual_seed(0)
-    world = gpu_suite.scene(suite, plan, 0)
+    world = gpu_checks.scene(suite, plan, 0)
     with torch.device(suite.device):
-        gpu_suite.run_checks(suite, plan)
-        gpu_suite.check_labels(suite, plan, world)
+        gpu_checks.run_checks(suite, plan)
+        gpu_checks.check_labels(suite, plan, world)
         assert suite.failures == 0
         yield suite, plan, world
 

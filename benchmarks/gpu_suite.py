@@ -9,26 +9,30 @@ after every record. The exit code is 1 if a check fails; then nothing is timed.
 """
 
 import argparse
-import copy
-import math
 import random
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import gpu_rays  # noqa: E402
 from baselines import NAMES  # noqa: E402
-from measuring import RESULTS, Suite, fail, floor_ms, stamped  # noqa: E402
+from gpu_checks import (  # noqa: E402
+    Plan,
+    Scene,
+    check_labels,
+    layer_errors,
+    run_checks,
+    scene,
+    stacks,
+)
+from measuring import RESULTS, Case, Suite, fail, floor_ms, stamped  # noqa: E402
 from workloads import (  # noqa: E402
     Inputs,
     Op,
@@ -44,169 +48,25 @@ from workloads import (  # noqa: E402
     within,
 )
 
-from semfaceedit import checkpoint, config, floors  # noqa: E402
+from semfaceedit import config, floors  # noqa: E402
 from semfaceedit.film import Film  # noqa: E402
-from semfaceedit.generator import Generator, sample_latents  # noqa: E402
-from semfaceedit.kernels import (  # noqa: E402
-    available_backends,
-    use_backend,
-)
+from semfaceedit.kernels import available_backends  # noqa: E402
 from semfaceedit.labels import NUM_CLASSES  # noqa: E402
 from semfaceedit.renderer import find_intersections, recolor, render  # noqa: E402
 
-FLOOR = 4  # in units of eps: what two correctly rounded sums may differ by
 CULL = 1e-3
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What is run, and at which sizes."""
-
-    preset: str = "paper"
-    resolution: int = 256
-    label_resolution: int = 64  # of the render in float64
-    other_resolutions: tuple[int, ...] = (64, 128, 512, 1024)
-    points: int = 10_037  # of the checks
-    rays: int = 10_007
-    chunk_rays: int = 8192
-    repeats: int = 10
-    variants: tuple[str, ...] = ("triton fp16", "triton tf32")
-    checked: tuple[str, ...] = ("triton fp32", "triton tf32", "triton fp16")
-    baselines: tuple[str, ...] = NAMES
+Step = Callable[[], object]
 
 
-def stacks(plan: Plan) -> dict[str, tuple[int, int, int, int, int, int, int]]:
-    """Inputs, rows, groups, channels, trunk channels, width, layers of each module's stack."""
-    model = config.preset(plan.preset).model
-    width, groups = model.width, model.groups
-    return {
-        "geometry": (3, 1, 1, 1 + NUM_CLASSES + width, 1, width, model.geometry_depth),
-        "appearance": (width, groups, groups, 3, 0, width, model.appearance_depth),
-    }
+def inside(variant: str, function: Step, *, grad: bool = False) -> Step:
+    """`function` under `variant`, so that several variants can be called in turns."""
 
+    def run() -> object:
+        with within(variant), torch.set_grad_enabled(grad):
+            return function()
 
-def values_and_gradients(op: Op, inputs: Inputs, dtype: torch.dtype) -> dict[str, Tensor]:
-    leaves = {name: tensor.to(dtype).requires_grad_() for name, tensor in inputs.items()}
-    outputs = op(leaves)
-    device = next(iter(inputs.values())).device
-    random_numbers = torch.Generator(device=device).manual_seed(1)
-    seeds = [
-        torch.randn(tensor.shape, generator=random_numbers, device=device).to(dtype)
-        for tensor in outputs.values()
-    ]
-    grads = torch.autograd.grad(
-        list(outputs.values()), list(leaves.values()), seeds, allow_unused=True
-    )
-    result = {name: tensor.detach() for name, tensor in outputs.items()}
-    result |= {
-        f"d {name}": grad for name, grad in zip(leaves, grads, strict=True) if grad is not None
-    }
-    return result
-
-
-def relative_error(actual: Tensor, exact: Tensor) -> float:
-    scale = exact.norm().item()
-    return (actual.double() - exact).norm().item() / (scale or 1.0)
-
-
-def check(suite: Suite, name: str, op: Op, inputs: Inputs, variant: str) -> None:
-    """Each output and gradient: error at most twice plain PyTorch's at that precision."""
-    precision = variant.split()[1]
-    with use_backend("reference", "fp32"):
-        exact = values_and_gradients(op, inputs, torch.float64)
-    with use_backend("reference", precision), tf32(precision == "tf32"):
-        plain = values_and_gradients(op, inputs, torch.float32)
-    with within(variant):
-        actual = values_and_gradients(op, inputs, torch.float32)
-        again = values_and_gradients(op, inputs, torch.float32)
-    for key, wanted in exact.items():
-        error, own = relative_error(actual[key], wanted), relative_error(plain[key], wanted)
-        limit = 2 * own + FLOOR * torch.finfo(torch.float32).eps
-        same = torch.equal(actual[key], again[key])
-        suite.require(
-            error <= limit and same,  # False for NaN
-            op=name, variant=variant, tensor=key, error=error, plain=own, same_bits=same,
-        )  # fmt: skip
-
-
-@contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
-    """Within the block PyTorch's own fp32 products may use TF32."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
-
-
-def problems(plan: Plan) -> dict[str, tuple[Op, Inputs]]:
-    """Every op at odd sizes, with more FiLM rows than a picture has."""
-    model = config.preset(plan.preset).model
-    result: dict[str, tuple[Op, Inputs]] = {}
-    for name, (inputs, rows, groups, channels, trunk, width, layers) in stacks(plan).items():
-        problem = film_problem(plan.points, inputs, 2 * rows, groups, channels, width, layers)
-        result[name] = film_op(2 * rows, groups, trunk), problem
-    field = field_problem(plan.rays, model.predictor_width)
-    result["ray_isosurface"] = field_op(model.manifolds, model.ray_samples), field
-    semantic = composite_problem(plan.rays, model.manifolds, NUM_CLASSES)
-    del semantic["depths"]
-    result["semantic_composite"] = semantic_op, semantic
-    result["color_composite"] = color_op, composite_problem(plan.rays, model.manifolds, 3)
-    return result
-
-
-def run_checks(suite: Suite, plan: Plan) -> None:
-    # This also fills memory from torch.empty with NaN: what a kernel leaves unwritten shows.
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    cases = problems(plan)
-    cuda = gpu_rays.unavailable() is None
-    if not cuda:
-        suite.add(kind="missing", backend="cuda", reason=gpu_rays.unavailable())
-    for name, (op, inputs) in cases.items():
-        matrices = name in ("geometry", "appearance")
-        for variant in plan.checked if matrices else plan.checked[:1]:
-            check(suite, name, op, inputs, variant)
-        if not matrices and cuda:
-            check(suite, name, op, inputs, "cuda fp32")
-    check_baselines(suite, plan, cases)
-    check_at_full_size(suite, plan)
-    torch.use_deterministic_algorithms(False)
-
-
-@torch.no_grad()
-def check_baselines(suite: Suite, plan: Plan, cases: dict[str, tuple[Op, Inputs]]) -> None:
-    """The baselines compute the same: fp32 to rounding, autocast within what 16 bits lose."""
-    for name, (_, rows, groups, _, trunk, _, _) in stacks(plan).items():
-        inputs = cases[name][1]
-        with use_backend("reference", "fp32"):
-            exact = cases[name][0]({k: v.double() for k, v in inputs.items()})["output"]
-            plain = relative_error(cases[name][0](inputs)["output"], exact)
-        for baseline_name in plan.baselines:
-            output = film_op(2 * rows, groups, trunk, baseline_name)(inputs)["output"]
-            error = relative_error(output, exact)
-            limit = 2 * plain + 1e-6 if baseline_name.endswith("fp32") else 1.0
-            suite.require(error <= limit, op=name, variant=baseline_name, tensor="output",
-                          error=error, plain=plain)  # fmt: skip
-
-
-@torch.no_grad()
-def check_at_full_size(suite: Suite, plan: Plan) -> None:
-    """All points of a picture at once, compared at some of them: the last tiles, large offsets."""
-    size = plan.resolution**2 * config.preset(plan.preset).model.manifolds
-    inputs, rows, groups, channels, trunk, width, layers = stacks(plan)["geometry"]
-    problem = film_problem(size, inputs, rows, groups, channels, width, layers)
-    some = torch.cat([torch.randint(0, size, (4000,)), torch.arange(-100, 0) + size])
-    chosen = {**problem, **{name: problem[name][some] for name in ("points", "directions")}}
-    op, variant = film_op(rows, groups, trunk), plan.variants[0]
-    with use_backend("reference", "fp32"):
-        exact = op({name: tensor.double() for name, tensor in chosen.items()})["output"]
-    with use_backend("reference", variant.split()[1]):
-        own = relative_error(op(chosen)["output"], exact)
-    with within(variant):
-        error = relative_error(op(problem)["output"][some], exact)
-    suite.require(error <= 2 * own, op=f"geometry at {plan.resolution}", variant=variant,
-                  tensor="output", error=error, plain=own)  # fmt: skip
+    return run
 
 
 def time_ops(suite: Suite, plan: Plan) -> None:
@@ -217,13 +77,15 @@ def time_ops(suite: Suite, plan: Plan) -> None:
     for name, (inputs, rows, groups, channels, trunk, width, layers) in stacks(plan).items():
         full = film_problem(size, inputs, rows, groups, channels, width, layers)
         less = {**full, **{key: full[key][:part] for key in ("points", "directions")}}
-        flops = [
+        forward, backward = (
             floors.film_siren_flops(count, inputs, width, layers, channels)
             for count in (size, part)
-        ]
-        for variant in (*plan.variants, *plan.baselines):
-            op = film_op(rows, groups, trunk, variant if variant in NAMES else None)
-            time_op(suite, plan, name, variant, op, full, less, flops)
+        )
+        ops = {
+            variant: film_op(rows, groups, trunk, variant if variant in NAMES else None)
+            for variant in (*plan.variants, *plan.baselines)
+        }
+        time_op(suite, plan, name, ops, full, less, flops=(forward, 3 * backward))
         del full, less
     others = {
         "ray_isosurface": (
@@ -234,87 +96,74 @@ def time_ops(suite: Suite, plan: Plan) -> None:
         "color_composite": (color_op, composite_problem(rays, model.manifolds, 3)),
     }
     del others["semantic_composite"][1]["depths"]
+    more = ("cuda fp32",) if gpu_rays.unavailable() is None else ()
     for name, (op, inputs) in others.items():
-        more = ("cuda fp32",) if gpu_rays.unavailable() is None else ()
-        for variant in (*plan.variants[:1], *more, "reference fp32"):
-            time_op(suite, plan, name, variant, op, inputs, inputs)
+        ops = dict.fromkeys((*plan.variants[:1], *more, "reference fp32"), op)
+        time_op(suite, plan, name, ops, inputs, inputs)
 
 
 def time_op(
     suite: Suite,
     plan: Plan,
     name: str,
-    variant: str,
-    op: Op,
+    ops: dict[str, Op],
     inputs: Inputs,
     less: Inputs,
-    flops: list[int] | None = None,
+    flops: tuple[int, int] | tuple[None, None] = (None, None),
 ) -> None:
-    forward, full = flops or [None, None]
     leaves = {key: tensor.detach().requires_grad_() for key, tensor in less.items()}
 
-    def step() -> None:
+    def step(op: Op) -> None:
         total = torch.stack([value.sum() for value in op(leaves).values()]).sum()
         torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
 
-    with within(variant):
-        with torch.no_grad():
-            suite.time(name, variant, lambda: op(inputs), repeats=plan.repeats, flops=forward,
-                       mode="forward")  # fmt: skip
-        suite.time(name, variant, step, repeats=plan.repeats, mode="full",
-                   flops=None if full is None else 3 * full)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A generator, one pair of latents and a pose, on the device."""
-
-    generator: Generator
-    latents: tuple[Tensor, Tensor]
-    pose: Tensor
-
-
-def scene(suite: Suite, plan: Plan, seed: int, weights: Path | None = None) -> Scene:
-    with torch.device("cpu"):
-        if weights is None:
-            torch.manual_seed(seed)
-            generator = Generator(config.preset(plan.preset).model).to(suite.device).eval()
-        else:
-            generator, _ = checkpoint.load_generator(weights, device=suite.device)
-        seeded = torch.Generator().manual_seed(seed)
-        z, appearance = sample_latents(generator.config, 1, generator=seeded)
-    latents = z.to(suite.device), appearance.to(suite.device)
-    return Scene(generator, latents, torch.zeros(1, 2, device=suite.device))
+    cases = [
+        Case(name, variant, inside(variant, partial(op, inputs)), flops[0], {"mode": "forward"})
+        for variant, op in ops.items()
+    ]
+    suite.time(cases, plan.repeats)
+    cases = [
+        Case(name, variant, inside(variant, partial(step, op), grad=True), flops[1],
+             {"mode": "full"})
+        for variant, op in ops.items()
+    ]  # fmt: skip
+    suite.time(cases, plan.repeats)
 
 
 def time_renders(suite: Suite, plan: Plan, world: Scene) -> None:
     """Renders whole, in chunks, and with cached intersections; then the generator's step."""
     generator, size = world.generator, plan.resolution
     peaks = peaks_of(suite)
-    hits = find_intersections(generator, world.pose, size)
+    with torch.no_grad():
+        hits = find_intersections(generator, world.pose, size)
     work = floors.stage_work(generator.config, size**2, int(hits.valid.sum()))
     modules = {stage: work[stage] for stage in ("geometry", "appearance")}
+    renders, steps = [], []
     for variant in (*plan.variants, *plan.baselines):
         precision = "fp16" if variant in NAMES[1:] else variant.split()[1]
-        with within(variant), torch.no_grad():
-            codes = generator.map(*world.latents)
-            for what, options, stages in (
-                ("render", {}, work),
-                ("render in chunks", {"chunk_rays": plan.chunk_rays}, work),
-                ("render with cached intersections", {"intersections": hits}, modules),
-            ):
-                picture = partial(render, generator, codes, world.pose, size, **options)
-                suite.time(
-                    what, variant, picture, repeats=plan.repeats, resolution=size,
-                    flops=sum(w.flops for w in stages.values()),
-                    floor_ms=floor_ms(peaks, stages, precision),
-                )  # fmt: skip
-        step = generator_step(generator, world.latents, world.pose, size)
-        with within(variant):
-            suite.time("generator step", variant, step, repeats=plan.repeats, resolution=size,
-                       flops=3 * sum(w.flops for w in work.values()))  # fmt: skip
-        generator.zero_grad(set_to_none=True)
+        for what, options, stages in (
+            ("render", {}, work),
+            ("render in chunks", {"chunk_rays": plan.chunk_rays}, work),
+            ("render with cached intersections", {"intersections": hits}, modules),
+        ):
+            picture = inside(variant, partial(picture_of, world, size, **options))
+            facts = {"resolution": size, "floor_ms": floor_ms(peaks, stages, precision)}
+            flops = sum(w.flops for w in stages.values())
+            renders.append(Case(what, variant, picture, flops, facts))
+        step = inside(
+            variant, generator_step(generator, world.latents, world.pose, size), grad=True
+        )
+        flops = 3 * sum(w.flops for w in work.values())
+        steps.append(Case("generator step", variant, step, flops, {"resolution": size}))
+    suite.time(renders, plan.repeats)
+    suite.time(steps, plan.repeats)
+    generator.zero_grad(set_to_none=True)
     ratios(suite, plan)
+
+
+def picture_of(world: Scene, size: int, **options: Any) -> object:
+    codes = world.generator.map(*world.latents)
+    return render(world.generator, codes, world.pose, size, **options)
 
 
 def ratios(suite: Suite, plan: Plan) -> None:
@@ -336,15 +185,13 @@ def ratios(suite: Suite, plan: Plan) -> None:
 
 def time_other_sizes(suite: Suite, plan: Plan, world: Scene) -> None:
     """Chunked renders from small to large: time should follow the rays, memory should not."""
-    generator = world.generator
     for size in plan.other_resolutions:
-        for variant in (plan.variants[0], "eager AMP"):
-            with within(variant), torch.no_grad():
-                codes = generator.map(*world.latents)
-                picture = partial(
-                    render, generator, codes, world.pose, size, chunk_rays=plan.chunk_rays
-                )
-                suite.time("render in chunks", variant, picture, repeats=3, resolution=size)
+        picture = partial(picture_of, world, size, chunk_rays=plan.chunk_rays)
+        cases = [
+            Case("render in chunks", variant, inside(variant, picture), None, {"resolution": size})
+            for variant in (plan.variants[0], "eager AMP")
+        ]
+        suite.time(cases, repeats=3)
 
 
 @torch.no_grad()
@@ -366,97 +213,25 @@ def time_shortcuts(suite: Suite, plan: Plan, world: Scene) -> None:
         suite.require(error <= bound, op="cull", variant=variant, tensor="image", error=error,
                       plain=bound, cull=CULL, kept_share=kept / max(points, 1))  # fmt: skip
         picture = partial(render, generator, codes, world.pose, size, intersections=hits, cull=CULL)
-        suite.time("render with cached intersections, culled", variant, picture,
-                   repeats=plan.repeats, resolution=size)  # fmt: skip
         frequencies = codes.appearance.frequencies.clone()
         frequencies[:, 0] += 0.1
         other = Film(frequencies, codes.appearance.phases)
-        suite.time("recolor one group", variant, lambda: recolor(generator, full, other),
-                   repeats=plan.repeats, resolution=size)  # fmt: skip
-
-
-@torch.no_grad()
-def check_labels(suite: Suite, plan: Plan, world: Scene) -> None:
-    """Labels may differ from float64 only where the best two scores are closer than the margin.
-
-    The margin is twice the largest error that plain PyTorch makes in a score at that precision.
-    """
-    size, generator = plan.label_resolution, world.generator
-    exact_generator = copy.deepcopy(generator).double()
-    latents = [tensor.double() for tensor in world.latents]
-    with use_backend("reference", "fp32"):
-        exact = exact_generator(*latents, world.pose.double(), resolution=size)
-    best = exact.semantics.topk(2, dim=1).values
-    gap = best[:, 0] - best[:, 1]
-    for variant in (*plan.variants, "eager AMP"):
-        precision = "fp16" if variant in NAMES else variant.split()[1]
-        with use_backend("reference", precision), tf32(precision == "tf32"):
-            plain = generator(*world.latents, world.pose, resolution=size)
-        margin = 2 * (plain.semantics - exact.semantics).abs().max().item()
-        with within(variant):
-            output = generator(*world.latents, world.pose, resolution=size)
-        flipped = output.labels != exact.labels
-        facts = {
-            "variant": variant, "margin": margin, "flipped": flipped.double().mean().item(),
-            "flipped_beyond_margin": int((flipped & (gap > margin)).sum()),
-            "psnr": psnr(output.image.double(), exact.image),
-            "map_error": (output.semantics - exact.semantics).abs().max().item(),
-        }  # fmt: skip
-        if variant in NAMES:
-            suite.add(kind="labels", **facts)
-        else:
-            suite.require(facts["flipped_beyond_margin"] == 0, op="labels", **facts)
-
-
-def psnr(image: Tensor, exact: Tensor) -> float | None:
-    """Of pictures in [-1, 1]; None where they are equal."""
-    error = (image - exact).square().mean().item()
-    return 10 * math.log10(4 / error) if error else None
-
-
-@torch.no_grad()
-def layer_errors(suite: Suite, plan: Plan, world: Scene) -> None:
-    """What fp16 operands cost in each layer of the Geometry Module, from exact activations on.
-
-    Relative RMS error of the sines against float64: of the layer alone, and of all up to it.
-    """
-    stack = world.generator.geometry.stack
-    film = world.generator.map(*world.latents).geometry
-    frequencies = (15 * film.frequencies + 30)[0].double()
-    phases = film.phases[0].double()
-    hits = find_intersections(world.generator, world.pose, plan.label_resolution)
-    scale = world.generator.config.coordinate_scale
-    points = hits.points[hits.valid].double() * scale
-    exact = torch.sin(
-        frequencies[0] * (points @ stack.first_weight.double().T + stack.first_bias.double())
-        + phases[0]
-    )
-    running = exact.float()
-    for layer, (weight, bias) in enumerate(
-        zip(stack.hidden_weight, stack.hidden_bias, strict=True), start=1
-    ):
-        rounded = weight.half().double()
-
-        def sines(h: Tensor, matrix: Tensor, layer: int = layer, bias: Tensor = bias) -> Tensor:
-            product = h.double() @ matrix.T + bias.double()
-            return torch.sin(frequencies[layer] * product + phases[layer])
-
-        alone = sines(exact.half(), rounded)
-        running = sines(running.half(), rounded)
-        exact = sines(exact, weight.double())
-        suite.add(
-            kind="layer", layer=layer + 1, error=relative_error(alone, exact),
-            error_so_far=relative_error(running, exact),
-        )  # fmt: skip
+        facts = {"resolution": size}
+        cases = [
+            Case("render with cached intersections, culled", variant, picture, None, facts),
+            Case("recolor one group", variant, partial(recolor, generator, full, other), None,
+                 facts),
+        ]  # fmt: skip
+        suite.time(cases, plan.repeats)
 
 
 def time_training(suite: Suite, plan: Plan) -> None:
+    cases = []
     for variant in (plan.variants[0], "eager AMP"):
         step = training_step(plan.preset, plan.resolution, suite.device)
-        with within(variant):
-            suite.time("training step", variant, step, repeats=plan.repeats, batch=1,
-                       resolution=plan.resolution)  # fmt: skip
-        del step
+        facts = {"resolution": plan.resolution, "batch": 1}
+        cases.append(Case("training step", variant, inside(variant, step, grad=True), None, facts))
+    suite.time(cases, plan.repeats)
 
 
 def peaks_of(suite: Suite) -> floors.Peaks | None:

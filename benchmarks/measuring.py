@@ -6,7 +6,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,17 @@ def machine(device: torch.device) -> Record:
     }
 
 
+@dataclass(frozen=True)
+class Case:
+    """What is timed: one variant of one thing, and what is known of it beforehand."""
+
+    what: str
+    variant: str
+    run: Callable[[], object]
+    flops: int | None = None  # of a call
+    about: Record = field(default_factory=dict)  # for the record; `floor_ms` is the least time
+
+
 class Suite:
     """The records of one run, on disk after every one of them."""
 
@@ -74,74 +86,80 @@ class Suite:
         self.failures += not passed
         self.add(kind="check", **record, passed=bool(passed))
 
-    def time(
-        self,
-        what: str,
-        variant: str,
-        function: Callable[[], object],
-        *,
-        repeats: int,
-        flops: int | None = None,
-        floor_ms: float | None = None,
-        **about: Any,
-    ) -> Record:
-        """Median time and peak memory beyond what was held before; `flops` are those of a call."""
-        record: Record = {"kind": "time", "what": what, "variant": variant, **about}
-        try:
-            times, peak = timed(function, self.device, repeats)
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            return self.add(**record, out_of_memory=True)
-        ms = statistics.median(times)
-        record |= {"ms": ms, "repeats": len(times), "peak_bytes": peak}
-        if len(times) > 1:
-            quantiles = statistics.quantiles(times, n=5, method="inclusive")
-            record |= {"ms_p20": quantiles[0], "ms_p80": quantiles[-1]}
-        if flops is not None:
-            record |= {"flops": flops, "tflops_per_s": flops / ms / 1e9}
-        if floor_ms is not None:
-            record |= {"floor_ms": floor_ms, "floor_share": floor_ms / ms}
-        return self.add(**record)
+    def time(self, cases: Sequence[Case], repeats: int) -> None:
+        """A record for each case: median of calls in turns, and peak memory of one."""
+        timings = interleaved([case.run for case in cases], self.device, repeats)
+        for case, timing in zip(cases, timings, strict=True):
+            record: Record = {"kind": "time", "what": case.what, "variant": case.variant}
+            record |= {key: value for key, value in case.about.items() if value is not None}
+            if timing is None:
+                self.add(**record, out_of_memory=True)
+                continue
+            ms = statistics.median(timing.ms)
+            record |= {"ms": ms, "repeats": len(timing.ms), "peak_bytes": timing.peak_bytes}
+            if len(timing.ms) > 1:
+                quantiles = statistics.quantiles(timing.ms, n=5, method="inclusive")
+                record |= {"ms_p20": quantiles[0], "ms_p80": quantiles[-1]}
+            if case.flops is not None:
+                record |= {"flops": case.flops, "tflops_per_s": case.flops / ms / 1e9}
+            if "floor_ms" in record:
+                record["floor_share"] = record["floor_ms"] / ms
+            self.add(**record)
 
 
-def timed(
-    function: Callable[[], object], device: torch.device, repeats: int
-) -> tuple[list[float], int | None]:
-    """Milliseconds of each call after warming up (device events on a GPU), and peak bytes there.
+@dataclass
+class Timing:
+    """Milliseconds of each call (device events on a GPU), and the peak bytes of one there, beyond
+    what was held before."""
 
-    One call of more than SLOW_MS is all that is timed.
+    ms: list[float]
+    peak_bytes: int | None
+
+
+def interleaved(
+    functions: Sequence[Callable[[], object]], device: torch.device, repeats: int
+) -> list[Timing | None]:
+    """Call the functions in turns, `repeats` rounds, so that clocks and heat change for all alike.
+
+    Each is called twice before, since the first call may compile; one whose second call takes more
+    than SLOW_MS is timed in the first round only. None: out of memory.
     """
-    cuda = device.type == "cuda"
-    if not cuda:
-        times = [_call_ms(function) for _ in range(2)]
-        while len(times) <= repeats and times[-1] < SLOW_MS:
-            times.append(_call_ms(function))
-        return times[1:], None
+    timings: list[Timing | None] = []
+    rounds = []
+    for function in functions:
+        try:
+            _call(function, device)
+            slow = _call(function, device)[0] > SLOW_MS
+            timings.append(Timing([], None))
+        except torch.OutOfMemoryError:
+            timings.append(None)
+            slow = True
+            torch.cuda.empty_cache()
+        rounds.append(1 if slow else repeats)
+    for turn in range(repeats):
+        for function, timing, count in zip(functions, timings, rounds, strict=True):
+            if timing is not None and turn < count:
+                ms, peak = _call(function, device)
+                timing.ms.append(ms)
+                if peak is not None:
+                    timing.peak_bytes = max(peak, timing.peak_bytes or 0)
+    return timings
+
+
+def _call(function: Callable[[], object], device: torch.device) -> tuple[float, int | None]:
+    if device.type != "cuda":
+        start = time.perf_counter()
+        function()
+        return 1e3 * (time.perf_counter() - start), None
     torch.cuda.synchronize(device)
     held = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    for _ in range(2):
-        start = time.perf_counter()
-        function()
-        torch.cuda.synchronize(device)
-        if 1e3 * (time.perf_counter() - start) > SLOW_MS:
-            repeats = 1
-            break
-    times = []
-    for _ in range(repeats):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        function()
-        end.record()
-        torch.cuda.synchronize(device)
-        times.append(begin.elapsed_time(end))
-    return times, torch.cuda.max_memory_allocated(device) - held
-
-
-def _call_ms(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
     function()
-    return 1e3 * (time.perf_counter() - start)
+    end.record()
+    torch.cuda.synchronize(device)
+    return begin.elapsed_time(end), torch.cuda.max_memory_allocated(device) - held
 
 
 def floor_ms(peaks: Peaks | None, stages: dict[str, Any], precision: str) -> float | None:

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from baselines import NAMES, baseline, baseline_film_siren
 from torch import Tensor
@@ -145,6 +146,9 @@ class RandomFaces:
 
     def __len__(self) -> int:
         return 64
+
+    def repeats(self, rare_share: float) -> np.ndarray:
+        return np.ones(len(self))
 
     def batch(self, indices: Any, flips: Any, resolution: int) -> Batch:
         count, device = len(indices), self.device

@@ -11,24 +11,26 @@ from support import needs_native
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import gpu_checks  # noqa: E402
 import gpu_suite  # noqa: E402
+import measuring  # noqa: E402
 import readme_table  # noqa: E402
 import table  # noqa: E402
 from baselines import NAMES  # noqa: E402
-from measuring import Suite  # noqa: E402
+from measuring import Case, Suite  # noqa: E402
 
 from semfaceedit.kernels import resolve  # noqa: E402
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), needs_native]
 
-TOY = gpu_suite.Plan(
+TOY = gpu_checks.Plan(
     preset="tiny", resolution=8, label_resolution=8, other_resolutions=(4,), points=67, rays=601,
     chunk_rays=24, repeats=2, variants=("cpu fp32",), checked=("cpu fp32",), baselines=NAMES[:2],
 )  # fmt: skip
 MACHINE = {"device", "torch", "triton", "cuda", "python", "commit", "seed"}
 
 
-def run(path: Path, plan: gpu_suite.Plan) -> dict:
+def run(path: Path, plan: gpu_checks.Plan) -> dict:
     suite = Suite(path, torch.device("cpu"), seed=1)
     failures = gpu_suite.run(suite, plan, 1)
     content = json.loads(path.read_text())
@@ -70,21 +72,21 @@ def test_a_wrong_kernel_is_found(tmp_path: Path) -> None:
 
     def wrong(inputs: dict) -> dict:
         native = resolve("film_siren", None, None, inputs["points"]).backend == "cpu"
-        return {"output": gpu_suite.film_op(1, 1, 1)(inputs)["output"] * (1 + 1e-4 * native)}
+        return {"output": gpu_checks.film_op(1, 1, 1)(inputs)["output"] * (1 + 1e-4 * native)}
 
     suite = Suite(tmp_path / "a.json", torch.device("cpu"))
-    problem = gpu_suite.film_problem(9, 3, 1, 1, 4, 8, 2)
-    gpu_suite.check(suite, "geometry", gpu_suite.film_op(1, 1, 1), problem, "cpu fp32")
+    problem = gpu_checks.film_problem(9, 3, 1, 1, 4, 8, 2)
+    gpu_checks.check(suite, "geometry", gpu_checks.film_op(1, 1, 1), problem, "cpu fp32")
     assert suite.failures == 0
-    gpu_suite.check(suite, "geometry", wrong, problem, "cpu fp32")
+    gpu_checks.check(suite, "geometry", wrong, problem, "cpu fp32")
     assert suite.failures >= 1 and not suite.records[-1]["passed"]
 
 
 @pytest.mark.slow
 def test_compiled_baseline_computes_the_same(tmp_path: Path) -> None:
     suite = Suite(tmp_path / "a.json", torch.device("cpu"))
-    plan = gpu_suite.Plan(preset="tiny", points=67, rays=9, baselines=NAMES)
-    gpu_suite.check_baselines(suite, plan, gpu_suite.problems(plan))
+    plan = gpu_checks.Plan(preset="tiny", points=67, rays=9, baselines=NAMES)
+    gpu_checks.check_baselines(suite, plan, gpu_checks.problems(plan))
     assert not suite.failures
 
 
@@ -125,3 +127,28 @@ def test_readme_table_of_a_gpu_record(tmp_path: Path, capsys, monkeypatch) -> No
     (tmp_path / "gpu.json").unlink()
     assert readme_table.main(["--readme", str(readme)]) == 2
     assert capsys.readouterr().err.count("\n") == 1 and readme.read_text() == text
+
+
+def test_cases_are_timed_in_turns(tmp_path: Path, monkeypatch) -> None:
+    calls = ""
+
+    def case(name: str, broken: bool = False) -> Case:
+        def run() -> None:
+            nonlocal calls
+            calls += name
+            if broken:
+                raise torch.OutOfMemoryError("no room")
+
+        return Case("thing", name, run, flops=10, about={"resolution": 4, "floor_ms": 1e-9})
+
+    suite = Suite(tmp_path / "a.json", torch.device("cpu"))
+    suite.time([case("a"), case("b", broken=True), case("c")], repeats=3)
+    assert calls == "aa" + "b" + "cc" + "acacac"
+    a, b, c = suite.records
+    assert a["repeats"] == c["repeats"] == 3 and a["ms_p20"] <= a["ms"] <= a["ms_p80"]
+    assert a["tflops_per_s"] > 0 and 0 < a["floor_share"] < 1 and a["resolution"] == 4
+    assert b["out_of_memory"] and "ms" not in b
+    monkeypatch.setattr(measuring, "SLOW_MS", 0)
+    calls = ""
+    suite.time([case("a"), case("c")], repeats=3)
+    assert calls == "aaccac" and suite.records[-1]["repeats"] == 1
