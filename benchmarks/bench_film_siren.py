@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 from baselines import baseline_film_siren
+from comparison import FLOOR, assert_identical, relative_error, values_and_gradients
 from film_siren_cases import Sizes, call, problem
 from film_siren_cases import compare as check
-from support import FLOOR, assert_identical, needs_native, relative_error, values_and_gradients
+from support import needs_native
 from test_film_siren_bf16 import ACCURATE
 from torch import Tensor
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 from baselines import baseline
-from support import FLOOR, needs_native, relative_error
+from comparison import FLOOR, relative_error
+from support import needs_native
 from torch import Tensor
 from training import drawn_faces
 

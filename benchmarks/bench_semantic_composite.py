@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from support import needs_native, values_and_gradients
+from comparison import values_and_gradients
+from support import needs_native
 from test_semantic_composite import color, problem, semantic
 
 SHAPES = {"small": (16 * 32 * 32, 9), "paper": (64 * 64, 24)}  # rays, hits

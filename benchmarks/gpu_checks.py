@@ -10,28 +10,17 @@ from pathlib import Path
 import gpu_rays
 import torch
 from baselines import NAMES
+from comparison import limit, relative_error, values_and_gradients
 from measuring import Suite
+from op_problems import Inputs, composite_problem, field_problem, film_problem
 from torch import Tensor
-from workloads import (
-    Inputs,
-    Op,
-    color_op,
-    composite_problem,
-    field_op,
-    field_problem,
-    film_op,
-    film_problem,
-    semantic_op,
-    within,
-)
+from workloads import Op, color_op, field_op, film_op, semantic_op, within
 
 from semfaceedit import checkpoint, config
 from semfaceedit.generator import Generator, sample_latents
 from semfaceedit.kernels import use_backend
 from semfaceedit.labels import NUM_CLASSES
 from semfaceedit.renderer import find_intersections
-
-FLOOR = 4  # in units of eps: what two correctly rounded sums may differ by
 
 
 @dataclass(frozen=True)
@@ -83,30 +72,6 @@ def stacks(plan: Plan) -> dict[str, tuple[int, int, int, int, int, int, int]]:
     }
 
 
-def values_and_gradients(op: Op, inputs: Inputs, dtype: torch.dtype) -> dict[str, Tensor]:
-    leaves = {name: tensor.to(dtype).requires_grad_() for name, tensor in inputs.items()}
-    outputs = op(leaves)
-    device = next(iter(inputs.values())).device
-    random_numbers = torch.Generator(device=device).manual_seed(1)
-    seeds = [
-        torch.randn(tensor.shape, generator=random_numbers, device=device).to(dtype)
-        for tensor in outputs.values()
-    ]
-    grads = torch.autograd.grad(
-        list(outputs.values()), list(leaves.values()), seeds, allow_unused=True
-    )
-    result = {name: tensor.detach() for name, tensor in outputs.items()}
-    result |= {
-        f"d {name}": grad for name, grad in zip(leaves, grads, strict=True) if grad is not None
-    }
-    return result
-
-
-def relative_error(actual: Tensor, exact: Tensor) -> float:
-    scale = exact.norm().item()
-    return (actual.double() - exact).norm().item() / (scale or 1.0)
-
-
 def check(suite: Suite, name: str, op: Op, inputs: Inputs, variant: str) -> None:
     """Each output and gradient: error at most twice plain PyTorch's at that precision."""
     precision = variant.split()[1]
@@ -119,10 +84,9 @@ def check(suite: Suite, name: str, op: Op, inputs: Inputs, variant: str) -> None
         again = values_and_gradients(op, inputs, torch.float32)
     for key, wanted in exact.items():
         error, own = relative_error(actual[key], wanted), relative_error(plain[key], wanted)
-        limit = 2 * own + FLOOR * torch.finfo(torch.float32).eps
         same = torch.equal(actual[key], again[key])
         suite.require(
-            error <= limit and same,  # False for NaN
+            error <= limit(own, torch.float32) and same,  # False for NaN
             op=name, variant=variant, tensor=key, error=error, plain=own, same_bits=same,
         )  # fmt: skip
 
@@ -143,7 +107,7 @@ def problems(plan: Plan) -> dict[str, tuple[Op, Inputs]]:
     model = config.preset(plan.preset).model
     result: dict[str, tuple[Op, Inputs]] = {}
     for name, (inputs, rows, groups, channels, trunk, width, layers) in stacks(plan).items():
-        problem = film_problem(plan.points, inputs, 2 * rows, groups, channels, width, layers)
+        problem = film_problem(plan.points, inputs, width, layers, 2 * rows, groups, channels)
         result[name] = film_op(2 * rows, groups, trunk), problem
     field = field_problem(plan.rays, model.predictor_width)
     result["ray_isosurface"] = field_op(model.manifolds, model.ray_samples), field
@@ -193,7 +157,7 @@ def check_at_full_size(suite: Suite, plan: Plan) -> None:
     """All points of a picture at once, compared at some of them: the last tiles, large offsets."""
     size = plan.resolution**2 * config.preset(plan.preset).model.manifolds
     inputs, rows, groups, channels, trunk, width, layers = stacks(plan)["geometry"]
-    problem = film_problem(size, inputs, rows, groups, channels, width, layers)
+    problem = film_problem(size, inputs, width, layers, rows, groups, channels)
     some = torch.cat([torch.randint(0, size, (4000,)), torch.arange(-100, 0) + size])
     chosen = {**problem, **{name: problem[name][some] for name in ("points", "directions")}}
     op, variant = film_op(rows, groups, trunk), plan.variants[0]

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
 import gpu_rays  # noqa: E402
 from baselines import NAMES  # noqa: E402
@@ -33,15 +33,17 @@ from gpu_checks import (  # noqa: E402
     stacks,
 )
 from measuring import RESULTS, Case, Suite, fail, floor_ms, stamped  # noqa: E402
-from workloads import (  # noqa: E402
+from op_problems import (  # noqa: E402
     Inputs,
+    composite_problem,
+    field_problem,
+    film_problem,
+)
+from workloads import (  # noqa: E402
     Op,
     color_op,
-    composite_problem,
     field_op,
-    field_problem,
     film_op,
-    film_problem,
     generator_step,
     semantic_op,
     training_step,
@@ -75,7 +77,7 @@ def time_ops(suite: Suite, plan: Plan) -> None:
     rays = plan.resolution**2
     size, part = rays * model.manifolds, max(rays * model.manifolds // 16, 1)
     for name, (inputs, rows, groups, channels, trunk, width, layers) in stacks(plan).items():
-        full = film_problem(size, inputs, rows, groups, channels, width, layers)
+        full = film_problem(size, inputs, width, layers, rows, groups, channels)
         less = {**full, **{key: full[key][:part] for key in ("points", "directions")}}
         forward, backward = (
             floors.film_siren_flops(count, inputs, width, layers, channels)

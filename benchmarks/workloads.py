@@ -1,4 +1,4 @@
-"""What the benchmarks run: the ops on random inputs of any size, renders and training steps.
+"""What the benchmarks run: the ops on the tests' random inputs, renders and training steps.
 
 Tensors are made on the default device, so that one code serves a GPU and a CPU.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from baselines import NAMES, baseline, baseline_film_siren
+from op_problems import FIELD_SETTINGS, Inputs, field_levels
 from torch import Tensor
 
 from semfaceedit import config
@@ -30,29 +31,7 @@ from semfaceedit.kernels import (
 from semfaceedit.labels import NUM_CLASSES
 from semfaceedit.trainer import Trainer
 
-Inputs = dict[str, Tensor]
 Op = Callable[[Inputs], dict[str, Tensor]]
-
-
-def film_problem(
-    points: int, inputs: int, rows: int, groups: int, channels: int, width: int, layers: int
-) -> Inputs:
-    """Random inputs; FiLM arguments span several periods."""
-    randn = torch.randn
-    return {
-        "points": randn(points, inputs),
-        "directions": torch.nn.functional.normalize(randn(points, 3), dim=1),
-        "frequencies": 15 + 2 * randn(rows, layers + 1, width),
-        "phases": randn(rows, layers + 1, width),
-        "first_weight": 0.3 * randn(width, inputs) / inputs**0.5,
-        "first_bias": 0.1 * randn(width),
-        "hidden_weight": 0.1 * randn(layers - 1, width, width) / width**0.5,
-        "hidden_bias": 0.05 * randn(layers - 1, width),
-        "view_weight": 0.1 * randn(groups, width, 3 + width) / width**0.5,
-        "view_bias": 0.05 * randn(groups, width),
-        "head_weight": randn(groups, layers - 1, channels, width) / width**0.5,
-        "head_bias": randn(groups, layers - 1, channels),
-    }
 
 
 def film_op(rows: int, groups: int, trunk: int, baseline: str | None = None) -> Op:
@@ -72,28 +51,6 @@ def film_op(rows: int, groups: int, trunk: int, baseline: str | None = None) -> 
     return op
 
 
-def field_problem(rays: int, width: int) -> Inputs:
-    """A random field that falls by 30 along the rays, so that every interval is steep enough."""
-    randn, forward = torch.randn, torch.tensor([0.0, 0.0, -1.0])
-    tensors = {
-        "origins": 0.02 * randn(rays, 3) - forward,
-        "directions": torch.nn.functional.normalize(forward + 0.1 * randn(rays, 3), dim=1),
-        "first_weight": randn(width, 3) * (2 / 3) ** 0.5,
-        "first_bias": 0.1 * randn(width),
-        "hidden_weight": randn(2, width, width) * (1 / width) ** 0.5,
-        "hidden_bias": 0.1 * randn(2, width),
-        "last_weight": randn(1, width) / width**0.5,
-        "last_bias": torch.tensor([-2.0]),
-    }
-    tensors["first_weight"][0] = torch.tensor([0.0, 0.0, 3.0])
-    tensors["first_bias"][0] = 0.0
-    tensors["hidden_weight"][:, 0] = 0.0
-    tensors["hidden_weight"][:, 0, 0] = 1.0
-    tensors["hidden_bias"][:, 0] = 0.0
-    tensors["last_weight"][0, 0] = 3.0
-    return tensors
-
-
 def field_op(hits: int, samples: int) -> Op:
     def op(inputs: Inputs) -> dict[str, Tensor]:
         return intersect(inputs, hits, samples)
@@ -103,22 +60,11 @@ def field_op(hits: int, samples: int) -> Op:
 
 def intersect(inputs: Inputs, hits: int, samples: int) -> dict[str, Tensor]:
     weights = FieldWeights(*(inputs[name] for name in FieldWeights._fields))
-    levels = torch.linspace(22, 2, hits - 1, dtype=inputs["origins"].dtype)
+    origins, levels = inputs["origins"], field_levels(hits, inputs["origins"].dtype)
     found = ray_isosurface(
-        inputs["origins"], inputs["directions"], levels, weights, centre=(0.0, 0.0, -1.5),
-        scale=8.0, near=0.88, far=1.12, samples=samples, plane_z=-0.12,
-    )  # fmt: skip
+        origins, inputs["directions"], levels, weights, samples=samples, **FIELD_SETTINGS
+    )
     return {"points": found.points, "depths": found.depths}
-
-
-def composite_problem(rays: int, hits: int, channels: int) -> Inputs:
-    alpha = torch.rand(rays, hits)
-    alpha[:, ::3] = 0
-    return {
-        "alpha": alpha,
-        "values": torch.randn(rays, hits, channels),
-        "depths": 1 + torch.rand(rays, hits),
-    }
 
 
 def semantic_op(inputs: Inputs) -> dict[str, Tensor]:

@@ -4,7 +4,8 @@ import functools
 from collections.abc import Callable
 
 import torch
-from support import assert_matches, values_and_gradients
+from comparison import assert_matches, values_and_gradients
+from op_problems import film_problem
 from torch import Tensor
 
 from semfaceedit.kernels import FilmSirenWeights, film_siren
@@ -29,30 +30,13 @@ LARGE_SHAPES = {
 
 
 def problem(sizes: Sizes, *, seed: int = 0) -> Problem:
-    """Random inputs whose FiLM arguments span several periods, and rows of uneven lengths."""
-    count, inputs, width, layers, rows, groups, channels = sizes
+    """Random inputs and rows of uneven lengths."""
+    count, *_, rows, groups, _ = sizes
     generator = torch.Generator().manual_seed(seed)
-
-    def randn(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
     cuts = torch.randint(0, count + 1, (rows - 1,), generator=generator).sort().values
     if rows > 2:
         cuts[1] = cuts[0]  # an empty row
-    tensors = {
-        "points": randn(count, inputs),
-        "directions": torch.nn.functional.normalize(randn(count, 3), dim=1),
-        "frequencies": 15 + 2 * randn(rows, layers + 1, width),
-        "phases": randn(rows, layers + 1, width),
-        "first_weight": 0.3 * randn(width, inputs) / inputs**0.5,
-        "first_bias": 0.1 * randn(width),
-        "hidden_weight": 0.1 * randn(layers - 1, width, width) / width**0.5,
-        "hidden_bias": 0.05 * randn(layers - 1, width),
-        "view_weight": 0.1 * randn(groups, width, 3 + width) / width**0.5,
-        "view_bias": 0.05 * randn(groups, width),
-        "head_weight": randn(groups, layers - 1, channels, width) / width**0.5,
-        "head_bias": randn(groups, layers - 1, channels),
-    }
+    tensors = film_problem(*sizes, generator=generator)
     offsets = torch.cat([torch.tensor([0]), cuts, torch.tensor([count])])
     return tensors, offsets, torch.randint(0, groups, (rows,), generator=generator)
 

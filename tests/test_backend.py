@@ -10,7 +10,8 @@ from types import ModuleType
 
 import pytest
 import torch
-from support import assert_identical, needs_native, use_threads
+from comparison import assert_identical
+from support import needs_native, use_threads
 from torch import Tensor
 
 from semfaceedit.kernels import (

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from op_problems import film_problem
 from support import needs_native
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -18,6 +19,7 @@ import readme_table  # noqa: E402
 import table  # noqa: E402
 from baselines import NAMES  # noqa: E402
 from measuring import Case, Suite  # noqa: E402
+from workloads import film_op  # noqa: E402
 
 from semfaceedit.kernels import resolve  # noqa: E402
 
@@ -72,11 +74,11 @@ def test_a_wrong_kernel_is_found(tmp_path: Path) -> None:
 
     def wrong(inputs: dict) -> dict:
         native = resolve("film_siren", None, None, inputs["points"]).backend == "cpu"
-        return {"output": gpu_checks.film_op(1, 1, 1)(inputs)["output"] * (1 + 1e-4 * native)}
+        return {"output": film_op(1, 1, 1)(inputs)["output"] * (1 + 1e-4 * native)}
 
     suite = Suite(tmp_path / "a.json", torch.device("cpu"))
-    problem = gpu_checks.film_problem(9, 3, 1, 1, 4, 8, 2)
-    gpu_checks.check(suite, "geometry", gpu_checks.film_op(1, 1, 1), problem, "cpu fp32")
+    problem = film_problem(9, 3, 8, 2, 1, 1, 4)
+    gpu_checks.check(suite, "geometry", film_op(1, 1, 1), problem, "cpu fp32")
     assert suite.failures == 0
     gpu_checks.check(suite, "geometry", wrong, problem, "cpu fp32")
     assert suite.failures >= 1 and not suite.records[-1]["passed"]

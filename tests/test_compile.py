@@ -10,7 +10,8 @@ import test_film_siren
 import test_ray_isosurface
 import test_semantic_composite
 import torch
-from support import assert_identical, needs_native, values_and_gradients
+from comparison import assert_identical, values_and_gradients
+from support import needs_native
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx

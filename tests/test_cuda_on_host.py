@@ -21,7 +21,7 @@ import pytest
 import test_ray_isosurface
 import test_semantic_composite
 import torch
-from support import assert_identical, assert_matches, values_and_gradients
+from comparison import assert_identical, assert_matches, values_and_gradients
 from test_ray_isosurface import Sizes
 from test_semantic_composite import color, semantic
 

@@ -4,15 +4,9 @@ import math
 
 import pytest
 import torch
+from comparison import assert_identical, values_and_gradients
 from film_siren_cases import LARGE_SHAPES, SHAPES, call, compare, problem, sine
-from support import (
-    assert_identical,
-    isas,
-    needs_native,
-    use_isa,
-    use_threads,
-    values_and_gradients,
-)
+from support import isas, needs_native, use_isa, use_threads
 from torch import Tensor
 
 from semfaceedit.kernels import FilmSirenWeights, film_siren

@@ -10,17 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from comparison import assert_identical, relative_error, values_and_gradients
 from film_siren_cases import LARGE_SHAPES, SHAPES, Sizes, call, expected, problem, sine
-from support import (
-    assert_identical,
-    bf16_paths,
-    isas,
-    needs_native,
-    relative_error,
-    use_isa,
-    use_threads,
-    values_and_gradients,
-)
+from support import bf16_paths, isas, needs_native, use_isa, use_threads
 from torch import Tensor
 
 from semfaceedit import config

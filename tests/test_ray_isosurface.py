@@ -7,15 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from support import (
-    assert_identical,
-    assert_matches,
-    isas,
-    needs_native,
-    use_isa,
-    use_threads,
-    values_and_gradients,
-)
+from comparison import assert_identical, assert_matches, values_and_gradients
+from op_problems import FIELD_SETTINGS, field_levels, field_problem
+from support import isas, needs_native, use_isa, use_threads
 from torch import Tensor
 
 from semfaceedit.kernels import FieldWeights, Intersections, ray_isosurface
@@ -37,7 +31,6 @@ SHAPES: dict[str, Sizes] = {
 }
 LARGE_SHAPES: dict[str, Sizes] = {"paper": (400, 24, 64, 128, 3), "wide": (63, 24, 64, 256, 4)}
 SEEDS = 12
-CENTRE, SCALE, NEAR, FAR = (0.0, 0.0, -1.5), 8.0, 0.88, 1.12
 
 
 def height_field(coefficients: list[tuple[float, float]], offset: float) -> FieldWeights:
@@ -188,36 +181,14 @@ def problem(sizes: Sizes, seed: int = 0) -> dict[str, Tensor]:
     """
     rays, hits, samples, width, layers = sizes
     generator = torch.Generator().manual_seed(seed)
-
-    def randn(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    forward = torch.tensor([0.0, 0.0, -1.0])
-    first = randn(width, 3) * (2 / 3) ** 0.5
-    last = randn(1, width) / width**0.5
-    tensors = {
-        "origins": 0.02 * randn(2 * rays, 3) - forward,
-        "directions": torch.nn.functional.normalize(forward + 0.1 * randn(2 * rays, 3), dim=1),
-        "first_weight": first,
-        "first_bias": 0.1 * randn(width),
-        "hidden_weight": randn(layers - 1, width, width) * (1 / width) ** 0.5,
-        "hidden_bias": 0.1 * randn(layers - 1, width),
-        "last_weight": last,
-        "last_bias": torch.tensor([-2.0]),
-    }
-    # One path of units carries relu(z) with weight 1 through the layers, undisturbed.
-    tensors["first_weight"][0] = torch.tensor([0.0, 0.0, 3.0])
-    tensors["first_bias"][0] = 0.0
-    tensors["hidden_weight"][:, 0] = 0.0
-    tensors["hidden_weight"][:, 0, 0] = 1.0
-    tensors["hidden_bias"][:, 0] = 0.0
-    tensors["last_weight"][0, 0] = 3.0
+    tensors = field_problem(2 * rays, width, layers, generator)
     exact = {name: tensor.double() for name, tensor in tensors.items()}
-    distances = torch.linspace(NEAR, FAR, samples).double()
+    near, far, centre, scale = (FIELD_SETTINGS[key] for key in ("near", "far", "centre", "scale"))
+    distances = torch.linspace(near, far, samples).double()
     x = exact["origins"][:, None] + distances[:, None] * exact["directions"][:, None]
     weights = FieldWeights(*(exact[name] for name in FieldWeights._fields))
-    values = field(x * SCALE - torch.tensor(CENTRE), weights, "fp32")
-    gaps = (values[..., None] - torch.linspace(22, 2, hits - 1)).abs().flatten(1)
+    values = field(x * scale - torch.tensor(centre), weights, "fp32")
+    gaps = (values[..., None] - field_levels(hits)).abs().flatten(1)
     clear = (gaps > 1e-4).all(1).nonzero()[:rays, 0]
     assert len(clear) == rays
     return {**tensors, **{name: tensors[name][clear] for name in ("origins", "directions")}}
@@ -230,14 +201,10 @@ def call(sizes: Sizes, backend: str) -> Callable[[dict[str, Tensor]], dict[str, 
         result = ray_isosurface(
             inputs["origins"],
             inputs["directions"],
-            torch.linspace(22, 2, hits - 1, dtype=inputs["origins"].dtype),
+            field_levels(hits, inputs["origins"].dtype),
             FieldWeights(*(inputs[name] for name in FieldWeights._fields)),
-            centre=CENTRE,
-            scale=SCALE,
-            near=NEAR,
-            far=FAR,
+            **FIELD_SETTINGS,
             samples=samples,
-            plane_z=-0.12,
             backend=backend,
         )
         return result._asdict()

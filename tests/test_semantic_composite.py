@@ -6,15 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from support import (
-    assert_identical,
-    assert_matches,
-    isas,
-    needs_native,
-    use_isa,
-    use_threads,
-    values_and_gradients,
-)
+from comparison import assert_identical, assert_matches, values_and_gradients
+from op_problems import composite_problem
+from support import isas, needs_native, use_isa, use_threads
 from torch import Tensor
 
 from semfaceedit.kernels import color_composite, semantic_composite
@@ -67,17 +61,7 @@ def test_color_by_hand(backend: str) -> None:
 
 
 def problem(sizes: tuple[int, int, int]) -> dict[str, Tensor]:
-    rays, hits, channels = sizes
-    generator = torch.Generator().manual_seed(0)
-    alpha = torch.rand(rays, hits, generator=generator)
-    alpha[:, 1::3] = 0
-    alpha[2::5] = 0  # rays that meet nothing
-    alpha[3::7, -1] = 1
-    return {
-        "alpha": alpha,
-        "values": torch.randn(rays, hits, channels, generator=generator),
-        "depths": 1 + torch.rand(rays, hits, generator=generator),
-    }
+    return composite_problem(*sizes, generator=torch.Generator().manual_seed(0))
 
 
 def semantic(backend: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from comparison import assert_identical, assert_matches, values_and_gradients
 from film_siren_cases import Problem, problem
-from support import assert_identical, assert_matches, values_and_gradients
+from op_problems import FIELD_SETTINGS, composite_problem, field_levels, field_problem
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -54,19 +55,6 @@ interpreter._patch_lang_tensor = _patch_with_index
 COMPOSITES = [(37, 1, 1), (5, 24, 19), (9, 5, 3), (3, 5, 84), (0, 4, 5)]
 
 
-def composite_problem(sizes: tuple[int, int, int]) -> dict[str, Tensor]:
-    rays, hits, channels = sizes
-    alpha = torch.rand(rays, hits)
-    alpha[:, 1::3] = 0
-    alpha[2::5] = 0  # rays that meet nothing
-    alpha[3::7, -1] = 1
-    return {
-        "alpha": alpha,
-        "values": torch.randn(rays, hits, channels),
-        "depths": 1 + torch.rand(rays, hits),
-    }
-
-
 def semantic(backend: str) -> Function:
     def function(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         alpha, values = inputs["alpha"], inputs["values"]
@@ -94,7 +82,7 @@ def color(backend: str) -> Function:
 @pytest.mark.parametrize("sizes", COMPOSITES, ids=str)
 @pytest.mark.parametrize("op", [semantic, color])
 def test_composite(op: Callable[[str], Function], sizes: tuple[int, int, int]) -> None:
-    inputs = composite_problem(sizes)
+    inputs = composite_problem(*sizes)
     if op is semantic:
         del inputs["depths"]
     run = functools.partial(values_and_gradients, inputs=inputs)
@@ -109,7 +97,7 @@ def test_composite(op: Callable[[str], Function], sizes: tuple[int, int, int]) -
 
 @pytest.mark.parametrize("op", [semantic, color])
 def test_composite_each_gradient_alone_and_strides(op: Callable[[str], Function]) -> None:
-    inputs = composite_problem((6, 5, 7))
+    inputs = composite_problem(6, 5, 7)
     if op is semantic:
         del inputs["depths"]
     every = values_and_gradients(op("triton"), inputs, torch.float32)
@@ -135,7 +123,7 @@ def test_ties_go_to_the_lower_class_and_alpha_0_to_what_is_behind() -> None:
 
 
 def test_composite_registered_ops() -> None:
-    alpha, values, depths = composite_problem((5, 3, 4)).values()
+    alpha, values, depths = composite_problem(5, 3, 4).values()
     color("triton")({"alpha": alpha, "values": values, "depths": depths})
     ops = torch.ops.semfaceedit
     grad = torch.randn(5, 4)
@@ -161,42 +149,23 @@ FIELDS = {
 SLOW_FIELDS = {"paper": (9, 24, 64, 128, 3)}
 
 
-def field_problem(sizes: tuple[int, ...]) -> dict[str, Tensor]:
-    """A random field that falls by 30 along the rays, so that every interval is steep enough."""
+def field_inputs(sizes: tuple[int, ...]) -> dict[str, Tensor]:
     rays, _, _, width, layers = sizes
-    forward = torch.tensor([0.0, 0.0, -1.0])
-    tensors = {
-        "origins": 0.02 * torch.randn(rays, 3) - forward,
-        "directions": torch.nn.functional.normalize(forward + 0.1 * torch.randn(rays, 3), dim=1),
-        "first_weight": torch.randn(width, 3) * (2 / 3) ** 0.5,
-        "first_bias": 0.1 * torch.randn(width),
-        "hidden_weight": torch.randn(layers - 1, width, width) * (1 / width) ** 0.5,
-        "hidden_bias": 0.1 * torch.randn(layers - 1, width),
-        "last_weight": torch.randn(1, width) / width**0.5,
-        "last_bias": torch.tensor([-2.0]),
-    }
-    # One path of units carries relu(z) with weight 1 through the layers, undisturbed.
-    tensors["first_weight"][0] = torch.tensor([0.0, 0.0, 3.0])
-    tensors["first_bias"][0] = 0.0
-    tensors["hidden_weight"][:, 0] = 0.0
-    tensors["hidden_weight"][:, 0, 0] = 1.0
-    tensors["hidden_bias"][:, 0] = 0.0
-    tensors["last_weight"][0, 0] = 3.0
-    return tensors
+    return field_problem(rays, width, layers)
 
 
 def intersect(sizes: tuple[int, ...], backend: str, plane_z: float = -0.12) -> Function:
     _, hits, samples, _, _ = sizes
-    numbers = {"centre": (0.0, 0.0, -1.5), "scale": 8.0, "near": 0.88, "far": 1.12}
-    settings = {**numbers, "samples": samples, "plane_z": plane_z}
+    settings = {**FIELD_SETTINGS, "samples": samples, "plane_z": plane_z}
+    order = ("centre", "scale", "near", "far", "samples", "plane_z")
 
     def function(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        levels = torch.linspace(22, 2, hits - 1, dtype=inputs["origins"].dtype)
+        levels = field_levels(hits, inputs["origins"].dtype)
         rays = inputs["origins"], inputs["directions"], levels
         weights = FieldWeights(*(inputs[name] for name in FieldWeights._fields))
         if backend == "triton":
             result = RayIsosurfaceFunction.apply(
-                *rays, *weights, tuple(settings.values()), backend, "fp32"
+                *rays, *weights, tuple(settings[key] for key in order), backend, "fp32"
             )
         else:
             result = ray_isosurface(*rays, weights, **settings, backend=backend)
@@ -219,19 +188,19 @@ def compare_field(
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_field(name: str) -> None:
-    result = compare_field(FIELDS[name], field_problem(FIELDS[name]))
+    result = compare_field(FIELDS[name], field_inputs(FIELDS[name]))
     assert FIELDS[name][1] == 1 or 0.05 < result["valid"][:, :-1].double().mean() < 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW_FIELDS)
 def test_field_at_larger_sizes(name: str) -> None:
-    compare_field(SLOW_FIELDS[name], field_problem(SLOW_FIELDS[name]))
+    compare_field(SLOW_FIELDS[name], field_inputs(SLOW_FIELDS[name]))
 
 
 def test_field_missed_by_all_rays_and_plane_among_the_surfaces() -> None:
     sizes = FIELDS["one layer"]
-    inputs = field_problem(sizes)
+    inputs = field_inputs(sizes)
     result = compare_field(sizes, {**inputs, "last_bias": torch.tensor([-500.0])})
     assert result["valid"].sum() == sizes[0]
     result = compare_field(sizes, inputs, plane_z=0.02)
@@ -242,7 +211,7 @@ def test_field_missed_by_all_rays_and_plane_among_the_surfaces() -> None:
 
 def test_field_each_gradient_alone_and_no_rays() -> None:
     sizes = FIELDS["two blocks"]
-    inputs = field_problem(sizes)
+    inputs = field_inputs(sizes)
     every = values_and_gradients(intersect(sizes, "triton"), inputs, torch.float32)
     for name in ("origins", "directions", "hidden_weight", "last_bias"):
         alone = values_and_gradients(intersect(sizes, "triton"), inputs, torch.float32, [name])
@@ -274,10 +243,10 @@ def test_field_ties_go_by_level_and_flat_fields_are_not_interpolated() -> None:
 
 def test_field_registered_ops() -> None:
     sizes = FIELDS["one layer"]
-    tensors = list(field_problem(sizes).values())
+    tensors = list(field_inputs(sizes).values())
     inputs = [*tensors[:2], torch.linspace(20, 2, 3), torch.linspace(0.88, 1.12, 8), *tensors[2:]]
     numbers = [0.0, 0.0, -1.5, 8.0, 1.12, -0.12]
-    intersect(sizes, "triton")(field_problem(sizes))
+    intersect(sizes, "triton")(field_inputs(sizes))
     ops = torch.ops.semfaceedit
     arguments: tuple[Any, ...] = (inputs, numbers, "fp32")
     torch.library.opcheck(ops.ray_isosurface_forward_triton.default, arguments)

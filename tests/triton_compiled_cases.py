@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from support import assert_identical, values_and_gradients
+from comparison import assert_identical, values_and_gradients
 from torch import Tensor
 from triton_cases import (
     FIELDS,
