@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from baselines import baseline_film_siren
-from comparison import FLOOR, assert_identical, relative_error, values_and_gradients
+from comparison import assert_identical, limit, relative_error, values_and_gradients
 from film_siren_cases import Sizes, call, problem
 from film_siren_cases import compare as check
 from support import needs_native
@@ -160,7 +160,7 @@ def check_outputs(
     errors = {
         name: relative_error(function(inputs)[:count], exact) for name, function in variants.items()
     }
-    fp32 = 2 * errors["eager"] + FLOOR * torch.finfo(torch.float32).eps
+    fp32 = limit(errors["eager"], torch.float32)
     most = {"accurate": ACCURATE, "fast": errors["autocast"], "bf16": 1.0}
     for name, error in errors.items():
         precision = precisions.get(name)

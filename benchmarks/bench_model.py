@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from baselines import baseline
-from comparison import FLOOR, relative_error
+from comparison import limit, relative_error
 from support import needs_native
 from torch import Tensor
 from training import drawn_faces
@@ -94,7 +94,7 @@ def check_pictures(generator: Generator, resolution: int, record: dict[str, Any]
     errors = {name: relative_error(image, exact) for name, image in pictures.items()}
     record.update({f"{name}_error": error for name, error in errors.items()})
     most = {"accurate": 1e-3, "fast": errors.get("autocast", 0.0), "bf16": 1.0}
-    fp32 = 2 * errors["reference"] + FLOOR * torch.finfo(torch.float32).eps
+    fp32 = limit(errors["reference"], torch.float32)
     for name, error in errors.items():
         assert error <= most.get(precisions.get(name, ""), fp32), f"{name}: {error:.2e}"
 

@@ -7,7 +7,7 @@ saved and taken up again.
 >>> face = generate(generator, 3, pose=(0.2, 0.0)).project
 >>> settings = InvertSettings(geometry_iterations=2, appearance_iterations=2, perceptual_weight=0)
 >>> found = invert(generator, face.image, face.labels, pose=(0.2, 0.0), settings=settings)
->>> labels = found.project.labels.copy()
+>>> labels = found.project.labels.copy()  # or paint(found.project.labels, ["hat"])
 >>> labels[:4] = 13  # hair along the upper edge
 >>> short = EditSettings(iterations=2, perceptual_weight=0)
 >>> edited = edit(generator, found.project, labels, settings=short)
@@ -34,6 +34,7 @@ from .film import Film
 from .fitting import FitSettings, Watch
 from .generator import Generator
 from .invert import InversionResult, InvertSettings, invert
+from .mask_edits import paint
 from .perceptual import PerceptualFeatures, load_perceptual
 from .project import FaceProject, fingerprint, mean_codes
 from .refit import EditedFace, EditSettings
@@ -46,7 +47,7 @@ from .tuning import weights_of
 __all__ = [
     "EditSettings", "EditedFace", "Editor", "FaceProject", "FitSettings", "GeneratedFace",
     "Generator", "InversionResult", "InvertSettings", "edit", "generate", "invert", "load",
-    "transfer",
+    "paint", "transfer",
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ so that training runs on machines that have torch and little else.
 import argparse
 import dataclasses
 import errno
+import inspect
 import json
 import sys
 import time
@@ -70,14 +71,14 @@ def parse(options_type: type[Options], argv: Sequence[str] | None, *, name: str)
         options_type,
         args=arguments,
         prog=f"semfaceedit {name}",
-        description=options_type.__doc__,
+        description=inspect.getdoc(options_type),
     )
 
 
 def _parse_plain(options_type: type[Options], argv: Sequence[str] | None, *, name: str) -> Options:
     parser = argparse.ArgumentParser(
         prog=f"semfaceedit {name}",
-        description=options_type.__doc__,
+        description=inspect.getdoc(options_type),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     hints = typing.get_type_hints(options_type)

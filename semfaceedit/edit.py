@@ -9,6 +9,7 @@ from .cli import run_command
 from .errors import UserError
 from .fitting import Goal, Watch
 from .generator import Generator
+from .mask_edits import paint
 from .options import RefitOptions, edit_settings, finish_edit, open_checkpoint, tools
 from .perceptual import PerceptualFeatures
 from .project import FaceProject
@@ -107,17 +108,21 @@ def compare_unmasked(
 class Options(RefitOptions):
     """Change the shape of a face: edit its label map and let the face follow.
 
-    `invert` writes the map to edit beside the project (FACE.labels.png); an edited copy of the
-    original mask serves as well.
+    `invert` and `render --save-projects` write the map to edit beside the project
+    (FACE.labels.png); an edited copy of the original mask serves as well. `--paint` makes an edited
+    map by code.
 
-    Example: semfaceedit edit --checkpoint RUN/generator-ema0.998.safetensors
-    --project face.safetensors --labels edited.png --no-vgg --out edited.safetensors
+    Example: semfaceedit edit --project face.safetensors --labels edited.png --no-vgg
+    --out edited.safetensors; or --paint hat "open mouth" in place of --labels
     """
 
     project: Path
     """The face to edit."""
-    labels: Path
+    labels: Path | None = None
     """The edited label map."""
+    paint: tuple[str, ...] = ()
+    """Edits to paint into the map, the given one or the project's: "longer hair", "shorter hair",
+    fringe, "high hairline", "wide mouth", "open mouth", "big nose", glasses, hat."""
     out: Path = Path("edited.safetensors")
     """The face project to write; preview, label map and views are kept beside it."""
     compare_unmasked: bool = False
@@ -125,9 +130,14 @@ class Options(RefitOptions):
 
 
 def edit_files(options: Options) -> None:
+    if options.labels is None and not options.paint:
+        raise UserError("nothing to do: give --labels with an edited label map, or --paint")
     generator, _ = open_checkpoint(options)
     project = FaceProject.load(options.project, generator)
-    labels = read_edited_labels(options.labels, len(project.labels), project.crop)
+    labels = project.labels
+    if options.labels is not None:
+        labels = read_edited_labels(options.labels, len(labels), project.crop)
+    labels = paint(labels, options.paint)
     with tools(options, options.out) as using:
         settings = edit_settings(options, using)
         edited = edit(

@@ -4,10 +4,11 @@ Each takes class ids (R, R) of an upright face and gives the edited map, or None
 not show what the edit needs. Sizes are shares of the picture's width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from .errors import UserError
 from .labels import CLASS_NAMES
 
 ID = {name: index for index, name in enumerate(CLASS_NAMES)}
@@ -129,6 +130,24 @@ EDITS: dict[str, Edit] = {
     "glasses": glasses,
     "hat": hat,
 }
+
+
+def paint(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Class ids (R, R) after the edits of those names (keys of `EDITS`), one after another.
+
+    UserError where a name is unknown or the face does not show what its edit needs.
+    """
+    for name in names:
+        if name not in EDITS:
+            raise UserError(f"there is no edit {name!r}: use one of {', '.join(EDITS)}")
+        painted = EDITS[name](labels)
+        if painted is None:
+            raise UserError(
+                f"{name!r} cannot be painted: this label map does not show what it needs, or has "
+                "no room for it; edit the map by hand, or take another face"
+            )
+        labels = painted
+    return labels
 
 
 def _mouth(labels: np.ndarray, width: float, height: float, opening: float) -> np.ndarray | None:

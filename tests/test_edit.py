@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from face_maps import draw_labels
 from faces import SIZE, face, open_editor, write_checkpoint
 from PIL import Image
 
@@ -14,6 +15,7 @@ from semfaceedit.edit import compare_unmasked, edit
 from semfaceedit.errors import UserError
 from semfaceedit.fitting import Goal, loss_terms
 from semfaceedit.labels import FLIP_IDS
+from semfaceedit.mask_edits import hat, open_mouth
 from semfaceedit.metrics import ssim
 from semfaceedit.perceptual import PerceptualFeatures
 from semfaceedit.project import FaceProject
@@ -201,10 +203,10 @@ def files(tmp_path, editor, project):
 
 def run(files, *, labels="edited.png", weights=None, extra=()) -> int:
     weights = weights or write_checkpoint(files)
+    given = ["--labels", str(files / labels)] if labels else []
     return command.main(
-        ["--checkpoint", str(weights), "--project", str(files / "face.safetensors"),
-         "--labels", str(files / labels), "--out", str(files / "out" / "new.safetensors"),
-         "--no-vgg", "--iterations", "10", *extra]
+        ["--checkpoint", str(weights), "--project", str(files / "face.safetensors"), *given,
+         "--out", str(files / "out" / "new.safetensors"), "--no-vgg", "--iterations", "10", *extra]
     )  # fmt: skip
 
 
@@ -222,9 +224,25 @@ def test_the_command_edits(files, capsys):
     assert (files / "out" / "new.preview.png").exists()
 
 
+def test_edits_painted_by_code(tmp_path, editor, project, capsys):
+    """On a drawn face, whose map shows all that the edits look for."""
+    drawn = dataclasses.replace(project, labels=draw_labels(len(project.labels)))
+    drawn.save(tmp_path / "face.safetensors")
+    assert run(tmp_path, labels=None, extra=["--paint", "hat", "open mouth"]) == 0
+    painted = FaceProject.load(tmp_path / "out" / "new.safetensors").labels
+    assert np.array_equal(painted, open_mouth(hat(drawn.labels)))
+    capsys.readouterr()
+    for names, said in ((["smile"], "there is no edit 'smile': use one of longer hair, "),
+                        (["longer hair"], "'longer hair' cannot be painted")):  # fmt: skip
+        assert run(tmp_path, labels=None, extra=["--paint", *names]) == 1
+        text = capsys.readouterr().err
+        assert said in text and text.count("\n") == 1, text
+
+
 @pytest.mark.parametrize(
     "arguments,said",
     [
+        ({"labels": None}, "give --labels with an edited label map, or --paint"),
         ({"labels": "same.png"}, "does not differ"),
         ({"labels": "size.png"}, "size.png: 16x10 pixels"),
         ({"labels": "ids.png"}, "holds the label 77"),

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import pytest
 import torch
 from comparison import assert_identical, values_and_gradients
+from op_problems import composite_problem
 from torch import Tensor
 from triton_cases import (
     FIELDS,
     Function,
     color,
-    composite_problem,
-    field_problem,
+    field_inputs,
     intersect,
     semantic,
     stack,
@@ -28,7 +28,7 @@ def compiled_stack(sizes: tuple[int, ...]) -> tuple[Function, dict[str, Tensor]]
 
 
 def compiled_composite(op: Callable[[str], Function]) -> tuple[Function, dict[str, Tensor]]:
-    inputs = composite_problem((5, 3, 4))
+    inputs = composite_problem(5, 3, 4)
     if op is semantic:
         del inputs["depths"]
     return op("triton"), inputs
@@ -37,7 +37,7 @@ def compiled_composite(op: Callable[[str], Function]) -> tuple[Function, dict[st
 COMPILED: dict[str, Callable[[], tuple[Function, dict[str, Tensor]]]] = {
     "film_siren": lambda: compiled_stack((9, 3, 16, 2, 2, 2, 4, 1)),
     "ray_isosurface": lambda: (
-        intersect(FIELDS["one layer"], "triton"), field_problem(FIELDS["one layer"])
+        intersect(FIELDS["one layer"], "triton"), field_inputs(FIELDS["one layer"])
     ),
     "semantic_composite": lambda: compiled_composite(semantic),
     "color_composite": lambda: compiled_composite(color),
