@@ -1,5 +1,6 @@
 """Watching a run: pixel Frechet distance, collapse of the geometry, rate and time left."""
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .camera import sample_poses
-from .data import FaceDataset
+from .data import FaceDataset, sample_order
 from .generator import Generator, sample_latents
 from .metrics import FEATURE_SIZE, PixelFrechet, pixel_features
 
@@ -22,11 +23,12 @@ PART = 512
 class Monitor:
     """Pixel Frechet distance of generated images and semantic maps to a data set and its flips.
 
-    256 samples, poses from the prior, no truncation. The same latents and poses every time.
+    256 samples, poses from the prior, no truncation. The same latents and poses every time. With
+    `rare_share` the data set counts as an epoch of training shows it (`FaceDataset.repeats`).
     """
 
-    def __init__(self, data: FaceDataset):
-        images, maps = zip(*_real_features(data), strict=True)
+    def __init__(self, data: FaceDataset, rare_share: float = 0.0):
+        images, maps = zip(*_real_features(data, rare_share), strict=True)
         self.images = PixelFrechet.from_features(torch.cat(images))
         self.maps = PixelFrechet.from_features(torch.cat(maps))
 
@@ -54,10 +56,12 @@ class Monitor:
         }
 
 
-def _real_features(data: FaceDataset) -> Iterator[tuple[Tensor, Tensor]]:
+def _real_features(data: FaceDataset, rare_share: float) -> Iterator[tuple[Tensor, Tensor]]:
     size = min(FEATURE_SIZE, data.resolution)
+    repeats = data.repeats(rare_share)
+    epoch = np.sort(sample_order(MONITOR_SEED, repeats, 0, math.ceil(repeats.sum()))[0])
     for flip in (False, True):
-        for part in np.array_split(np.arange(len(data)), -(-len(data) // PART)):
+        for part in np.array_split(epoch, -(-len(epoch) // PART)):
             batch = data.batch(part, np.full(len(part), flip), size)
             yield pixel_features(batch.images), pixel_features(2 * batch.semantics - 1)
 

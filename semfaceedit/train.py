@@ -373,7 +373,7 @@ class _Writer:
 
     def _measure(self) -> None:
         if self.monitor is None:
-            self.monitor = Monitor(self.run.data)
+            self.monitor = Monitor(self.run.data, self.run.config.train.rare_share)
         phase, _ = self.trainer.phase(self.trainer.completed - 1)
         values = self.monitor.measure(self.trainer.averages[0], phase.resolution)
         self._append({"step": self.trainer.completed, **values})

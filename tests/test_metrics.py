@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from semfaceedit.data import FaceDataset
 from semfaceedit.metrics import PixelFrechet, frechet_distance, pixel_features, psnr, ssim, ssim_map
+from semfaceedit.monitor import Monitor
 
 
 def grey(*values: float, size: int = 16) -> torch.Tensor:
@@ -100,3 +102,23 @@ def test_a_set_against_itself_and_shifted_along_a_component():
     torch.testing.assert_close(
         torch.tensor(frechet.distance(real + shift)), torch.tensor(float(wanted))
     )
+
+
+def test_the_monitor_counts_faces_as_an_epoch_shows_them():
+    """One face of 8 has glasses and another grey: repeated four times it is 4 of 11 samples."""
+    labels = np.ones((8, 16, 16), np.uint8)
+    labels[5, 8] = 3  # eye_g
+    images = np.zeros((8, 16, 16, 3), np.uint8)
+    images[5] = 255
+    poses = np.zeros((8, 2), np.float32)
+    data = FaceDataset(images, labels, poses, [str(i) for i in range(8)], 16, {})
+    black, white = torch.full((1, 3, 16, 16), -1.0), torch.full((1, 3, 16, 16), 1.0)
+    for rare_share, count, total in ((0.0, 1, 8), (0.5, 4, 11)):
+        counted = Monitor(data, rare_share).images
+        shown = torch.cat(
+            [white.expand(count, -1, -1, -1), black.expand(total - count, -1, -1, -1)]
+        )
+        features = pixel_features(shown)
+        same = PixelFrechet.from_features(torch.cat([features, features]))
+        torch.testing.assert_close(counted.total_variance, same.total_variance)
+        assert counted.distance(features) == pytest.approx(same.distance(features), abs=1e-9)
