@@ -9,7 +9,7 @@ from pathlib import Path
 
 import gpu_rays
 import torch
-from baselines import NAMES
+from baselines import HALF, NAMES
 from comparison import limit, relative_error, values_and_gradients
 from measuring import Suite
 from op_problems import Inputs, composite_problem, field_problem, film_problem
@@ -21,6 +21,8 @@ from semfaceedit.generator import Generator, sample_latents
 from semfaceedit.kernels import use_backend
 from semfaceedit.labels import NUM_CLASSES
 from semfaceedit.renderer import find_intersections
+
+AUTOCAST_EPS = 16  # what autocast may lose on `film_problem`: on a CPU it is 1 to 2 eps of bf16
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,9 @@ def check_baselines(suite: Suite, plan: Plan, cases: dict[str, tuple[Op, Inputs]
         for baseline_name in plan.baselines:
             output = film_op(2 * rows, groups, trunk, baseline_name)(inputs)["output"]
             error = relative_error(output, exact)
-            limit = 2 * plain + 1e-6 if baseline_name.endswith("fp32") else 1.0
-            suite.require(error <= limit, op=name, variant=baseline_name, tensor="output",
+            half = AUTOCAST_EPS * torch.finfo(HALF[output.device.type]).eps
+            allowed = limit(plain, torch.float32) if baseline_name.endswith("fp32") else half
+            suite.require(error <= allowed, op=name, variant=baseline_name, tensor="output",
                           error=error, plain=plain)  # fmt: skip
 
 
