@@ -124,25 +124,29 @@ def interleaved(
     Each is called twice before, since the first call may compile; one whose second call takes more
     than SLOW_MS is timed in the first round only. None: out of memory.
     """
-    timings: list[Timing | None] = []
-    rounds = []
-    for function in functions:
+    timings: list[Timing | None] = [Timing([], None) for _ in functions]
+    rounds = [repeats] * len(functions)
+
+    def call(index: int) -> tuple[float, int | None]:
         try:
-            _call(function, device)
-            slow = _call(function, device)[0] > SLOW_MS
-            timings.append(Timing([], None))
+            return _call(functions[index], device)
         except torch.OutOfMemoryError:
-            timings.append(None)
-            slow = True
-            torch.cuda.empty_cache()
-        rounds.append(1 if slow else repeats)
+            timings[index], rounds[index] = None, 0
+        torch.cuda.empty_cache()  # out here, where the error holds no tensors any more
+        return 0.0, None
+
+    for index in range(len(functions)):
+        call(index)
+        if rounds[index] and call(index)[0] > SLOW_MS:
+            rounds[index] = 1
     for turn in range(repeats):
-        for function, timing, count in zip(functions, timings, rounds, strict=True):
-            if timing is not None and turn < count:
-                ms, peak = _call(function, device)
-                timing.ms.append(ms)
-                if peak is not None:
-                    timing.peak_bytes = max(peak, timing.peak_bytes or 0)
+        for index in range(len(functions)):
+            if turn < rounds[index]:
+                ms, peak = call(index)
+                timing = timings[index]
+                if timing is not None:
+                    timing.ms.append(ms)
+                    timing.peak_bytes = peak if peak is None else max(peak, timing.peak_bytes or 0)
     return timings
 
 
