@@ -275,7 +275,7 @@ def main() -> int:
         if reason is not None:
             return fail(f"gpu_suite: the Triton backend of {op} cannot run: {reason}")
     path = stamped("gpu", options.out)
-    weights = str(options.checkpoint) if options.checkpoint else None
+    weights = options.checkpoint.name if options.checkpoint else None
     suite = Suite(path, torch.device("cuda"), seed=options.seed, checkpoint=weights)
     if run(suite, Plan(), options.seed, options.checkpoint):
         print(f"gpu_suite: {suite.failures} checks failed; see {path}", file=sys.stderr)

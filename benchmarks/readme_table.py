@@ -57,17 +57,20 @@ GPU = Layout(
     plain=("eager AMP",),
     other="compile AMP",
     titles={
-        **{f"render {size}": f"`paper`, render at {size}²" for size in (64, 128, 256)},
-        **{f"render in chunks {size}": f"`paper`, render at {size}², in chunks"
-           for size in (256, 512, 1024)},
-        "generator step 256": "`paper`, generator forward and backward at 256²",
+        **{f"render {size}": f"render at {size}²" for size in (64, 128, 256)},
+        **{f"render in chunks {size}": f"render at {size}², in chunks"
+           for size in (64, 128, 256, 512, 1024)},
+        "generator step 256": "generator forward and backward at 256²",
+        "training step 256": "whole training step at 256², batch 1",
     },
 )  # fmt: skip
 
 
 def readme_table(content: dict[str, Any]) -> str:
     """The Markdown table of a record of gpu_suite.py or of pytest-benchmark."""
-    layout = GPU if "records" in content else CPU
+    layout, model = CPU, ""
+    if "records" in content:
+        layout, model = GPU, f"`{content['machine'].get('checkpoint') or 'paper'}`, "
     rows = rows_of(content)
     lines = [f"| | {' | '.join(layout.headings)} |", "|---|---:|---:|---:|---:|"]
     for what, title in layout.titles.items():
@@ -76,7 +79,7 @@ def readme_table(content: dict[str, Any]) -> str:
             continue
         plain, other = _ms(rows, what, layout.plain), _ms(rows, what, (layout.other,))
         ratio = "" if plain is None else f"{plain / product:.1f}"
-        cells = (title, _cell(product), _cell(plain), ratio, _cell(other))
+        cells = (model + title, _cell(product), _cell(plain), ratio, _cell(other))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -118,12 +118,15 @@ def test_readme_table_of_a_gpu_record(tmp_path: Path, capsys, monkeypatch) -> No
         for variant, ms in (("triton fp16", 12.5), ("eager AMP", 100.0), ("compile AMP", None))
     ]
     monkeypatch.setattr(readme_table, "RESULTS", tmp_path)
-    (tmp_path / "gpu.json").write_text(json.dumps({"machine": {}, "records": records}))
+    content = {"machine": {"checkpoint": None}, "records": records}
+    (tmp_path / "gpu.json").write_text(json.dumps(content))
     readme = tmp_path / "README.md"
     readme.write_text("A\n<!-- times: gpu.json -->\nold\n<!-- end of times -->\nB\n")
     assert readme_table.main(["--readme", str(readme)]) == 0
     text = readme.read_text()
     assert "| `paper`, render at 256² | 12 ms | 100 ms | 8.0 |  |" in text and "old" not in text
+    trained = readme_table.readme_table({**content, "machine": {"checkpoint": "w.safetensors"}})
+    assert "| `w.safetensors`, render at 256² |" in trained
     assert text.startswith("A\n") and text.endswith("<!-- end of times -->\nB\n")
     capsys.readouterr()
     (tmp_path / "gpu.json").unlink()
