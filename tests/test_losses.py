@@ -27,7 +27,7 @@ def test_r1_is_the_squared_gradient_without_a_half():
     x = torch.full((2, 1, 2, 2), 3.0, requires_grad=True)
     score = (x**2).sum((1, 2, 3)) / 2  # gradient x: four entries of 3 a picture
     penalty = r1_penalty(score, x)
-    assert float(penalty) == pytest.approx(4 * 9)
+    assert penalty.item() == pytest.approx(4 * 9)
     (second,) = torch.autograd.grad(penalty, x)
     torch.testing.assert_close(second, x.detach())  # mean over two pictures of 2 x
 
