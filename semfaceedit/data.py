@@ -29,7 +29,7 @@ from .layouts import Face, Source, find_source, read_image, read_labels
 from .packing import PACKED_VERSION, Item, cache_root, is_packed, pack
 from .pose import Landmarks, estimate_pose, landmarks_from_labels, outline_middle, sides_exchanged
 
-MOST_REPEATS = 8.0  # of a face in an epoch: beyond it the discriminators learn faces by heart
+MOST_REPEATS = 8.0  # of a face in an epoch, so that a handful of faces does not fill it
 
 
 @dataclass(frozen=True)
