@@ -11,6 +11,7 @@ COMMANDS = {
     "invert": "fit a photograph with its label map",
     "edit": "change a face through its label map",
     "transfer": "give a face the shape or look of another's region",
+    "editor": "edit faces on a web page, served to this machine alone",
     "gallery": "a page of figures of what a checkpoint can do",
     "evaluate": "measure a checkpoint; train and compare the ablations",
     "profile": "time the render stage by stage",

@@ -106,6 +106,10 @@ class Step:
 Watch = Callable[[Step, RenderOutput, Goal], None]
 
 
+class StopFit(KeyboardInterrupt):
+    """Raised by a watch: the fit ends as with Ctrl-C, with the best face so far."""
+
+
 class Fit:
     """A face on its way to a goal; `offsets` and `pose` are the best so far after each stage."""
 

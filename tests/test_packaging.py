@@ -78,8 +78,9 @@ def test_wheel(checkout: Path) -> None:
     assert len(native_modules(names)) == 1
     for path in (ROOT / "kernels").glob("*.py"):
         assert f"semfaceedit/kernels/{path.name}" in names
-    for path in (ROOT / "semfaceedit" / "evaluation").glob("*.py"):
-        assert f"semfaceedit/evaluation/{path.name}" in names
+    for path in (ROOT / "semfaceedit").rglob("*"):
+        if path.suffix in (".py", ".html", ".css", ".js", ".svg", ".safetensors"):
+            assert path.relative_to(ROOT).as_posix() in names
     tops = {name.split("/")[0] for name in names}
     assert tops - {"semfaceedit"} == {top for top in tops if top.endswith(".dist-info")}
 

@@ -1,0 +1,417 @@
+"""The editor's page and its socket, on loopback alone."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tempfile
+import threading
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args
+
+import numpy as np
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from .. import __version__
+from ..errors import UserError
+from ..fitting import Goal, Step, StopFit, Watch
+from ..kernels import use_backend
+from ..labels import CLASS_NAMES, PALETTE
+from ..mask_edits import EDITS, paint
+from ..renderer import RenderOutput
+from ..samples import picture_rows
+from ..transfer import What
+from .messages import number, pack, unpack, whole, word
+from .session import EditingSession
+
+WEB = Path(__file__).with_name("web")
+HOSTS = ["127.0.0.1", "localhost"]
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
+    "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+MOST_SEED, STRIP = 2**31 - 1, 8  # faces in a strip of thumbnails
+MOST_ITERATIONS = 2000
+MOST_ANGLE = 1.2  # radians
+Result = TypeVar("Result")
+
+
+class EditorServer:
+    """One session for every page that is open; what changes the face runs one at a time.
+
+    `app` is the ASGI application. Messages are described in `handlers` by their type; each field is
+    checked before it is used, and a UserError goes to the page that sent the message.
+    """
+
+    def __init__(self, session: EditingSession, backend: str | None = None):
+        self.session, self.backend = session, backend
+        self.sockets: set[WebSocket] = set()
+        self.job: asyncio.Task[None] | None = None
+        self.job_name = ""
+        self.changing = asyncio.Lock()
+        self.stopping = threading.Event()
+        self.handlers: dict[str, Callable[[WebSocket, dict[str, Any], bytes], Awaitable[None]]] = {
+            "view": self._view,
+            "faces": self._faces,
+            "looks": self._looks,
+            "choose": self._choose,
+            "open": self._open,
+            "look": self._look,
+            "turn": self._turn,
+            "go": self._go,
+            "paint": self._paint,
+            "edit": self._edit,
+            "transfer": self._transfer,
+            "invert": self._invert,
+            "stop": self._stop,
+            "save": self._save,
+        }
+        self.app = Starlette(
+            routes=[
+                Route("/", self._index),
+                WebSocketRoute("/socket", self._connect),
+                Mount("/", _Page(directory=WEB)),
+            ],
+            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)],
+        )
+
+    def end(self) -> Path | None:
+        """Stop what runs and keep a face that is not on the disk."""
+        self.stopping.set()
+        return self.session.autosave()
+
+    async def _index(self, request: Request) -> Response:
+        return FileResponse(WEB / "index.html", headers=HEADERS)
+
+    async def _connect(self, socket: WebSocket) -> None:
+        if not _same_origin(socket):
+            await socket.close(1008)
+            return
+        await socket.accept()
+        self.sockets.add(socket)
+        try:
+            await _send(socket, self._about())
+            await _send(socket, self._state())
+            while True:
+                await self._answer(socket, await socket.receive_bytes())
+        except (WebSocketDisconnect, KeyError):  # KeyError: a text message
+            pass
+        finally:
+            self.sockets.discard(socket)
+
+    async def _answer(self, socket: WebSocket, message: bytes) -> None:
+        try:
+            header, payload = unpack(message)
+            if header["type"] not in self.handlers:
+                raise UserError(f"no message {header['type']!r} is known here: reload the page")
+            await self.handlers[header["type"]](socket, header, payload)
+        except UserError as error:
+            await _send(socket, pack({"type": "error", "message": str(error)}))
+        except WebSocketDisconnect:
+            raise
+        except OSError as error:
+            await _send(socket, pack({"type": "error", "message": f"not written: {error}"}))
+        except Exception:
+            traceback.print_exc()
+            await _send(socket, pack({"type": "error", "message": _DEFECT}))
+
+    # Pictures.
+
+    async def _view(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        moving = header.get("moving") is True
+        step = header.get("step")
+        picture = await self._thread(
+            self.session.view,
+            word(header, "kind"),
+            _pose(header),
+            moving=moving,
+            revision=None if step is None else whole(header, "step", 0, 10**6),
+        )
+        answer = {
+            "type": "frame",
+            "target": header.get("target"),
+            "kind": header["kind"],
+            "size": len(picture),
+            "moving": moving,
+        }
+        await _send(socket, pack(answer, _encoded(picture, "JPEG" if moving else "PNG")))
+
+    async def _faces(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        seeds = _seeds(header)
+        strip = await self._thread(self.session.faces, seeds)
+        answer = {"type": "faces", "first": seeds[0], "count": len(seeds)}
+        await _send(socket, pack(answer, _encoded(strip)))
+
+    async def _looks(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        group, seeds = word(header, "group"), _seeds(header)
+        strip = await self._thread(self.session.looks, group, seeds)
+        answer = {"type": "looks", "group": group, "first": seeds[0], "count": len(seeds)}
+        await _send(socket, pack(answer, _encoded(strip)))
+
+    # Changes that are done at once.
+
+    async def _choose(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        seed = whole(header, "seed", 0, MOST_SEED)
+        await self._change(lambda: self.session.choose(seed))
+
+    async def _open(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        name = word(header, "name")
+        if name not in self.session.projects():
+            raise UserError(
+                f"there is no face {name!r} in {self.session.out}: save one there first"
+            )
+        await self._change(lambda: self.session.open(name))
+
+    async def _look(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        group, seed = word(header, "group"), whole(header, "seed", 0, MOST_SEED)
+        amount = number(header, "amount", 0, 1.5)
+        await self._change(lambda: self.session.look(group, seed, amount))
+
+    async def _turn(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        pose = _pose(header)
+        await self._change(lambda: self.session.turn(pose))
+
+    async def _go(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        step = whole(header, "step", 0, 10**6)
+        await self._change(lambda: self.session.go(step))
+
+    async def _paint(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        """An edit of the map by code; the face does not change."""
+        painted = paint(self._labels(payload), [word(header, "name")])
+        await _send(socket, pack({"type": "map"}, painted.tobytes()))
+
+    async def _save(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        name = word(header, "name")
+        path = await self._change(lambda: self.session.save(name))
+        await _send(socket, pack({"type": "saved", "path": str(path)}))
+
+    # Changes that take a while.
+
+    async def _edit(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        labels, iterations = self._labels(payload), whole(header, "iterations", 1, MOST_ITERATIONS)
+        appearance = header.get("appearance") is True
+        name = word(header, "name") if "name" in header else "painted map"
+        self._begin(
+            "the face follows the map",
+            iterations,
+            lambda watch: self.session.edit(
+                labels, iterations=iterations, appearance=appearance, name=name, watch=watch
+            ),
+        )
+
+    async def _transfer(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        source: int | str
+        if "seed" in header:
+            source = whole(header, "seed", 0, MOST_SEED)
+        else:
+            source = word(header, "project")
+            if source not in self.session.projects():
+                raise UserError(f"there is no face {source!r} in {self.session.out}")
+        what, region = cast(What, word(header, "what")), word(header, "region")
+        if what not in get_args(What):
+            raise UserError(f"{what!r} cannot be taken: use {', '.join(get_args(What))}")
+        iterations = whole(header, "iterations", 1, MOST_ITERATIONS)
+        self._begin(
+            f"taking over the {region}",
+            iterations,
+            lambda watch: self.session.transfer(
+                source, what, [region], iterations=iterations, watch=watch
+            ),
+        )
+
+    async def _invert(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        """The payload is the photograph, of `split` bytes, and then its label map."""
+        split = whole(header, "split", 1, len(payload))
+        name = Path(word(header, "name")).stem or "photograph"
+        photograph, mask = payload[:split], payload[split:]
+
+        def work(watch: Watch) -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                image, labels = Path(folder, f"{name}.image"), Path(folder, "label map")
+                image.write_bytes(photograph)
+                labels.write_bytes(mask)
+                try:
+                    self.session.invert(image, labels, watch=watch)
+                except UserError as error:
+                    told = str(error).replace(str(labels), "the label map")
+                    raise UserError(told.replace(str(image), "the photograph")) from None
+
+        self._begin("looking for the face of the photograph", 500, work)
+
+    async def _stop(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        self.stopping.set()
+
+    # What they share.
+
+    async def _thread(self, work: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+        """Run beside the socket, with the backend that the ops of this editor use."""
+
+        def run() -> Result:
+            with use_backend(self.backend):
+                return work(*args, **kwargs)
+
+        return await asyncio.to_thread(run)
+
+    async def _change(self, work: Callable[[], Any]) -> Any:
+        """A change of the face; then every page is told."""
+        self._check_idle()
+        async with self.changing:
+            result = await self._thread(work)
+        await self._tell(self._state())
+        return result
+
+    def _begin(self, name: str, iterations: int, work: Callable[[Watch], None]) -> None:
+        """Start a change that reports its progress and can be stopped."""
+        self._check_idle()
+        self.stopping.clear()
+        self.job_name = name
+        self.job = asyncio.create_task(self._run(name, iterations, work))
+
+    async def _run(self, name: str, iterations: int, work: Callable[[Watch], None]) -> None:
+        loop = asyncio.get_running_loop()
+
+        def watch(step: Step, output: RenderOutput, goal: Goal) -> None:
+            message = _progress(name, iterations, step, output)
+            asyncio.run_coroutine_threadsafe(self._tell(message), loop)
+            if self.stopping.is_set():
+                raise StopFit
+
+        await self._tell(self._state())
+        problem = None
+        try:
+            async with self.changing:
+                await self._thread(work, watch)
+                await self._thread(self.session.autosave)
+        except UserError as error:
+            problem = str(error)
+        except OSError as error:
+            problem = f"the face is here, but could not be kept on the disk: {error}"
+        except Exception:
+            traceback.print_exc()
+            problem = _DEFECT
+        self.job_name = ""
+        self.job = None
+        if problem:
+            await self._tell(pack({"type": "error", "message": problem}))
+        await self._tell(self._state())
+
+    def _check_idle(self) -> None:
+        if self.job is not None:
+            raise UserError(f"not now, {self.job_name}: wait, or press Stop")
+
+    def _labels(self, payload: bytes) -> np.ndarray:
+        """The map of the page (R, R)."""
+        size = len(self.session.face.labels)
+        if len(payload) != size**2:
+            raise UserError(f"a map of {len(payload)} bytes, {size}x{size} are needed: reload")
+        return np.frombuffer(payload, np.uint8).reshape(size, size).copy()
+
+    def _about(self) -> bytes:
+        """What does not change: classes, colours, groups, edits by code."""
+        model = self.session.model
+        header = {
+            "type": "about",
+            "version": __version__,
+            "classes": CLASS_NAMES,
+            "colors": PALETTE.tolist(),
+            "groups": model.group_names,
+            "group_of_class": model.group_of_class,
+            "edits": list(EDITS),
+            "strip": STRIP,
+            "folder": str(self.session.out),
+            "resolution": self.session.resolution,
+        }
+        return pack(header)
+
+    def _state(self) -> bytes:
+        """The revisions and where the face at hand stands among them, with its label map."""
+        session = self.session
+        face = session.face
+        header = {
+            "type": "state",
+            "steps": [revision.name for revision in session.revisions],
+            "numbers": [revision.number for revision in session.revisions],
+            "at": session.at,
+            "pose": face.pose.tolist(),
+            "size": len(face.labels),
+            "metrics": dict(session.revisions[session.at].metrics),
+            "projects": session.projects(),
+            "busy": self.job_name,
+        }
+        return pack(header, np.ascontiguousarray(face.labels).tobytes())
+
+    async def _tell(self, message: bytes) -> None:
+        """The same message to every page; one that is gone is forgotten."""
+        for socket in tuple(self.sockets):
+            try:
+                await _send(socket, message)
+            except WebSocketDisconnect:
+                self.sockets.discard(socket)
+
+
+class _Page(StaticFiles):
+    """The files of the page, with the headers of all answers."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(HEADERS)
+        return response
+
+
+_DEFECT = "this went wrong, and it is a defect of the editor: the terminal shows where"
+
+
+def _same_origin(socket: WebSocket) -> bool:
+    """Whether a page of this server speaks: any site may open a socket to loopback."""
+    origin = socket.headers.get("origin", "")
+    return origin.partition("://")[2] == socket.headers.get("host", "")
+
+
+async def _send(socket: WebSocket, message: bytes) -> None:
+    """WebSocketDisconnect where the page is gone."""
+    try:
+        await socket.send_bytes(message)
+    except RuntimeError as error:  # what Starlette raises once the socket is closed
+        raise WebSocketDisconnect(1006) from error
+
+
+def _pose(header: dict[str, Any]) -> tuple[float, float]:
+    angles = (number(header, name, -MOST_ANGLE, MOST_ANGLE) for name in ("yaw", "pitch"))
+    yaw, pitch = angles
+    return yaw, pitch
+
+
+def _seeds(header: dict[str, Any]) -> range:
+    first = whole(header, "first", 0, MOST_SEED - STRIP)
+    return range(first, first + STRIP)
+
+
+def _encoded(picture: np.ndarray, form: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    options = {"quality": 88} if form == "JPEG" else {"compress_level": 1}
+    Image.fromarray(picture).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def _progress(name: str, iterations: int, step: Step, output: RenderOutput) -> bytes:
+    """How far a fit is, with the face as it is now at the pose of its map."""
+    header = {
+        "type": "progress",
+        "name": name,
+        "iteration": step.iteration,
+        "iterations": iterations,
+        "agreement": step.score.groups,
+    }
+    return pack(header, _encoded(picture_rows(output)["image"][0].numpy()))

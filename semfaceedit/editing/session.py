@@ -1,0 +1,395 @@
+"""A face being edited: the steps that led to it, and pictures of it; nothing of the network."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from weakref import WeakSet
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..api import generate
+from ..edit import edit
+from ..errors import UserError
+from ..film import Film
+from ..fitting import Watch
+from ..generator import Generator
+from ..invert import InvertSettings, invert
+from ..means import mean_codes
+from ..perceptual import PerceptualFeatures
+from ..project import FaceProject
+from ..refit import EditedFace, EditSettings, render_project
+from ..render import interpolate
+from ..renderer import Codes, RenderOutput, recolor, render
+from ..samples import picture_rows, seed_codes
+from ..target import OVERSAMPLING, read_target, save_label_map
+from ..transfer import What, transfer
+
+KINDS = ("image", "semantics", "depth", "normals")
+FRAME_SECONDS = 0.08  # what a frame may take while the head turns
+SMALLEST_FRAME = 16  # pixels along an edge
+SHADING_BYTES = 256 << 20  # what may be kept of a view, so that a changed look needs no geometry
+MOST_STEPS = 200
+THUMBNAIL = 64  # pixels along an edge, at most
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A face, and what made it from the one before."""
+
+    name: str
+    project: FaceProject
+    number: int  # no other revision of the session has it
+    merges: str | None = None  # the next revision with the same word takes this one's place
+    metrics: tuple[tuple[str, float], ...] = ()  # of the edit or transfer that made it
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The last view: what it shows, and all that a change of kind or look needs."""
+
+    project: FaceProject
+    pose: tuple[float, float]
+    resolution: int
+    output: RenderOutput
+
+
+class EditingSession:
+    """The face at hand, its revisions, and what can be done with it.
+
+    Methods that change the face add a revision, or raise UserError and change nothing. Views may be
+    asked for from another thread than the one that changes the face.
+
+    resolution: pixels of a still view, by default twice those of the checkpoint. perceptual: the
+    VGG term of edits and inversions; None leaves it out.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        out: Path,
+        *,
+        resolution: int | None = None,
+        perceptual: PerceptualFeatures | None = None,
+    ):
+        self.generator, self.out, self.perceptual = generator, out, perceptual
+        self.model = generator.config
+        self.resolution = resolution or OVERSAMPLING * self.model.resolution
+        self.revisions: list[Revision] = []
+        self.at = -1
+        self._autosave = out / f"autosave-{time.strftime('%Y%m%d-%H%M%S')}.safetensors"
+        self._safe: WeakSet[FaceProject] = WeakSet()  # on the disk, or a seed as it is
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._shown: _Shown | None = None
+        self._seconds_per_pixel = 0.0
+
+    @property
+    def face(self) -> FaceProject:
+        """The face at hand."""
+        return self.revisions[self.at].project
+
+    # What changes the face.
+
+    def choose(self, seed: int) -> None:
+        """Go on with the generated face of a seed, seen from the front."""
+        size = OVERSAMPLING * self.model.resolution
+        project = generate(self.generator, seed, resolution=size).project
+        self._safe.add(project)
+        self._add(f"face {seed}", project)
+
+    def open(self, name: str) -> None:
+        """Go on with a face project of the folder, or at a path."""
+        project = FaceProject.load(self._path(name), self.generator)
+        self._safe.add(project)
+        self._add(Path(name).stem, project)
+
+    def look(self, group: str, seed: int, amount: float = 1.0) -> None:
+        """Give one group the appearance code of a seed, or a mixture: 0 is its own, 1 the seed's.
+
+        Looks of a group that follow one another are one revision, and start from the same face.
+        """
+        self._check_group(group)
+        word = f"look of {group}"
+        base = self.face
+        if self.at > 0 and self.revisions[self.at].merges == word:
+            base = self.revisions[self.at - 1].project
+        wanted = Codes(base.offsets.geometry, self._looks([seed]))
+        codes = interpolate(base.offsets, wanted, amount, group, self.model.group_names)
+        project = replace(base, appearance=codes.appearance[0])
+        self._add(f"{group} like face {seed}", project, merges=word)
+
+    def turn(self, pose: tuple[float, float]) -> None:
+        """Let the map be painted from this side: it becomes what the face shows from there."""
+        size = OVERSAMPLING * self.model.resolution
+        project = replace(self.face, pose=torch.tensor(pose), crop=None)
+        output = render_project(self.generator, project, size)
+        labels = output.labels[0].to(torch.uint8).cpu().numpy()
+        image = picture_rows(output)["image"][0].numpy()
+        self._add("map from another side", replace(project, labels=labels, image=image))
+
+    def edit(
+        self,
+        labels: np.ndarray,  # (R, R) class ids, as large as the face's map
+        *,
+        iterations: int = EditSettings.iterations,
+        appearance: bool = False,
+        name: str = "painted map",
+        watch: Watch | None = None,
+    ) -> None:
+        """Let the face follow a painted map (Eq. 10)."""
+        settings = replace(self._settings(iterations), appearance=appearance)
+        edited = edit(
+            self.generator, self.face, labels, settings=settings, perceptual=self.perceptual,
+            watch=watch,
+        )  # fmt: skip
+        self._add_edited(name, edited)
+
+    def transfer(
+        self,
+        source: int | str,  # a seed, or the name of a face project
+        what: What,
+        region: Sequence[str],
+        *,
+        iterations: int = EditSettings.iterations,
+        watch: Watch | None = None,
+    ) -> None:
+        """Take the shape or the look of a region, or both, from another face (Eq. 11)."""
+        if isinstance(source, int):
+            giver, giver_name = generate(self.generator, source).project, f"face {source}"
+        else:
+            giver, giver_name = FaceProject.load(self._path(source), self.generator), source
+        edited = transfer(
+            self.generator, self.face, giver, what=what, region=region,
+            settings=self._settings(iterations), perceptual=self.perceptual, watch=watch,
+        )  # fmt: skip
+        words = {"appearance": "look", "geometry": "shape", "both": "shape and look"}
+        self._add_edited(f"{words[what]} of {', '.join(region)} from {giver_name}", edited)
+
+    def invert(self, image: Path, labels: Path, *, watch: Watch | None = None) -> None:
+        """Go on with the face of a photograph, found by inversion (Eq. 9)."""
+        target = read_target(image, labels, OVERSAMPLING * self.model.resolution)
+        settings = InvertSettings(perceptual_weight=self._perceptual_weight)
+        found = invert(
+            self.generator, target.image, target.labels, settings=settings,
+            perceptual=self.perceptual, crop=target.crop, watch=watch,
+        )  # fmt: skip
+        self._add(image.stem, found.project, metrics=found.project.metrics)
+
+    def go(self, index: int) -> None:
+        """Take up an earlier or a later revision again; none is lost until another is added."""
+        if not 0 <= index < len(self.revisions):
+            raise UserError(f"there is no step {index}: use 0 to {len(self.revisions) - 1}")
+        self.at = index
+
+    # What is kept.
+
+    def projects(self) -> list[str]:
+        """Names of the face projects in the folder, the newest first."""
+        files = [p for p in self.out.glob("*.safetensors") if not p.name.startswith("tuned-")]
+        return [p.stem for p in sorted(files, key=lambda p: p.stat().st_mtime, reverse=True)]
+
+    def save(self, name: str) -> Path:
+        """Write the face and its label map under a name that is free, and drop the autosave."""
+        name = name.strip()
+        if not re.fullmatch(r"\w[\w .-]{0,79}", name) or name.startswith("tuned-"):
+            raise UserError(
+                f"{name!r} is not a name for a face: use letters, digits, spaces, dots and dashes"
+            )
+        path, number = self.out / f"{name}.safetensors", 1
+        while path.exists():
+            number += 1
+            path = self.out / f"{name}-{number}.safetensors"
+        self._write(path)
+        for spare in (self._autosave, self._autosave.with_suffix(".labels.png")):
+            spare.unlink(missing_ok=True)
+        return path
+
+    def autosave(self) -> Path | None:
+        """Keep the face at hand in a file of this session, unless it is on the disk already."""
+        if self.at < 0 or self.face in self._safe:
+            return None
+        return self._write(self._autosave)
+
+    # What is shown.
+
+    def view(
+        self,
+        kind: str,
+        pose: tuple[float, float],
+        *,
+        moving: bool = False,
+        revision: int | None = None,
+    ) -> np.ndarray:  # (H, H, 3) uint8
+        """A picture of the face, or of an earlier revision, from one side.
+
+        moving: as many pixels as `FRAME_SECONDS` allow, by what views took before.
+        """
+        if kind not in KINDS:
+            raise UserError(f"there is no picture {kind!r}: use {', '.join(KINDS)}")
+        project = self.face
+        if revision is not None and 0 <= revision < len(self.revisions):
+            project = self.revisions[revision].project
+        with self._lock:
+            resolution = self._frame_resolution() if moving else self.resolution
+            output = self._output(project, pose, resolution)
+        return picture_rows(output, self.model.camera)[kind][0].numpy()
+
+    @torch.no_grad()
+    def faces(self, seeds: Sequence[int]) -> np.ndarray:
+        """Generated faces side by side, (h, n h, 3) uint8."""
+        size = min(THUMBNAIL, self.model.resolution)
+        pose = self._pose((0.0, 0.0))
+        outputs = (render(self.generator, seed_codes(self.generator, s), pose, size) for s in seeds)
+        return np.hstack([picture_rows(output)["image"][0].numpy() for output in outputs])
+
+    @torch.no_grad()
+    def looks(self, group: str, seeds: Sequence[int]) -> np.ndarray:
+        """The face at hand with one group's look of each seed, side by side, (h, n h, 3) uint8."""
+        self._check_group(group)
+        size = min(THUMBNAIL, self.model.resolution)
+        index = self.model.group_names.index(group)
+        own = self.face.generator(self.generator)
+        codes = self.face.codes(self.generator)
+        output = render(own, codes, self._pose((0.0, 0.0)), size, keep_shading=True)
+        mean, others = mean_codes(self.generator).appearance, self._looks(seeds)
+        pictures = []
+        for other in range(len(seeds)):
+            film = Film(codes.appearance.frequencies.clone(), codes.appearance.phases.clone())
+            film.frequencies[:, index] = (mean + others[other : other + 1]).frequencies[:, index]
+            film.phases[:, index] = (mean + others[other : other + 1]).phases[:, index]
+            pictures.append(picture_rows(recolor(own, output, film))["image"][0].numpy())
+        return np.hstack(pictures)
+
+    def _add_edited(self, name: str, edited: EditedFace) -> None:
+        name += " (stopped)" if edited.interrupted else ""
+        self._add(name, edited.project, metrics=edited.project.metrics)
+
+    def _add(
+        self,
+        name: str,
+        project: FaceProject,
+        *,
+        merges: str | None = None,
+        metrics: dict[str, float] | None = None,
+    ) -> None:
+        """A revision after the one at hand; those after it are dropped."""
+        del self.revisions[self.at + 1 :]
+        if merges is not None and self.at > 0 and self.revisions[self.at].merges == merges:
+            del self.revisions[self.at :]
+        number, told = next(self._numbers), tuple((metrics or {}).items())
+        self.revisions.append(Revision(name, project, number, merges, told))
+        del self.revisions[:-MOST_STEPS]
+        self.at = len(self.revisions) - 1
+
+    def _write(self, path: Path) -> Path:
+        face = self.face
+        output = render_project(self.generator, face, self.model.resolution)
+        self.out.mkdir(parents=True, exist_ok=True)
+        saved = replace(face, preview=picture_rows(output)["image"][0].numpy())
+        save_label_map(path.with_suffix(".labels.png"), face.labels)
+        saved.save(path)
+        self._safe.add(face)
+        return path
+
+    def _path(self, name: str) -> Path:
+        path = Path(name)
+        return path if path.suffix == ".safetensors" else self.out / f"{name}.safetensors"
+
+    def _settings(self, iterations: int) -> EditSettings:
+        return EditSettings(
+            iterations=iterations,
+            resolution=self.model.resolution,
+            perceptual_weight=self._perceptual_weight,
+        )
+
+    @property
+    def _perceptual_weight(self) -> float:
+        return EditSettings.perceptual_weight if self.perceptual else 0.0
+
+    def _check_group(self, group: str) -> None:
+        if group not in self.model.group_names:
+            names = ", ".join(self.model.group_names)
+            raise UserError(f"there is no group {group!r}: use one of {names}")
+
+    def _looks(self, seeds: Sequence[int]) -> Film:  # (n, groups, L + 1, W) offsets
+        mean = mean_codes(self.generator).appearance
+        films = [seed_codes(self.generator, seed).appearance for seed in seeds]
+        return Film(
+            torch.cat([film.frequencies - mean.frequencies for film in films]).detach(),
+            torch.cat([film.phases - mean.phases for film in films]).detach(),
+        )
+
+    def _pose(self, pose: tuple[float, float]) -> Tensor:  # (1, 2)
+        return torch.tensor([pose], device=next(self.generator.parameters()).device)
+
+    @torch.no_grad()
+    def _output(
+        self, project: FaceProject, pose: tuple[float, float], resolution: int
+    ) -> RenderOutput:
+        """The rendering; of a view seen with another look, only the colours are made anew."""
+        shown = self._shown
+        own = project.generator(self.generator)
+        if (
+            shown is not None
+            and (shown.pose, shown.resolution) == (pose, resolution)
+            and shown.project.tuned is project.tuned
+            and _same(shown.project.geometry, project.geometry)
+        ):
+            output = shown.output
+            if not _same(shown.project.appearance, project.appearance):
+                output = self._recolored(own, output, project, pose, resolution)
+        else:
+            output = self._rendered(own, project, pose, resolution)
+        self._shown = _Shown(project, pose, resolution, output)
+        return output
+
+    def _recolored(
+        self,
+        own: Generator,
+        output: RenderOutput,
+        project: FaceProject,
+        pose: tuple[float, float],
+        resolution: int,
+    ) -> RenderOutput:
+        if output.shading is None:
+            return self._rendered(own, project, pose, resolution)
+        return recolor(own, output, project.codes(self.generator).appearance)
+
+    def _rendered(
+        self, own: Generator, project: FaceProject, pose: tuple[float, float], resolution: int
+    ) -> RenderOutput:
+        floats = (self.model.width + 11) * (self.model.manifolds + 1) * resolution**2
+        began = time.monotonic()
+        output = render(
+            own,
+            project.codes(self.generator),
+            self._pose(pose),
+            resolution,
+            chunk_rays=16384,
+            keep_shading=4 * floats <= SHADING_BYTES,
+        )
+        seconds = (time.monotonic() - began) / resolution**2
+        self._seconds_per_pixel = (self._seconds_per_pixel + seconds) / 2
+        return output
+
+    def _frame_resolution(self) -> int:
+        """The still size, halved until a frame is expected to take at most `FRAME_SECONDS`."""
+        resolution = self.resolution
+        while (
+            resolution // 2 >= SMALLEST_FRAME
+            and self._seconds_per_pixel * resolution**2 > FRAME_SECONDS
+        ):
+            resolution //= 2
+        return resolution
+
+
+def _same(a: Film, b: Film) -> bool:
+    return a is b or (torch.equal(a.frequencies, b.frequencies) and torch.equal(a.phases, b.phases))

@@ -1,0 +1,96 @@
+// The face from the side that was asked for: one request at a time, the newest view only.
+
+const SPEED = 1.6; // radians for a drag across the picture
+const STEP = 0.08; // radians for an arrow key
+const STILL = 180; // milliseconds without a turn before a still view is asked for
+const MOST = { yaw: 0.9, pitch: 0.5 };
+
+export class Viewer {
+  // ask(view) sends a request and says whether it went out; turned(pose): after every turn.
+  constructor(canvas, { ask, turned }) {
+    Object.assign(this, { canvas, ask, turned });
+    this.pose = { yaw: 0, pitch: 0 };
+    this.kind = "image";
+    this.step = null; // an earlier revision to show
+    this.picture = null;
+    this.wanted = null;
+    this.waiting = false;
+    canvas.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      canvas.setPointerCapture(event.pointerId);
+      canvas.classList.add("held");
+      this.last = [event.clientX, event.clientY];
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      if (!this.last) return;
+      const edge = canvas.clientWidth;
+      this.turn(
+        (SPEED * (event.clientX - this.last[0])) / edge,
+        (-SPEED * (event.clientY - this.last[1])) / edge,
+      );
+      this.last = [event.clientX, event.clientY];
+    });
+    for (const name of ["pointerup", "pointercancel"]) {
+      canvas.addEventListener(name, () => {
+        this.last = null;
+        canvas.classList.remove("held");
+        this.show();
+      });
+    }
+    canvas.addEventListener("keydown", (event) => {
+      const turn = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+      if (!turn) return;
+      event.preventDefault();
+      this.turn(STEP * turn[0], STEP * turn[1]);
+    });
+    new ResizeObserver(() => this.draw()).observe(canvas);
+  }
+
+  turn(yaw, pitch) {
+    this.look({ yaw: this.pose.yaw + yaw, pitch: this.pose.pitch + pitch });
+  }
+
+  // From another side: quickly now, and still when it stays.
+  look({ yaw, pitch }) {
+    const within = (value, most) => Math.min(most, Math.max(-most, value));
+    this.pose = { yaw: within(yaw, MOST.yaw), pitch: within(pitch, MOST.pitch) };
+    this.turned(this.pose);
+    this.show(true);
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.show(), STILL);
+  }
+
+  show(moving = false) {
+    this.wanted = { kind: this.kind, ...this.pose, moving, ...(this.step === null ? {} : { step: this.step }) };
+    this.request();
+  }
+
+  request() {
+    if (this.waiting || !this.wanted) return;
+    this.waiting = this.ask(this.wanted);
+    if (this.waiting) this.wanted = null;
+  }
+
+  // The answer to a request.
+  answered(picture) {
+    this.waiting = false;
+    this.picture = picture;
+    this.draw();
+    this.request();
+  }
+
+  // A request that was refused, or lost with the socket.
+  failed() {
+    this.waiting = false;
+  }
+
+  draw() {
+    const edge = Math.round(this.canvas.clientWidth * devicePixelRatio);
+    if (!edge || !this.picture) return;
+    if (this.canvas.width !== edge) this.canvas.width = this.canvas.height = edge;
+    const context = this.canvas.getContext("2d");
+    context.imageSmoothingEnabled = this.kind !== "semantics";
+    context.imageSmoothingQuality = "high";
+    context.drawImage(this.picture, 0, 0, edge, edge);
+  }
+}

@@ -1,0 +1,111 @@
+"""The web editor: `python -m semfaceedit.editor`."""
+
+import socket
+import sys
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .cli import run_command, select_device, wrote
+from .editing.session import EditingSession
+from .errors import UserError
+from .kernels import use_backend
+from .memory import keep_freed_memory
+from .options import CheckpointOptions, open_checkpoint
+from .perceptual import load_perceptual
+
+HOST = "127.0.0.1"
+SERVER: dict[str, Any] = {
+    "log_level": "warning",
+    "lifespan": "off",
+    "timeout_graceful_shutdown": 2,  # seconds
+    "ws_max_size": 64 << 20,  # bytes: a photograph and its label map
+}
+
+
+@dataclass(kw_only=True)
+class Options(CheckpointOptions):
+    """Edit faces on a web page: turn the head, paint its label map, change the look of a region.
+
+    Example: semfaceedit editor --out faces, then open the address that it prints.
+
+    The page is served to this machine alone; from another one, forward the port:
+    ssh -L 8008:127.0.0.1:8008 MACHINE.
+    """
+
+    project: Path | None = None
+    """The face project to begin with (default: the face of --seed)."""
+    seed: int = 3
+    """The generated face to begin with."""
+    out: Path = Path("faces")
+    """Folder of the face projects that the page opens and saves."""
+    port: int = 8008
+    """Where the page is served on 127.0.0.1; 0 takes any free port."""
+    resolution: int | None = None
+    """Pixels along an edge of a still view (default: twice the checkpoint's)."""
+    vgg_weights: Path | None = None
+    """Weights of torchvision's vgg16: edits and inversions then use the perceptual term."""
+    browser: bool = False
+    """Open the page in the browser."""
+
+
+def serve(options: Options) -> None:
+    try:
+        import uvicorn
+
+        from .editing.server import EditorServer
+    except ImportError as error:
+        raise UserError(
+            f"the editor needs {error.name}: pip install 'semfaceedit[editor]'"
+        ) from None
+    if options.resolution is not None and not 16 <= options.resolution <= 1024:
+        raise UserError(f"--resolution {options.resolution}: use 16 to 1024")
+    device = select_device(options.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    generator, _ = open_checkpoint(options)
+    perceptual = None
+    if options.vgg_weights is not None:
+        perceptual, _ = load_perceptual(options.vgg_weights, device=device)
+    session = EditingSession(
+        generator, options.out, resolution=options.resolution, perceptual=perceptual
+    )
+    with use_backend(options.backend):
+        if options.project is not None:
+            session.open(str(options.project))
+        else:
+            session.choose(options.seed)
+        editor = EditorServer(session, options.backend)
+        listener = listen(options.port)
+        address = f"http://{HOST}:{listener.getsockname()[1]}/"
+        print(f"the editor is at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        if options.browser:
+            webbrowser.open(address)
+        try:
+            uvicorn.Server(uvicorn.Config(editor.app, **SERVER)).run(sockets=[listener])
+        except KeyboardInterrupt:  # the way to end it
+            pass
+        finally:
+            kept = editor.end()
+            if kept is not None:
+                wrote(kept, "the face that was not saved")
+
+
+def listen(port: int) -> socket.socket:
+    """A socket on loopback at this port, or at any free one for 0."""
+    try:
+        return socket.create_server((HOST, port))
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"port {port} of {HOST} cannot be used ({error}): choose another with --port, or "
+            "--port 0 for any"
+        ) from None
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(Options, serve, argv, name="editor")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
