@@ -34,7 +34,9 @@ from ..transfer import What, transfer
 
 KINDS = ("image", "semantics", "depth", "normals")
 FRAME_SECONDS = 0.08  # what a frame may take while the head turns
+FRAME_CULL = 1e-3  # compositing weight below which such a frame leaves points black
 SMALLEST_FRAME = 16  # pixels along an edge
+CHUNK_RAYS = 16384
 SHADING_BYTES = 256 << 20  # what may be kept of a view, so that a changed look needs no geometry
 MOST_STEPS = 200
 THUMBNAIL = 64  # pixels along an edge, at most
@@ -53,12 +55,16 @@ class Revision:
 
 @dataclass(frozen=True)
 class _Shown:
-    """The last view: what it shows, and all that a change of kind or look needs."""
+    """The last still view: what it shows, and all that a change of kind or look needs."""
 
     project: FaceProject
     pose: tuple[float, float]
-    resolution: int
     output: RenderOutput
+
+    def has_shape_of(self, project: FaceProject, pose: tuple[float, float]) -> bool:
+        """Whether a view of `project` from `pose` has the same shape."""
+        same = self.pose == pose and self.project.tuned is project.tuned
+        return same and _same(self.project.geometry, project.geometry)
 
 
 class EditingSession:
@@ -238,9 +244,18 @@ class EditingSession:
         if revision is not None and 0 <= revision < len(self.revisions):
             project = self.revisions[revision].project
         with self._lock:
-            resolution = self._frame_resolution() if moving else self.resolution
-            output = self._output(project, pose, resolution)
-        return picture_rows(output, self.model.camera)[kind][0].numpy()
+            began = time.monotonic()
+            if moving:
+                output = self._frame(project, pose, colored=kind == "image")
+            else:
+                output = self._still(project, pose)
+            picture = picture_rows(output, self.model.camera)[kind][0].numpy()
+            seconds = (time.monotonic() - began) / len(picture) ** 2
+            if moving:
+                self._seconds_per_pixel = (self._seconds_per_pixel + seconds) / 2
+            elif not self._seconds_per_pixel:
+                self._seconds_per_pixel = seconds
+        return picture
 
     @torch.no_grad()
     def faces(self, seeds: Sequence[int]) -> np.ndarray:
@@ -331,53 +346,40 @@ class EditingSession:
         return torch.tensor([pose], device=next(self.generator.parameters()).device)
 
     @torch.no_grad()
-    def _output(
-        self, project: FaceProject, pose: tuple[float, float], resolution: int
+    def _frame(
+        self, project: FaceProject, pose: tuple[float, float], *, colored: bool
     ) -> RenderOutput:
-        """The rendering; of a view seen with another look, only the colours are made anew."""
-        shown = self._shown
-        own = project.generator(self.generator)
-        if (
-            shown is not None
-            and (shown.pose, shown.resolution) == (pose, resolution)
-            and shown.project.tuned is project.tuned
-            and _same(shown.project.geometry, project.geometry)
-        ):
-            output = shown.output
-            if not _same(shown.project.appearance, project.appearance):
-                output = self._recolored(own, output, project, pose, resolution)
-        else:
-            output = self._rendered(own, project, pose, resolution)
-        self._shown = _Shown(project, pose, resolution, output)
-        return output
-
-    def _recolored(
-        self,
-        own: Generator,
-        output: RenderOutput,
-        project: FaceProject,
-        pose: tuple[float, float],
-        resolution: int,
-    ) -> RenderOutput:
-        if output.shading is None:
-            return self._rendered(own, project, pose, resolution)
-        return recolor(own, output, project.codes(self.generator).appearance)
-
-    def _rendered(
-        self, own: Generator, project: FaceProject, pose: tuple[float, float], resolution: int
-    ) -> RenderOutput:
-        floats = (self.model.width + 11) * (self.model.manifolds + 1) * resolution**2
-        began = time.monotonic()
-        output = render(
-            own,
+        """A rendering in as many pixels as time allows, without colours where none are shown."""
+        return render(
+            project.generator(self.generator),
             project.codes(self.generator),
             self._pose(pose),
-            resolution,
-            chunk_rays=16384,
-            keep_shading=4 * floats <= SHADING_BYTES,
+            self._frame_resolution(),
+            chunk_rays=CHUNK_RAYS,
+            shade=colored,
+            cull=FRAME_CULL,
         )
-        seconds = (time.monotonic() - began) / resolution**2
-        self._seconds_per_pixel = (self._seconds_per_pixel + seconds) / 2
+
+    @torch.no_grad()
+    def _still(self, project: FaceProject, pose: tuple[float, float]) -> RenderOutput:
+        """The full rendering; of a view seen with another look, only the colours are made anew."""
+        own, codes = project.generator(self.generator), project.codes(self.generator)
+        shown = self._shown if self._shown and self._shown.has_shape_of(project, pose) else None
+        if shown is not None and _same(shown.project.appearance, project.appearance):
+            return shown.output
+        if shown is not None and shown.output.shading is not None:
+            output = recolor(own, shown.output, codes.appearance)
+        else:
+            floats = (self.model.width + 11) * (self.model.manifolds + 1) * self.resolution**2
+            output = render(
+                own,
+                codes,
+                self._pose(pose),
+                self.resolution,
+                chunk_rays=CHUNK_RAYS,
+                keep_shading=4 * floats <= SHADING_BYTES,
+            )
+        self._shown = _Shown(project, pose, output)
         return output
 
     def _frame_resolution(self) -> int:

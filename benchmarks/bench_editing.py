@@ -1,0 +1,86 @@
+"""What a person waits for in the web editor, with the weights in the package: frames and looks."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import needs_native
+
+from semfaceedit.editing.session import FRAME_CULL, EditingSession
+from semfaceedit.generator import Generator
+from semfaceedit.mask_edits import paint
+from semfaceedit.renderer import render
+from semfaceedit.samples import picture_rows
+
+pytestmark = needs_native
+POSE = (0.3, 0.1)
+LEVELS = 255
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> EditingSession:
+    made = EditingSession(Generator.from_checkpoint(), tmp_path)
+    made.choose(3)
+    made.view("image", (0.0, 0.0))
+    return made
+
+
+@torch.no_grad()
+def drawn(session: EditingSession, size: int) -> np.ndarray:
+    """The face at hand, without the session's short cuts."""
+    codes = session.face.codes(session.generator)
+    output = render(session.generator, codes, torch.tensor([POSE]), size)
+    return picture_rows(output)["image"][0].numpy().astype(int)
+
+
+def test_a_frame_while_the_head_turns(
+    session: EditingSession, record: dict[str, Any], benchmark: Any
+) -> None:
+    for _ in range(5):  # until the size of a frame has settled
+        frame = session.view("image", POSE, moving=True)
+    worst = np.abs(frame - drawn(session, len(frame))).max()
+    bound = np.ceil(LEVELS * 1.001 * session.model.manifolds * FRAME_CULL)
+    assert worst <= bound
+    yaws = itertools.count()
+    record.update(pixels=len(frame), worst_level=int(worst))
+    benchmark.pedantic(
+        lambda: session.view("image", (0.01 * (next(yaws) % 60), 0.1), moving=True), rounds=15
+    )
+
+
+def test_a_still_view(session: EditingSession, record: dict[str, Any], benchmark: Any) -> None:
+    assert np.array_equal(session.view("image", POSE), drawn(session, session.resolution))
+    yaws = itertools.count()
+    record.update(pixels=session.resolution)
+    benchmark.pedantic(lambda: session.view("image", (0.01 * next(yaws), 0.0)), rounds=15)
+
+
+def test_a_changed_look(session: EditingSession, record: dict[str, Any], benchmark: Any) -> None:
+    """The amount of another face's hair, and the still view of it."""
+    session.view("image", POSE)
+    amounts = itertools.cycle((0.25, 0.5, 0.75))
+
+    def change() -> np.ndarray:
+        session.look("hair", 6, next(amounts))
+        return session.view("image", POSE)
+
+    worst = np.abs(change() - drawn(session, session.resolution)).max()
+    assert worst <= 1
+    record.update(pixels=session.resolution, worst_level=int(worst))
+    benchmark.pedantic(change, rounds=15)
+
+
+def test_the_face_follows_a_hat(
+    session: EditingSession, record: dict[str, Any], benchmark: Any
+) -> None:
+    """A whole edit, 150 iterations at the checkpoint's resolution."""
+    labels = paint(session.face.labels, ["hat"])
+    benchmark.pedantic(lambda: session.edit(labels), rounds=1)
+    metrics = dict(session.revisions[-1].metrics)
+    record.update(
+        iterations=session.face.iterations, labels_inside=round(metrics["labels_inside"], 3)
+    )
+    assert metrics["labels_inside"] > 0.9
