@@ -94,7 +94,7 @@ def big_nose(labels: np.ndarray) -> np.ndarray | None:
 
 
 def glasses(labels: np.ndarray) -> np.ndarray | None:
-    """Two round lenses and a bridge over the eyes."""
+    """Two round lenses and a bridge around the eyes."""
     middles = [_middle(labels == eye) for eye in EYES]
     if any(m is None for m in middles):
         return None
@@ -106,7 +106,13 @@ def glasses(labels: np.ndarray) -> np.ndarray | None:
     worn |= _ellipse(labels, row_b, column_b, 0.8 * half, half)
     row = round((row_a + row_b) / 2)
     worn[row - 1 : row + 1, round(column_a) : round(column_b)] = True
-    return _painted(labels, worn & ~np.isin(labels, (BACKGROUND, HAIR)), GLASSES)
+    kept = (
+        BACKGROUND,
+        HAIR,
+        *EYES,
+        *BROWS,
+    )  # seen through the lenses, as CelebAMask-HQ labels them
+    return _painted(labels, worn & ~np.isin(labels, kept), GLASSES)
 
 
 def hat(labels: np.ndarray) -> np.ndarray | None:

@@ -1,5 +1,7 @@
 """The editor's page in a browser: a person paints, applies, undoes, turns, changes looks, saves."""
 
+import time
+
 import numpy as np
 import pytest
 from browser import CHROMIUM, open_page
@@ -149,6 +151,20 @@ def test_turning_shows_another_side(opened, page):
         "document.querySelector('#steps [aria-current]').textContent.includes('another side')"
     )
     assert server.session.face.pose[0] == pytest.approx(0.4, abs=0.01)
+
+
+def test_the_picture_is_that_of_the_face(opened, page, tmp_path):
+    server, _ = opened
+    page.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    page.run("new Promise(done => setTimeout(done, 500))")  # until the still view is there
+    page.click("#picture")
+    path = tmp_path / "face.png"
+    end = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < end, list(tmp_path.iterdir())
+        time.sleep(0.05)
+    shown = np.array(Image.open(path).convert("RGB"))
+    assert np.array_equal(shown, server.session.view("image", (0.0, 0.0)))
 
 
 def test_a_face_is_saved_and_opened(opened, page):

@@ -91,6 +91,14 @@ def test_an_edit_changes_what_its_name_says(name):
     assert 0.002 < share < 0.25
 
 
+def test_eyes_and_brows_are_seen_through_glasses():
+    face = draw_labels(128)
+    behind = np.isin(face, [ID[name] for name in ("l_eye", "r_eye", "l_brow", "r_brow")])
+    edited = EDITS["glasses"](face)
+    assert edited is not None and behind.any()
+    assert np.array_equal(edited[behind], face[behind])
+
+
 @pytest.mark.parametrize("name", EDITS)
 def test_a_map_without_a_face_takes_no_edit(name):
     assert EDITS[name](np.zeros((64, 64), np.uint8)) is None

@@ -354,7 +354,7 @@ function download() {
     link.href = URL.createObjectURL(blob);
     link.download = `${find("name").value || "face"}.png`;
     link.click();
-    URL.revokeObjectURL(link.href);
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   });
 }
 
