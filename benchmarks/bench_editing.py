@@ -90,7 +90,7 @@ def test_the_face_follows_a_hat(
         session.edit(labels)
 
     compare({"cpu": follow}, rounds=1)
-    metrics = dict(session.revisions[-1].metrics)
+    metrics = dict(session.revision.metrics)
     record.update(
         iterations=session.face.iterations, labels_inside=round(metrics["labels_inside"], 3)
     )

@@ -1,11 +1,11 @@
 """The web editor: `python -m semfaceedit.editor`."""
 
+import signal
 import socket
 import sys
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .cli import run_command, select_device, wrote
 from .editing.session import EditingSession
@@ -16,12 +16,6 @@ from .options import CheckpointOptions, open_checkpoint
 from .perceptual import load_perceptual
 
 HOST = "127.0.0.1"
-SERVER: dict[str, Any] = {
-    "log_level": "warning",
-    "lifespan": "off",
-    "timeout_graceful_shutdown": 2,  # seconds
-    "ws_max_size": 64 << 20,  # bytes: a photograph and its label map
-}
 
 
 @dataclass(kw_only=True)
@@ -52,9 +46,7 @@ class Options(CheckpointOptions):
 
 def serve(options: Options) -> None:
     try:
-        import uvicorn
-
-        from .editing.server import EditorServer
+        from .editing.server import EditorServer, PageServer
     except ImportError as error:
         raise UserError(
             f"the editor needs {error.name}: pip install 'semfaceedit[editor]'"
@@ -73,7 +65,7 @@ def serve(options: Options) -> None:
     )
     with use_backend(options.backend):
         if options.project is not None:
-            session.open(str(options.project))
+            session.open(options.project)
         else:
             session.choose(options.seed)
         editor = EditorServer(session, options.backend)
@@ -83,8 +75,9 @@ def serve(options: Options) -> None:
         if options.browser:
             webbrowser.open(address)
         try:
-            uvicorn.Server(uvicorn.Config(editor.app, **SERVER)).run(sockets=[listener])
-        except KeyboardInterrupt:  # the way to end it
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            PageServer(editor).run(sockets=[listener])
+        except KeyboardInterrupt:  # the ways to end it
             pass
         finally:
             kept = editor.end()

@@ -7,14 +7,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from faces import write_checkpoint
 from websockets.sync.client import ClientConnection, connect
 
 from semfaceedit import editor as command
 from semfaceedit.api import Generator
 from semfaceedit.editing.messages import pack, unpack
-from semfaceedit.editing.server import EditorServer
+from semfaceedit.editing.server import EditorServer, PageServer
 from semfaceedit.editing.session import EditingSession
 
 
@@ -25,7 +24,7 @@ def running(folder: Path, seed: int = 5) -> Iterator[tuple[EditorServer, str]]:
     session.choose(seed)
     editor = EditorServer(session)
     listener = command.listen(0)
-    server = uvicorn.Server(uvicorn.Config(editor.app, **command.SERVER))
+    server = PageServer(editor)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -58,13 +58,13 @@ def test_faces_and_steps(session):
     first = session.face
     session.choose(6)
     session.choose(7)
-    assert [r.name for r in session.revisions] == ["face 5", "face 6", "face 7"]
+    assert [r.name for r in session.history[0]] == ["face 5", "face 6", "face 7"]
     session.go(0)
     assert session.face is first
     session.go(1)
     session.choose(8)
-    assert [r.name for r in session.revisions] == ["face 5", "face 6", "face 8"]
-    assert len({r.number for r in session.revisions}) == 3
+    assert [r.name for r in session.history[0]] == ["face 5", "face 6", "face 8"]
+    assert len({r.number for r in session.history[0]}) == 3
     for index in (-1, 3):
         with pytest.raises(UserError, match="there is no step"):
             session.go(index)
@@ -74,8 +74,8 @@ def test_steps_are_bounded(session, monkeypatch):
     monkeypatch.setattr(module, "MOST_STEPS", 3)
     for seed in range(5):
         session.choose(seed)
-    assert [r.name for r in session.revisions] == ["face 2", "face 3", "face 4"]
-    assert session.at == 2
+    assert [r.name for r in session.history[0]] == ["face 2", "face 3", "face 4"]
+    assert session.history[1] == 2
 
 
 @pytest.mark.parametrize("group", [HAIR, FACE, BACKGROUND])
@@ -99,14 +99,14 @@ def test_looks_of_a_group_are_one_step_from_one_face(session):
     session.look("hair", 8, 0.25)
     quarter = session.face.appearance.phases[HAIR]
     session.look("hair", 8, 1.0)
-    assert len(session.revisions) == 2
+    assert len(session.history[0]) == 2
     whole = session.face.appearance.phases[HAIR]
     assert torch.allclose(quarter, start[HAIR] + 0.25 * (whole - start[HAIR]), atol=1e-6)
     session.look("hair", 8, 0.0)
     assert torch.equal(session.face.appearance.phases, start)
     session.look("face", 8)
     session.look("hair", 9)
-    assert len(session.revisions) == 4
+    assert len(session.history[0]) == 4
     with pytest.raises(UserError, match="no group 'beard'.*hair, face"):
         session.look("beard", 1)
 
@@ -165,11 +165,11 @@ def test_an_edit_is_that_of_the_api(session, generator):
     assert torch.equal(session.face.geometry.phases, expected.project.geometry.phases)
     assert not torch.equal(session.face.geometry.phases, start.geometry.phases)
     assert np.array_equal(session.face.labels, labels)
-    assert session.revisions[-1].name == "a fringe"
-    assert dict(session.revisions[-1].metrics) == expected.project.metrics
+    assert session.revision.name == "a fringe"
+    assert dict(session.revision.metrics) == expected.project.metrics
     with pytest.raises(UserError, match="nothing to do"):
         session.edit(labels)
-    assert len(session.revisions) == 3
+    assert len(session.history[0]) == 3
 
 
 def test_a_stopped_edit_keeps_the_best_so_far(session):
@@ -178,7 +178,7 @@ def test_a_stopped_edit_keeps_the_best_so_far(session):
             raise StopFit
 
     session.edit(painted(session), iterations=500, watch=watch)
-    assert session.revisions[-1].name == "painted map (stopped)"
+    assert session.revision.name == "painted map (stopped)"
     assert session.face.iterations <= 20
 
 
@@ -187,11 +187,11 @@ def test_transfers_from_seeds_and_saved_faces(session, generator):
     session.transfer(9, "appearance", ["hair"])
     giver = generate(generator, 9).project
     assert torch.equal(session.face.appearance.phases[HAIR], giver.appearance.phases[HAIR])
-    assert session.revisions[-1].name == "look of hair from face 9"
+    assert session.revision.name == "look of hair from face 9"
     session.choose(9)
     session.save("nine")
     session.go(0)
-    session.transfer("nine", "geometry", ["face"], iterations=30)
+    session.transfer(session.file("nine"), "geometry", ["face"], iterations=30)
     settings = EditSettings(iterations=30, perceptual_weight=0, resolution=SIZE)
     saved = FaceProject.load(session.out / "nine.safetensors")
     expected = transfer(
@@ -199,7 +199,7 @@ def test_transfers_from_seeds_and_saved_faces(session, generator):
     )
     assert torch.equal(session.face.geometry.phases, expected.project.geometry.phases)
     assert not torch.equal(session.face.geometry.phases, start.geometry.phases)
-    assert session.revisions[-1].name == "shape of face from nine"
+    assert session.revision.name == "shape of face from nine"
 
 
 def test_a_map_from_another_side(session, generator):
@@ -226,28 +226,43 @@ def test_saved_faces_come_back_and_none_is_overwritten(session, generator):
     assert np.array_equal(labels, session.face.labels)
     wanted = session.face
     other = EditingSession(generator, session.out)
-    other.open("my face-2")
+    other.open(other.file("my face-2"))
     assert torch.equal(other.face.appearance.phases, wanted.appearance.phases)
     assert np.array_equal(other.face.preview, drawn(generator, wanted, (0.0, 0.0), SIZE))
-    other.open(str(first))
-    assert other.revisions[-1].name == "my face"
+    other.open(first)
+    assert other.revision.name == "my face"
     for name in ("", "../up", "a/b", ".hidden", "tuned-1", "x" * 90):
         with pytest.raises(UserError, match="not a name for a face"):
             session.save(name)
-    with pytest.raises(UserError, match="no face project"):
-        session.open("none")
+    with pytest.raises(UserError, match="there is no face 'none'"):
+        session.file("none")
 
 
 def test_what_would_be_lost_is_kept(session):
     assert session.autosave() is None  # a seed can be had again
     session.look("hair", 9)
     path = session.autosave()
-    assert path is not None and path.exists() and session.autosave() is None
+    assert path is not None and path.exists()
+    written = path.stat().st_mtime_ns
+    assert session.autosave() == path and path.stat().st_mtime_ns == written
     kept = FaceProject.load(path)
     assert torch.equal(kept.appearance.phases, session.face.appearance.phases)
-    session.save("mine")
+    session.save("mine.safetensors")
     assert session.projects() == ["mine"] and session.autosave() is None
     assert not list(session.out.glob("autosave*"))
+
+
+def test_an_autosave_of_another_face_stays(session):
+    session.look("hair", 9)
+    first = session.face
+    path = session.autosave()
+    session.look("face", 9)
+    session.save("later")
+    assert path is not None and path.exists()
+    assert torch.equal(FaceProject.load(path).appearance.phases, first.appearance.phases)
+    session.go(1)
+    session.save("earlier")
+    assert not path.exists() and set(session.projects()) == {"later", "earlier"}
 
 
 def test_a_photograph(generator, tmp_path, monkeypatch):
@@ -263,9 +278,9 @@ def test_a_photograph(generator, tmp_path, monkeypatch):
     session.invert(
         tmp_path / "ann.png", tmp_path / "mask.png", watch=lambda step, *_: seen.append(step)
     )
-    assert session.revisions[-1].name == "ann" and len(seen) >= 3
+    assert session.revision.name == "ann" and len(seen) >= 3
     assert session.face.labels.shape == (2 * SIZE, 2 * SIZE)
     save_label_map(tmp_path / "empty.png", np.zeros((64, 64), np.uint8))
     with pytest.raises(UserError, match="shows no face"):
         session.invert(tmp_path / "ann.png", tmp_path / "empty.png")
-    assert len(session.revisions) == 2
+    assert len(session.history[0]) == 2

@@ -59,12 +59,19 @@ def other_map(labels: bytes) -> bytes:
     return painted.tobytes()
 
 
+def at_hand(server) -> int:
+    """The number of the revision that a map was painted on."""
+    return server.session.revision.number
+
+
 def test_messages_survive_packing():
     for header, payload in (({"type": "x", "name": "ü€"}, b"\0\1"), ({"type": "y"}, b"")):
         assert unpack(pack(header, payload)) == (header, payload)
     for wrong in (b"", b"\5\0\0\0{}", b"\2\0\0\0[]", b"\2\0\0\0{}", pack({"type": 3}), b"\xff" * 9):
         with pytest.raises(UserError, match="reload"):
             unpack(wrong)
+    with pytest.raises(ValueError):
+        pack({"type": "x", "value": float("nan")})
 
 
 def test_a_page_learns_all_it_needs(editor):
@@ -149,10 +156,10 @@ HAIR = {"region": "hair", "iterations": 1}
 )  # fmt: skip
 def test_what_cannot_be_is_told_and_changes_nothing(editor, page, kind, fields, reason):
     server, _ = editor
-    before = list(server.session.revisions)
+    before = server.session.history
     header, _ = page.ask(kind, **fields)
     assert header["type"] == "error" and reason in header["message"]
-    assert server.session.revisions == before
+    assert server.session.history == before
     assert page.ask("view", **VIEW)[0]["type"] == "frame"
 
 
@@ -192,9 +199,9 @@ def test_changes_reach_every_page(editor, page):
 
 def test_an_edit_reports_and_is_kept(editor, page):
     server, _ = editor
-    _, labels = page.ask("go", step=server.session.at)
+    _, labels = page.ask("go", step=server.session.history[1])
     painted = other_map(labels)
-    page.send("edit", painted, iterations=20, name="fringe")
+    page.send("edit", painted, number=at_hand(server), iterations=20, name="fringe")
     assert "follows" in page.wait("state")[0]["busy"]
     header, data = page.wait("progress")
     assert header["iterations"] == 20 and 0 <= header["agreement"] <= 1
@@ -209,8 +216,8 @@ def test_an_edit_reports_and_is_kept(editor, page):
 
 def test_while_it_runs_views_go_on_and_changes_wait(editor, page):
     server, _ = editor
-    _, labels = page.ask("go", step=server.session.at)
-    page.send("edit", other_map(labels), iterations=LONG)
+    _, labels = page.ask("go", step=server.session.history[1])
+    page.send("edit", other_map(labels), number=at_hand(server), iterations=LONG)
     page.wait("progress")
     page.send("choose", seed=1)
     assert "wait, or press Stop" in page.wait("error")[0]["message"]
@@ -223,10 +230,59 @@ def test_while_it_runs_views_go_on_and_changes_wait(editor, page):
 
 
 def test_an_edit_that_cannot_be_ends_with_its_reason(editor, page):
-    _, labels = page.ask("go", step=editor[0].session.at)
-    page.send("edit", labels, iterations=5)
+    _, labels = page.ask("go", step=editor[0].session.history[1])
+    page.send("edit", labels, number=at_hand(editor[0]), iterations=5)
     assert "nothing to do" in page.wait("error")[0]["message"]
     assert page.wait("state")[0]["busy"] == ""
+
+
+def test_what_cannot_be_measured_is_null(editor, page):
+    """Where the whole map changes, nothing is left outside of the region."""
+    server, _ = editor
+    painted = np.full(4 * SIZE**2, 14, np.uint8).tobytes()
+    page.send("edit", painted, number=at_hand(server), iterations=1)
+    page.wait("state", busy="the face follows the map")
+    state, _ = page.wait("state", busy="")
+    assert state["metrics"]["change_outside"] is None
+    assert state["metrics"]["change_inside"] >= 0
+
+
+def test_a_map_of_another_face_is_refused(editor, page):
+    server, _ = editor
+    _, labels = page.ask("go", step=server.session.history[1])
+    number = at_hand(server)
+    page.send("choose", seed=9)
+    page.send("edit", other_map(labels), number=number, iterations=5)
+    assert "has changed since" in page.wait("error")[0]["message"]
+    assert server.session.revision.name == "face 9"
+
+
+def test_stop_does_not_wait_for_pictures(editor, page, monkeypatch):
+    server, _ = editor
+    draw = server.session.view
+    monkeypatch.setattr(server.session, "view", lambda *a, **k: time.sleep(0.3) or draw(*a, **k))
+    server.stopping.clear()
+    for _ in range(10):
+        page.send("view", **VIEW)
+    page.send("stop")
+    assert server.stopping.wait(2)  # the pictures take 3 seconds
+    for _ in range(10):
+        page.wait("frame")
+
+
+def test_a_file_that_cannot_be_read_locks_nothing(editor, page):
+    server, _ = editor
+    server.session.out.mkdir(exist_ok=True)
+    link = server.session.out / "nowhere.safetensors"
+    link.symlink_to(server.session.out / "none")
+    try:
+        state, labels = page.ask("go", step=server.session.history[1])
+        assert "nowhere" not in state["projects"]
+        page.send("edit", other_map(labels), number=at_hand(server), iterations=2)
+        page.wait("state", busy="the face follows the map")
+        page.wait("state", busy="")
+    finally:
+        link.unlink()
 
 
 def test_a_transfer_and_a_map_by_code(editor, page):
@@ -263,6 +319,7 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path, capsys):
 
 
 def test_what_is_not_installed_is_named(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "semfaceedit.editing.server")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert command.main([]) == 1
     assert "pip install 'semfaceedit[editor]'" in capsys.readouterr().err
@@ -274,7 +331,8 @@ def test_resolution_is_checked(capsys):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Ctrl-C as a signal")
-def test_ctrl_c_ends_it_and_keeps_the_face(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_told_to_end_it_keeps_the_face(tmp_path, sent):
     weights = write_checkpoint(tmp_path)
     arguments = ["--checkpoint", str(weights), "--out", str(tmp_path / "out"), "--port", "0"]
     with subprocess.Popen(
@@ -286,12 +344,12 @@ def test_ctrl_c_ends_it_and_keeps_the_face(tmp_path):
         address = said.split("http://")[1].split("/")[0]
         with Client(address) as page:
             page.wait("state")
-            _, labels = page.ask("look", group="hair", seed=2, amount=1)
-            page.send("edit", other_map(labels), iterations=LONG)
+            state, labels = page.ask("look", group="hair", seed=2, amount=1)
+            page.send("edit", other_map(labels), number=state["numbers"][-1], iterations=LONG)
             page.wait("progress")
-            process.send_signal(signal.SIGINT)
+            process.send_signal(sent)
             said = process.stderr.read()
         began = time.monotonic()
-        assert process.wait(30) == 0 and time.monotonic() - began < 30
+        assert process.wait(30) == 0 and time.monotonic() - began < 20
     assert "Traceback" not in said and "wrote" in said and "autosave" in said
     assert list((tmp_path / "out").glob("autosave-*.safetensors"))

@@ -58,6 +58,11 @@ def color(page, canvas: str, x: float, y: float) -> list[int]:
     )
 
 
+def pixels(page, canvas: str) -> str:
+    """All of a canvas."""
+    return page.run(f"document.querySelector({canvas!r}).toDataURL()")
+
+
 def cover(page, share: int) -> None:
     page.run(f"(s => {{ s.value = {share}; s.oninput({{target: s}}) }})"
              "(document.querySelector('#cover'))")  # fmt: skip
@@ -92,17 +97,83 @@ def test_a_stroke_is_painted_applied_and_undone(opened, page):
     assert color(page, "#map", 0.5, 0.1) == before
     click_text(page, "header button", "Redo")
     assert color(page, "#map", 0.5, 0.1) == [0, 0, 204]
-    count = len(server.session.revisions)
+    count = len(server.session.history[0])
     page.click("#apply")
     page.wait("document.querySelector('#steps [aria-current]').textContent == 'painted map'")
     page.wait("document.querySelector('#status').textContent.includes('of the labels')")
-    assert len(server.session.revisions) == count + 1
+    assert len(server.session.history[0]) == count + 1
     labels = server.session.face.labels
     assert labels[3, 16] == 13 and page.run("document.querySelector('#apply').disabled")
     page.press("z", control=True)
     page.wait("document.querySelector('#steps [aria-current]').textContent == 'face 7'")
-    assert server.session.at == count - 1
+    assert server.session.history[1] == count - 1
     page.wait("!document.querySelector('#redo').disabled")
+
+
+def test_strokes_and_steps_are_undone_in_their_order(opened, page):
+    server, _ = opened
+    cover(page, 100)
+    plain = color(page, "#map", 0.5, 0.1)
+    page.drag("#map", (0.1, 0.1), (0.9, 0.1))
+    page.click("#looks button:nth-child(5)")
+    page.wait("document.querySelector('#steps [aria-current]').textContent == 'hair like face 4'")
+    assert color(page, "#map", 0.5, 0.1) == [0, 0, 204]  # painted strokes outlast a look
+    page.wait("document.querySelector('#looks [aria-pressed=true]').dataset.seed == 4")
+    page.press("z", control=True)
+    page.wait("document.querySelector('#steps [aria-current]').textContent == 'face 7'")
+    assert color(page, "#map", 0.5, 0.1) == [0, 0, 204]
+    page.wait("document.querySelector('#looks [aria-pressed=true]') === null")
+    assert page.run("document.querySelector('#amount').disabled")
+    page.press("z", control=True)
+    assert color(page, "#map", 0.5, 0.1) == plain
+    page.press("y", control=True)
+    assert color(page, "#map", 0.5, 0.1) == [0, 0, 204]
+    page.press("y", control=True)
+    page.wait("document.querySelector('#steps [aria-current]').textContent == 'hair like face 4'")
+
+
+def test_strokes_of_a_step_are_there_when_it_comes_back(opened, page):
+    cover(page, 100)
+    page.drag("#map", (0.1, 0.1), (0.9, 0.1))
+    page.click("#faces button:nth-child(2)")
+    page.wait("document.querySelector('#steps [aria-current]').textContent == 'face 1'")
+    page.press("z", control=True)
+    page.wait("document.querySelector('#steps [aria-current]').textContent == 'face 7'")
+    assert color(page, "#map", 0.5, 0.1) == [0, 0, 204]
+    assert not page.run("document.querySelector('#apply').disabled")
+
+
+def test_while_the_face_follows_nothing_is_painted(opened, page):
+    server, _ = opened
+    cover(page, 100)
+    page.drag("#map", (0.1, 0.1), (0.9, 0.1))
+    page.run("document.querySelector('#iterations').options[2].value = '2000'")
+    page.run("document.querySelector('#iterations').selectedIndex = 2")
+    page.click("#apply")
+    page.wait("document.querySelector('#progress').value > 0")
+    before = color(page, "#map", 0.5, 0.6)
+    page.drag("#map", (0.1, 0.6), (0.9, 0.6))
+    assert color(page, "#map", 0.5, 0.6) == before
+    assert page.run("document.querySelector('#amount').disabled")
+    page.click("#stop")
+    page.wait("document.querySelector('#steps [aria-current]').textContent.includes('stopped')")
+
+
+def test_before_shows_the_step_before_while_it_is_held(opened, page):
+    server, _ = opened
+    page.click("#looks button:nth-child(3)")
+    page.wait("document.querySelector('#steps [aria-current]').textContent == 'hair like face 2'")
+    settled = "new Promise(done => setTimeout(done, 600))"
+    page.run(settled)
+    now = pixels(page, "#face")
+    for let_go in ("new KeyboardEvent('keyup', {key: 'C'})", "new Event('blur')"):
+        page.call("Input.dispatchKeyEvent", type="rawKeyDown", key="c")
+        page.run(settled)
+        assert pixels(page, "#face") != now
+        page.run(f"dispatchEvent({let_go})")
+        page.run(settled)
+        assert pixels(page, "#face") == now
+        page.call("Input.dispatchKeyEvent", type="keyUp", key="c")
 
 
 def test_fill_pick_and_reset(page):

@@ -11,8 +11,8 @@ from ..errors import UserError
 
 
 def pack(header: dict[str, Any], payload: bytes = b"") -> bytes:
-    """Header and payload as one message."""
-    text = json.dumps(header, separators=(",", ":")).encode()
+    """Header and payload as one message. ValueError for NaN, which the page could not read."""
+    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
     return len(text).to_bytes(4, "little") + text + payload
 
 
@@ -39,7 +39,7 @@ def number(header: dict[str, Any], name: str, low: float, high: float) -> float:
     """A field between two numbers."""
     value = header.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise UserError(f"{name} is {value!r}: a number from {low:g} to {high:g} is needed")
+        raise UserError(f"{name} is {value!r}: a number from {low:.10g} to {high:.10g} is needed")
     return float(value)
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import math
 import tempfile
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar, cast, get_args
 
 import numpy as np
+import uvicorn
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -42,7 +46,10 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
+PICTURES = ("view", "faces", "looks")
 MOST_SEED, STRIP = 2**31 - 1, 8  # faces in a strip of thumbnails
+PATIENCE = 5  # seconds until a page that takes no message counts as gone
+MOST_BYTES = 64 << 20  # of a message: a photograph and its label map
 MOST_ITERATIONS = 2000
 MOST_ANGLE = 1.2  # radians
 Result = TypeVar("Result")
@@ -101,15 +108,28 @@ class EditorServer:
             return
         await socket.accept()
         self.sockets.add(socket)
+        wanted: asyncio.Queue[bytes] = asyncio.Queue()
+        artist = asyncio.create_task(self._draw(socket, wanted))
         try:
             await _send(socket, self._about())
             await _send(socket, self._state())
             while True:
-                await self._answer(socket, await socket.receive_bytes())
+                message = await socket.receive_bytes()
+                if _type(message) in PICTURES:
+                    wanted.put_nowait(message)
+                else:
+                    await self._answer(socket, message)
         except (WebSocketDisconnect, KeyError):  # KeyError: a text message
             pass
         finally:
             self.sockets.discard(socket)
+            artist.cancel()
+
+    async def _draw(self, socket: WebSocket, wanted: asyncio.Queue[bytes]) -> None:
+        """Pictures, one after another, but beside all else: no button waits for them."""
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:
+                await self._answer(socket, await wanted.get())
 
     async def _answer(self, socket: WebSocket, message: bytes) -> None:
         try:
@@ -167,12 +187,8 @@ class EditorServer:
         await self._change(lambda: self.session.choose(seed))
 
     async def _open(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
-        name = word(header, "name")
-        if name not in self.session.projects():
-            raise UserError(
-                f"there is no face {name!r} in {self.session.out}: save one there first"
-            )
-        await self._change(lambda: self.session.open(name))
+        path = self.session.file(word(header, "name"))
+        await self._change(lambda: self.session.open(path))
 
     async def _look(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         group, seed = word(header, "group"), whole(header, "seed", 0, MOST_SEED)
@@ -201,24 +217,26 @@ class EditorServer:
 
     async def _edit(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         labels, iterations = self._labels(payload), whole(header, "iterations", 1, MOST_ITERATIONS)
+        number = whole(header, "number", 0, MOST_SEED)
         appearance = header.get("appearance") is True
         name = word(header, "name") if "name" in header else "painted map"
-        self._begin(
-            "the face follows the map",
-            iterations,
-            lambda watch: self.session.edit(
+
+        def work(watch: Watch) -> None:
+            if self.session.revision.number != number:
+                raise UserError(
+                    "the face has changed since this map was painted: look, and apply again"
+                )
+            self.session.edit(
                 labels, iterations=iterations, appearance=appearance, name=name, watch=watch
-            ),
-        )
+            )
+
+        self._begin("the face follows the map", iterations, work)
 
     async def _transfer(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
-        source: int | str
         if "seed" in header:
-            source = whole(header, "seed", 0, MOST_SEED)
+            source: int | Path = whole(header, "seed", 0, MOST_SEED)
         else:
-            source = word(header, "project")
-            if source not in self.session.projects():
-                raise UserError(f"there is no face {source!r} in {self.session.out}")
+            source = self.session.file(word(header, "project"))
         what, region = cast(What, word(header, "what")), word(header, "region")
         if what not in get_args(What):
             raise UserError(f"{what!r} cannot be taken: use {', '.join(get_args(What))}")
@@ -288,24 +306,32 @@ class EditorServer:
             if self.stopping.is_set():
                 raise StopFit
 
-        await self._tell(self._state())
         problem = None
         try:
+            await self._tell(self._state())
             async with self.changing:
                 await self._thread(work, watch)
-                await self._thread(self.session.autosave)
+                problem = await self._thread(self._autosave)
         except UserError as error:
             problem = str(error)
         except OSError as error:
-            problem = f"the face is here, but could not be kept on the disk: {error}"
+            problem = f"this was not done: {error}"
         except Exception:
             traceback.print_exc()
             problem = _DEFECT
-        self.job_name = ""
-        self.job = None
+        finally:
+            self.job, self.job_name = None, ""
         if problem:
             await self._tell(pack({"type": "error", "message": problem}))
         await self._tell(self._state())
+
+    def _autosave(self) -> str | None:
+        """What went wrong, if anything did."""
+        try:
+            self.session.autosave()
+        except OSError as error:
+            return f"the face is here, but could not be kept on the disk: {error}"
+        return None
 
     def _check_idle(self) -> None:
         if self.job is not None:
@@ -337,28 +363,51 @@ class EditorServer:
 
     def _state(self) -> bytes:
         """The revisions and where the face at hand stands among them, with its label map."""
-        session = self.session
-        face = session.face
+        revisions, at = self.session.history
+        face = revisions[at].project
         header = {
             "type": "state",
-            "steps": [revision.name for revision in session.revisions],
-            "numbers": [revision.number for revision in session.revisions],
-            "at": session.at,
+            "steps": [revision.name for revision in revisions],
+            "numbers": [revision.number for revision in revisions],
+            "at": at,
             "pose": face.pose.tolist(),
             "size": len(face.labels),
-            "metrics": dict(session.revisions[session.at].metrics),
-            "projects": session.projects(),
+            "metrics": {name: _finite(value) for name, value in revisions[at].metrics},
+            "projects": self.session.projects(),
             "busy": self.job_name,
         }
         return pack(header, np.ascontiguousarray(face.labels).tobytes())
 
     async def _tell(self, message: bytes) -> None:
-        """The same message to every page; one that is gone is forgotten."""
-        for socket in tuple(self.sockets):
+        """The same message to every page; one that is gone, or takes none, is forgotten."""
+
+        async def tell(socket: WebSocket) -> None:
             try:
-                await _send(socket, message)
-            except WebSocketDisconnect:
+                await asyncio.wait_for(_send(socket, message), PATIENCE)
+            except (WebSocketDisconnect, TimeoutError):
                 self.sockets.discard(socket)
+
+        await asyncio.gather(*map(tell, tuple(self.sockets)))
+
+
+class PageServer(uvicorn.Server):
+    """What serves an editor; told to end, it lets a running fit end first."""
+
+    def __init__(self, editor: EditorServer):
+        super().__init__(
+            uvicorn.Config(
+                editor.app,
+                log_level="warning",
+                lifespan="off",
+                timeout_graceful_shutdown=2,  # seconds
+                ws_max_size=MOST_BYTES,
+            )
+        )
+        self.editor = editor
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.editor.stopping.set()
+        super().handle_exit(sig, frame)
 
 
 class _Page(StaticFiles):
@@ -377,6 +426,19 @@ def _same_origin(socket: WebSocket) -> bool:
     """Whether a page of this server speaks: any site may open a socket to loopback."""
     origin = socket.headers.get("origin", "")
     return origin.partition("://")[2] == socket.headers.get("host", "")
+
+
+def _type(message: bytes) -> str:
+    """The type of a message, "" where it is none."""
+    try:
+        return str(unpack(message)[0]["type"])
+    except UserError:
+        return ""
+
+
+def _finite(value: float) -> float | None:
+    """None for NaN: nothing to measure."""
+    return value if math.isfinite(value) else None
 
 
 async def _send(socket: WebSocket, message: bytes) -> None:
@@ -412,6 +474,6 @@ def _progress(name: str, iterations: int, step: Step, output: RenderOutput) -> b
         "name": name,
         "iteration": step.iteration,
         "iterations": iterations,
-        "agreement": step.score.groups,
+        "agreement": _finite(step.score.groups),
     }
     return pack(header, _encoded(picture_rows(output)["image"][0].numpy()))

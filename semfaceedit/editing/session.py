@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import threading
@@ -88,19 +89,30 @@ class EditingSession:
         self.generator, self.out, self.perceptual = generator, out, perceptual
         self.model = generator.config
         self.resolution = resolution or OVERSAMPLING * self.model.resolution
-        self.revisions: list[Revision] = []
-        self.at = -1
+        self._history: tuple[tuple[Revision, ...], int] = ((), -1)  # one value, for other threads
         self._autosave = out / f"autosave-{time.strftime('%Y%m%d-%H%M%S')}.safetensors"
-        self._safe: WeakSet[FaceProject] = WeakSet()  # on the disk, or a seed as it is
+        self._safe: WeakSet[FaceProject] = WeakSet()  # in a file of its own, or a seed as it is
+        self._autosaved: FaceProject | None = None
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._shown: _Shown | None = None
         self._seconds_per_pixel = 0.0
 
     @property
+    def history(self) -> tuple[tuple[Revision, ...], int]:
+        """All revisions, and which of them is at hand."""
+        return self._history
+
+    @property
+    def revision(self) -> Revision:
+        """The one at hand."""
+        revisions, at = self._history
+        return revisions[at]
+
+    @property
     def face(self) -> FaceProject:
         """The face at hand."""
-        return self.revisions[self.at].project
+        return self.revision.project
 
     # What changes the face.
 
@@ -111,11 +123,11 @@ class EditingSession:
         self._safe.add(project)
         self._add(f"face {seed}", project)
 
-    def open(self, name: str) -> None:
-        """Go on with a face project of the folder, or at a path."""
-        project = FaceProject.load(self._path(name), self.generator)
+    def open(self, path: Path) -> None:
+        """Go on with a face project."""
+        project = FaceProject.load(path, self.generator)
         self._safe.add(project)
-        self._add(Path(name).stem, project)
+        self._add(path.stem, project)
 
     def look(self, group: str, seed: int, amount: float = 1.0) -> None:
         """Give one group the appearance code of a seed, or a mixture: 0 is its own, 1 the seed's.
@@ -124,9 +136,8 @@ class EditingSession:
         """
         self._check_group(group)
         word = f"look of {group}"
-        base = self.face
-        if self.at > 0 and self.revisions[self.at].merges == word:
-            base = self.revisions[self.at - 1].project
+        revisions, at = self._history
+        base = revisions[at - 1 if at > 0 and revisions[at].merges == word else at].project
         wanted = Codes(base.offsets.geometry, self._looks([seed]))
         codes = interpolate(base.offsets, wanted, amount, group, self.model.group_names)
         project = replace(base, appearance=codes.appearance[0])
@@ -160,7 +171,7 @@ class EditingSession:
 
     def transfer(
         self,
-        source: int | str,  # a seed, or the name of a face project
+        source: int | Path,  # a seed, or a face project
         what: What,
         region: Sequence[str],
         *,
@@ -171,7 +182,7 @@ class EditingSession:
         if isinstance(source, int):
             giver, giver_name = generate(self.generator, source).project, f"face {source}"
         else:
-            giver, giver_name = FaceProject.load(self._path(source), self.generator), source
+            giver, giver_name = FaceProject.load(source, self.generator), source.stem
         edited = transfer(
             self.generator, self.face, giver, what=what, region=region,
             settings=self._settings(iterations), perceptual=self.perceptual, watch=watch,
@@ -191,20 +202,31 @@ class EditingSession:
 
     def go(self, index: int) -> None:
         """Take up an earlier or a later revision again; none is lost until another is added."""
-        if not 0 <= index < len(self.revisions):
-            raise UserError(f"there is no step {index}: use 0 to {len(self.revisions) - 1}")
-        self.at = index
+        revisions, _ = self._history
+        if not 0 <= index < len(revisions):
+            raise UserError(f"there is no step {index}: use 0 to {len(revisions) - 1}")
+        self._history = (revisions, index)
 
     # What is kept.
 
     def projects(self) -> list[str]:
         """Names of the face projects in the folder, the newest first."""
-        files = [p for p in self.out.glob("*.safetensors") if not p.name.startswith("tuned-")]
-        return [p.stem for p in sorted(files, key=lambda p: p.stat().st_mtime, reverse=True)]
+        found = []
+        for path in self.out.glob("*.safetensors"):
+            with contextlib.suppress(OSError):  # removed meanwhile, or a link to nothing
+                if not path.name.startswith("tuned-"):
+                    found.append((path.stat().st_mtime, path.stem))
+        return [name for _, name in sorted(found, reverse=True)]
+
+    def file(self, name: str) -> Path:
+        """The file of a face project of the folder."""
+        if name not in self.projects():
+            raise UserError(f"there is no face {name!r} in {self.out}: save one first")
+        return self.out / f"{name}.safetensors"
 
     def save(self, name: str) -> Path:
-        """Write the face and its label map under a name that is free, and drop the autosave."""
-        name = name.strip()
+        """Write the face and its label map under a name that is free; an autosave of it goes."""
+        name = name.strip().removesuffix(".safetensors")
         if not re.fullmatch(r"\w[\w .-]{0,79}", name) or name.startswith("tuned-"):
             raise UserError(
                 f"{name!r} is not a name for a face: use letters, digits, spaces, dots and dashes"
@@ -214,15 +236,25 @@ class EditingSession:
             number += 1
             path = self.out / f"{name}-{number}.safetensors"
         self._write(path)
-        for spare in (self._autosave, self._autosave.with_suffix(".labels.png")):
-            spare.unlink(missing_ok=True)
+        self._safe.add(self.face)
+        if self._autosaved is not None and self._autosaved in self._safe:
+            for spare in (self._autosave, self._autosave.with_suffix(".labels.png")):
+                spare.unlink(missing_ok=True)
+            self._autosaved = None
         return path
 
     def autosave(self) -> Path | None:
-        """Keep the face at hand in a file of this session, unless it is on the disk already."""
-        if self.at < 0 or self.face in self._safe:
+        """Keep the face at hand in this session's own file, which is given back.
+
+        None where there is nothing to lose: a face in a file of its own, or a seed's as it is.
+        """
+        face = self.face
+        if face in self._safe:
             return None
-        return self._write(self._autosave)
+        if face is not self._autosaved:
+            self._write(self._autosave)
+            self._autosaved = face
+        return self._autosave
 
     # What is shown.
 
@@ -240,9 +272,10 @@ class EditingSession:
         """
         if kind not in KINDS:
             raise UserError(f"there is no picture {kind!r}: use {', '.join(KINDS)}")
-        project = self.face
-        if revision is not None and 0 <= revision < len(self.revisions):
-            project = self.revisions[revision].project
+        revisions, at = self._history
+        if revision is not None and 0 <= revision < len(revisions):
+            at = revision
+        project = revisions[at].project
         with self._lock:
             began = time.monotonic()
             if moving:
@@ -296,27 +329,21 @@ class EditingSession:
         metrics: dict[str, float] | None = None,
     ) -> None:
         """A revision after the one at hand; those after it are dropped."""
-        del self.revisions[self.at + 1 :]
-        if merges is not None and self.at > 0 and self.revisions[self.at].merges == merges:
-            del self.revisions[self.at :]
-        number, told = next(self._numbers), tuple((metrics or {}).items())
-        self.revisions.append(Revision(name, project, number, merges, told))
-        del self.revisions[:-MOST_STEPS]
-        self.at = len(self.revisions) - 1
+        revisions, at = self._history
+        if merges is not None and at > 0 and revisions[at].merges == merges:
+            at -= 1
+        told = tuple((metrics or {}).items())
+        added = Revision(name, project, next(self._numbers), merges, told)
+        revisions = (*revisions[: at + 1], added)[-MOST_STEPS:]
+        self._history = (revisions, len(revisions) - 1)
 
-    def _write(self, path: Path) -> Path:
+    def _write(self, path: Path) -> None:
         face = self.face
         output = render_project(self.generator, face, self.model.resolution)
         self.out.mkdir(parents=True, exist_ok=True)
         saved = replace(face, preview=picture_rows(output)["image"][0].numpy())
         save_label_map(path.with_suffix(".labels.png"), face.labels)
         saved.save(path)
-        self._safe.add(face)
-        return path
-
-    def _path(self, name: str) -> Path:
-        path = Path(name)
-        return path if path.suffix == ".safetensors" else self.out / f"{name}.safetensors"
 
     def _settings(self, iterations: int) -> EditSettings:
         return EditSettings(

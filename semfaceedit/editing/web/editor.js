@@ -18,7 +18,8 @@ let group = "hair";
 let look = null; // the look that was chosen last: { group, seed }
 let firstFace = 0;
 let firstLook = 0;
-let painted = []; // names of what was painted since the last step
+let painting = ""; // the edit by code that is under way
+const kept = new Map(); // what was painted on steps that were left, by their numbers
 let lookWanted = null; // the newest look that was not sent yet, and whether one is under way
 let lookUnderWay = false;
 let looksShown = ""; // what the strip of looks was made for
@@ -27,6 +28,8 @@ const socket = new Socket(`ws://${location.host}/socket`, heard, (open) => {
   find("lost").hidden = open;
   if (!open) {
     viewer.failed();
+    lookUnderWay = false;
+    painting = "";
   }
 });
 
@@ -60,19 +63,26 @@ function say(text, bad = false) {
 const ANSWERS = { about: begin, state: follow, frame, faces, looks, map, progress, saved, error };
 
 function heard(header, payload) {
-  ANSWERS[header.type]?.(header, payload);
+  try {
+    ANSWERS[header.type]?.(header, payload);
+  } catch (problem) {
+    say(`This page has a defect: ${problem.message}`, true);
+    throw problem;
+  }
 }
 
 // Answers.
 
 function begin(header) {
   about = header;
+  looksShown = "";
   group = about.groups.includes(group) ? group : about.groups[0];
   painter.colors = about.colors;
   buildPalette();
   buildButtons(find("quick"), about.edits, (edit) => {
-    painted.push(edit);
-    socket.send({ type: "paint", name: edit }, painter.labels);
+    if (!socket.send({ type: "paint", name: edit }, painter.labels)) return;
+    painting = edit;
+    lock();
   });
   buildButtons(find("groups"), about.groups, chooseGroup);
   for (const button of find("groups").children) press(button, button.textContent === group);
@@ -86,16 +96,20 @@ function follow(header, labels) {
   const fresh = header.numbers[header.at] !== state.numbers[state.at];
   const turned = header.pose.some((angle, axis) => angle !== state.pose[axis]);
   state = header;
+  const number = header.numbers[header.at];
   const same = painter.size === header.size && labels.every((label, i) => label === painter.original[i]);
   if (!same || (fresh && !painter.painted)) {
-    painted = [];
-    painter.load(labels, header.size);
+    if (painter.painted) kept.set(painter.step, painter.kept());
+    painter.load(labels, header.size, number, kept.get(number));
   }
+  painter.step = number;
+  for (const old of kept.keys()) if (!header.numbers.includes(old)) kept.delete(old);
   if (turned || !viewer.picture) viewer.look({ yaw: header.pose[0], pitch: header.pose[1] });
   else viewer.show();
   askUnder();
   lookUnderWay = false;
   sendLook();
+  showLook();
   if (!header.busy) askLooks();
   showSteps();
   showBusy(header.busy);
@@ -127,11 +141,14 @@ function looks(header, bytes) {
     look = { group, seed };
     find("amount").value = 1;
     wantLook();
+    showLook();
   });
 }
 
 function map(header, labels) {
-  painter.replace(labels);
+  painter.replace(labels, painting);
+  painting = "";
+  lock();
   say("Painted: press Apply, and the face follows.");
 }
 
@@ -139,7 +156,8 @@ function progress(header, bytes) {
   const bar = find("progress");
   bar.max = header.iterations;
   bar.value = header.iteration;
-  say(`${header.name}: step ${header.iteration}, regions agree to ${Math.round(100 * header.agreement)} %`);
+  const share = header.agreement === null ? "" : `, regions agree to ${Math.round(100 * header.agreement)} %`;
+  say(`${header.name}: step ${header.iteration}${share}`);
   decoded(bytes).then((picture) => {
     if (!state.busy) return;
     painter.picture = picture;
@@ -154,7 +172,9 @@ function saved(header) {
 function error(header) {
   viewer.failed();
   lookUnderWay = false;
-  painted = painter.painted ? painted : [];
+  lookWanted = null;
+  painting = "";
+  lock();
   say(header.message, true);
 }
 
@@ -163,20 +183,29 @@ function decoded(bytes) {
 }
 
 function told(metrics) {
-  if (metrics.labels_inside === undefined || Number.isNaN(metrics.labels_inside)) return "";
-  const share = Math.round(100 * metrics.labels_inside);
-  const inside = Math.round(100 * metrics.change_inside);
-  const outside = (100 * metrics.change_outside).toFixed(1);
-  return `${share} % of the labels in the region are as asked; colours changed by ${inside} % inside, ${outside} % elsewhere.`;
+  const parts = [];
+  const known = (value) => value !== undefined && value !== null;
+  if (known(metrics.labels_inside)) parts.push(`${Math.round(100 * metrics.labels_inside)} % of the labels in the region are as asked`);
+  if (known(metrics.change_inside)) parts.push(`colours changed by ${Math.round(100 * metrics.change_inside)} % inside`);
+  if (known(metrics.change_outside)) parts.push(`by ${(100 * metrics.change_outside).toFixed(1)} % elsewhere`);
+  return parts.join(", ");
 }
 
 // Looks: at most one is under way, so that the slider stays quick.
 
 function wantLook() {
   lookWanted = { type: "look", ...look, amount: Number(find("amount").value) };
-  find("amount").disabled = false;
-  for (const button of find("looks").children) press(button, Number(button.dataset.seed) === look.seed);
   sendLook();
+}
+
+// The look at hand, by the name of the step, unless a newer one is on its way.
+function showLook() {
+  if (!lookWanted && !lookUnderWay) {
+    const [, of, seed] = /^(\w+) like face (\d+)$/.exec(state.steps[state.at]) ?? [];
+    look = of ? { group: of, seed: Number(seed) } : null;
+  }
+  find("amount").disabled = Boolean(state.busy) || look?.group !== group;
+  for (const button of find("looks").children) press(button, look?.group === group && Number(button.dataset.seed) === look.seed);
 }
 
 function sendLook() {
@@ -191,14 +220,13 @@ function askLooks() {
   while (since > 0 && state.steps[since].startsWith(`${group} like face`)) since -= 1;
   const wanted = `${state.numbers[since]} ${group} ${firstLook}`;
   if (wanted === looksShown) return;
-  looksShown = wanted;
-  socket.send({ type: "looks", group, first: firstLook });
+  if (socket.send({ type: "looks", group, first: firstLook })) looksShown = wanted;
 }
 
 function chooseGroup(chosen) {
   group = chosen;
   for (const button of find("groups").children) press(button, button.textContent === group);
-  find("amount").disabled = look?.group !== group;
+  showLook();
   askLooks();
 }
 
@@ -267,6 +295,7 @@ function fillStrip(parent, header, bytes, chosen, act) {
     number.textContent = seed;
     button.append(number);
     press(button, chosen(seed));
+    button.disabled = Boolean(state.busy);
     button.onclick = () => act(seed);
     return button;
   }));
@@ -291,7 +320,14 @@ function showBusy(busy) {
   if (!busy) find("progress").value = 0;
   if (busy) say(`${busy} …`);
   find("stop").hidden = !busy;
-  for (const button of document.querySelectorAll("#looks button, #faces button, [data-what], #turn, #save, #quick button")) button.disabled = Boolean(busy);
+  for (const button of document.querySelectorAll("#looks button, #faces button, #steps button, [data-what], #turn, #save")) button.disabled = Boolean(busy);
+  lock();
+}
+
+// While the face changes, or code paints, the map is not to be painted on.
+function lock() {
+  painter.locked = Boolean(state.busy || painting);
+  for (const button of find("quick").children) button.disabled = painter.locked;
 }
 
 function refreshPaint() {
@@ -313,22 +349,23 @@ function showPose({ yaw, pitch }) {
 // What the person does.
 
 function undo() {
-  if (state.busy) return;
-  if (painter.undo()) return;
-  if (state.at > 0) socket.send({ type: "go", step: state.at - 1 });
+  if (state.busy || painting) return;
+  const last = painter.strokes.at(-1);
+  if (last && (last.step === painter.step || state.at === 0)) painter.undo();
+  else if (state.at > 0) socket.send({ type: "go", step: state.at - 1 });
 }
 
 function redo() {
-  if (state.busy) return;
-  if (painter.redo()) return;
-  if (state.at < state.steps.length - 1) socket.send({ type: "go", step: state.at + 1 });
+  if (state.busy || painting) return;
+  const next = painter.undone.at(-1);
+  if (next && (next.step === painter.step || state.at === state.steps.length - 1)) painter.redo();
+  else if (state.at < state.steps.length - 1) socket.send({ type: "go", step: state.at + 1 });
 }
 
 function apply() {
   if (find("apply").disabled) return;
-  const names = [...new Set(painted.length ? painted : ["painted map"])].join(", ").slice(0, 200);
   socket.send({
-    type: "edit", name: names, iterations: Number(find("iterations").value),
+    type: "edit", name: painter.names.join(", ").slice(0, 200), number: painter.step, iterations: Number(find("iterations").value),
     appearance: find("appearance").checked,
   }, painter.labels);
 }
@@ -387,16 +424,22 @@ async function invert() {
 
 function take(what) {
   const source = find("source").value.trim();
+  const region = find("region").value;
+  if (!source || Number(source) >= MOST_LOOK) {
+    say("From which face? Give the number of one below, or the name of a saved one.", true);
+    return;
+  }
+  if (what !== "geometry" && !about.groups.includes(region)) {
+    say(`A look belongs to a whole region: ${about.groups.join(", ")}. The shape of one part can be taken.`, true);
+    return;
+  }
   const giver = /^\d+$/.test(source) ? { seed: Number(source) } : { project: source };
   socket.send({
-    type: "transfer", ...giver, what, region: find("region").value,
+    type: "transfer", ...giver, what, region,
     iterations: Number(find("iterations").value),
   });
 }
 
-find("map").addEventListener("pointerdown", () => {
-  if (painter.tool !== "pick" && !painted.includes("painted map")) painted.push("painted map");
-});
 for (const button of find("tools").children) button.onclick = () => chooseTool(button.dataset.tool);
 for (const button of find("kinds").children) {
   button.onclick = () => {
@@ -465,14 +508,15 @@ addEventListener("keydown", (event) => {
     else if (key === "y" && !busy) redo();
     else return;
     event.preventDefault();
-  } else if (!busy && !event.altKey && KEYS[event.key]) {
+  } else if (!busy && !event.altKey) {
     if (event.key === "Enter" && event.target.closest("button")) return;
-    KEYS[event.key]();
+    (KEYS[event.key] ?? KEYS[event.key.toLowerCase()])?.();
   }
 });
 addEventListener("keyup", (event) => {
-  if (event.key === "c") compare(false);
+  if (event.key.toLowerCase() === "c") compare(false);
 });
+addEventListener("blur", () => compare(false));
 
 chooseTool("brush");
 for (const button of find("kinds").children) press(button, button.dataset.kind === "image");

@@ -41,7 +41,8 @@ export function area(labels, size, x, y, paint) {
 
 export class Painter {
   // changed(): after every change of the map; picked(label): after a pick; under(label or null):
-  // the label under the pointer.
+  // the label under the pointer. A stroke remembers the map before it, its name, and the step of
+  // the face that it was painted on.
   constructor(canvas, { changed, picked, under }) {
     Object.assign(this, { canvas, changed, picked, under });
     this.tool = "brush";
@@ -52,6 +53,8 @@ export class Painter {
     this.labels = new Uint8Array(0);
     this.original = new Uint8Array(0);
     this.size = 0;
+    this.step = null;
+    this.locked = false;
     this.picture = null;
     this.undone = [];
     this.strokes = [];
@@ -69,20 +72,32 @@ export class Painter {
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
 
-  // The map of a new step: nothing is painted yet.
-  load(labels, size) {
-    this.labels = labels.slice();
+  // The map of a step, with what was painted on it before, if anything was: from `kept`.
+  load(labels, size, step, kept) {
     this.original = labels.slice();
+    this.labels = (kept?.labels ?? labels).slice();
+    this.strokes = kept?.strokes ?? [];
+    this.undone = kept?.undone ?? [];
     this.size = size;
+    this.step = step;
     this.layer.width = this.layer.height = size;
-    this.strokes = [];
-    this.undone = [];
+    this.up();
     this.refresh();
   }
 
+  // What `load` takes up again.
+  kept() {
+    return { labels: this.labels, strokes: this.strokes, undone: this.undone };
+  }
+
+  // What was painted, without repetition.
+  get names() {
+    return [...new Set(this.strokes.map((stroke) => stroke.name))];
+  }
+
   // A map that an edit by code made of this one: one stroke.
-  replace(labels) {
-    this.remember();
+  replace(labels, name) {
+    this.remember(name);
     this.labels = labels.slice();
     this.refresh();
   }
@@ -93,29 +108,31 @@ export class Painter {
 
   undo() {
     if (!this.strokes.length) return false;
-    this.undone.push(this.labels);
-    this.labels = this.strokes.pop();
+    const { labels, name, step } = this.strokes.pop();
+    this.undone.push({ labels: this.labels, name, step });
+    this.labels = labels;
     this.refresh();
     return true;
   }
 
   redo() {
     if (!this.undone.length) return false;
-    this.strokes.push(this.labels);
-    this.labels = this.undone.pop();
+    const { labels, name, step } = this.undone.pop();
+    this.strokes.push({ labels: this.labels, name, step });
+    this.labels = labels;
     this.refresh();
     return true;
   }
 
   reset() {
     if (!this.painted) return;
-    this.remember();
+    this.remember("reset");
     this.labels = this.original.slice();
     this.refresh();
   }
 
-  remember() {
-    this.strokes.push(this.labels.slice());
+  remember(name) {
+    this.strokes.push({ labels: this.labels.slice(), name, step: this.step });
     this.strokes.splice(0, this.strokes.length - MOST_STROKES);
     this.undone = [];
   }
@@ -135,13 +152,13 @@ export class Painter {
 
   down(event) {
     const here = this.place(event);
-    if (event.button !== 0 || this.at(here) === null) return;
+    if (this.locked || event.button !== 0 || this.at(here) === null) return;
     if (this.tool === "pick" || event.altKey) {
       const label = this.at(here);
       if (label !== null) this.picked(label);
       return;
     }
-    this.remember();
+    this.remember("painted map");
     if (this.tool === "fill") {
       area(this.labels, this.size, Math.floor(here[0]), Math.floor(here[1]), (place) => {
         this.labels[place] = this.label;
