@@ -123,6 +123,8 @@ def test_views_are_renders_also_after_a_look(session, generator):
     expected = drawn(generator, session.face, pose, 2 * SIZE)
     assert np.abs(new.astype(int) - expected).max() <= 1  # the colours alone were made anew
     assert np.array_equal(session.view("image", pose, revision=0), old)
+    side = session.view("image", (-0.3, -0.1))
+    assert np.array_equal(side, drawn(generator, session.face, (-0.3, -0.1), 2 * SIZE))
     with pytest.raises(UserError, match="no picture 'x'"):
         session.view("x", pose)
 
@@ -136,10 +138,16 @@ def test_a_view_without_room_for_shading_is_rendered_anew(session, generator, mo
 
 
 @pytest.mark.parametrize("seconds, size", [(1e9, 2 * SIZE), (1e-9, module.SMALLEST_FRAME)])
-def test_moving_frames_are_as_large_as_time_allows(session, monkeypatch, seconds, size):
+def test_moving_frames_are_as_large_as_time_allows(session, generator, monkeypatch, seconds, size):
     session.view("image", (0.0, 0.0))
     monkeypatch.setattr(module, "FRAME_SECONDS", seconds)
-    assert session.view("image", (0.1, 0.0), moving=True).shape == (size, size, 3)
+    frame = session.view("image", (0.1, 0.0), moving=True)
+    assert frame.shape == (size, size, 3)
+    change = np.abs(frame.astype(int) - drawn(generator, session.face, (0.1, 0.0), size)).max()
+    assert change <= np.ceil(255 * 1.001 * session.model.manifolds * module.FRAME_CULL)
+    for kind in ("semantics", "depth"):
+        quick = session.view(kind, (0.1, 0.0), moving=True)
+        assert np.array_equal(quick, drawn(generator, session.face, (0.1, 0.0), size, kind))
     assert session.view("image", (0.1, 0.0)).shape == (2 * SIZE, 2 * SIZE, 3)
 
 

@@ -19,6 +19,7 @@ from websockets.exceptions import InvalidStatus
 
 from semfaceedit import editor as command
 from semfaceedit.editing.messages import pack, unpack
+from semfaceedit.editing.server import PageServer
 from semfaceedit.errors import UserError
 from semfaceedit.labels import CLASS_NAMES
 from semfaceedit.mask_edits import EDITS
@@ -307,6 +308,13 @@ def test_a_photograph_that_shows_no_face(page):
     assert message.startswith("the label map: shows no face") and "/" not in message
     page.send("invert", b"no picture", split=4, name="ann.jpg")
     assert "the photograph" in page.wait("error")[0]["message"]
+
+
+def test_told_to_end_a_fit_is_stopped_first(editor):
+    server, _ = editor
+    server.stopping.clear()
+    PageServer(server).handle_exit(signal.SIGINT, None)
+    assert server.stopping.is_set()
 
 
 def test_a_port_in_use_is_said_in_one_line(tmp_path, capsys):

@@ -76,6 +76,7 @@ function heard(header, payload) {
 function begin(header) {
   about = header;
   looksShown = "";
+  kept.clear(); // another server counts its steps anew
   group = about.groups.includes(group) ? group : about.groups[0];
   painter.colors = about.colors;
   buildPalette();
@@ -146,7 +147,7 @@ function looks(header, bytes) {
 }
 
 function map(header, labels) {
-  painter.replace(labels, painting);
+  painter.replace(labels, painting || "painted map");
   painting = "";
   lock();
   say("Painted: press Apply, and the face follows.");
