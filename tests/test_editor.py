@@ -1,5 +1,6 @@
 """The editor's server over a real socket: answers, refusals, long work, and how it ends."""
 
+import asyncio
 import io
 import os
 import signal
@@ -15,9 +16,10 @@ import pytest
 from editor_server import Client, running
 from faces import SIZE, write_checkpoint
 from PIL import Image
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from semfaceedit import editor as command
+from semfaceedit.editing import server as server_module
 from semfaceedit.editing.messages import pack, unpack
 from semfaceedit.editing.server import PageServer
 from semfaceedit.errors import UserError
@@ -256,6 +258,21 @@ def test_a_map_of_another_face_is_refused(editor, page):
     page.send("edit", other_map(labels), number=number, iterations=5)
     assert "has changed since" in page.wait("error")[0]["message"]
     assert server.session.revision.name == "face 9"
+
+
+def test_a_page_that_takes_no_message_is_closed(editor, page, monkeypatch):
+    """And learns, when it comes back, what it missed; the other one waits no longer than that."""
+    server, address = editor
+    monkeypatch.setattr(server_module, "PATIENCE", 0.2)
+    before = set(server.sockets)
+    with Client(address) as stalled:
+        stalled.wait("state")
+        (mine,) = server.sockets - before
+        monkeypatch.setattr(mine, "send_bytes", lambda message: asyncio.sleep(60))
+        page.send("choose", seed=2)
+        page.wait("state")
+        with pytest.raises(ConnectionClosed):
+            stalled.wait("nothing")
 
 
 def test_stop_does_not_wait_for_pictures(editor, page, monkeypatch):

@@ -189,6 +189,10 @@ def test_fill_pick_and_reset(page):
     assert page.run(chosen) == "hat"
     page.click("#reset")
     assert color(page, "#map", 0.02, 0.5) != [255, 51, 153]
+    click_text(page, "#palette button", "hair")
+    page.drag("#map", (0.1, 0.1), (0.9, 0.1))
+    page.click("#apply")  # what was reset is not in the step's name
+    page.wait("document.querySelector('#steps [aria-current]').textContent == 'painted map'")
 
 
 def test_a_look_and_its_amount(opened, page):

@@ -26,7 +26,6 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from .. import __version__
 from ..errors import UserError
 from ..fitting import Goal, Step, StopFit, Watch
 from ..kernels import use_backend
@@ -192,7 +191,7 @@ class EditorServer:
 
     async def _look(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         group, seed = word(header, "group"), whole(header, "seed", 0, MOST_SEED)
-        amount = number(header, "amount", 0, 1.5)
+        amount = number(header, "amount", 0, 1)
         await self._change(lambda: self.session.look(group, seed, amount))
 
     async def _turn(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
@@ -349,7 +348,6 @@ class EditorServer:
         model = self.session.model
         header = {
             "type": "about",
-            "version": __version__,
             "classes": CLASS_NAMES,
             "colors": PALETTE.tolist(),
             "groups": model.group_names,
@@ -357,7 +355,6 @@ class EditorServer:
             "edits": list(EDITS),
             "strip": STRIP,
             "folder": str(self.session.out),
-            "resolution": self.session.resolution,
         }
         return pack(header)
 
@@ -384,8 +381,11 @@ class EditorServer:
         async def tell(socket: WebSocket) -> None:
             try:
                 await asyncio.wait_for(_send(socket, message), PATIENCE)
-            except (WebSocketDisconnect, TimeoutError):
+            except WebSocketDisconnect:
                 self.sockets.discard(socket)
+            except TimeoutError:
+                self.sockets.discard(socket)
+                await _close(socket)  # it connects anew, and learns how things stand
 
         await asyncio.gather(*map(tell, tuple(self.sockets)))
 
@@ -439,6 +439,11 @@ def _type(message: bytes) -> str:
 def _finite(value: float) -> float | None:
     """None for NaN: nothing to measure."""
     return value if math.isfinite(value) else None
+
+
+async def _close(socket: WebSocket) -> None:
+    with contextlib.suppress(RuntimeError, TimeoutError):
+        await asyncio.wait_for(socket.close(1013), 1)
 
 
 async def _send(socket: WebSocket, message: bytes) -> None:

@@ -90,9 +90,10 @@ export class Painter {
     return { labels: this.labels, strokes: this.strokes, undone: this.undone };
   }
 
-  // What was painted, without repetition.
+  // What was painted since the last reset, without repetition.
   get names() {
-    return [...new Set(this.strokes.map((stroke) => stroke.name))];
+    const names = this.strokes.map((stroke) => stroke.name);
+    return [...new Set(names.slice(names.lastIndexOf("reset") + 1))];
   }
 
   // A map that an edit by code made of this one: one stroke.
@@ -107,21 +108,20 @@ export class Painter {
   }
 
   undo() {
-    if (!this.strokes.length) return false;
-    const { labels, name, step } = this.strokes.pop();
-    this.undone.push({ labels: this.labels, name, step });
-    this.labels = labels;
-    this.refresh();
-    return true;
+    this.exchange(this.strokes, this.undone);
   }
 
   redo() {
-    if (!this.undone.length) return false;
-    const { labels, name, step } = this.undone.pop();
-    this.strokes.push({ labels: this.labels, name, step });
+    this.exchange(this.undone, this.strokes);
+  }
+
+  // The map takes the place of the last one of `from`, and that of the map.
+  exchange(from, to) {
+    if (!from.length) return;
+    const { labels, name, step } = from.pop();
+    to.push({ labels: this.labels, name, step });
     this.labels = labels;
     this.refresh();
-    return true;
   }
 
   reset() {
