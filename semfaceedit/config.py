@@ -83,6 +83,9 @@ class DiscriminatorConfig:
     channels: tuple[int, ...] = (32, 64, 128, 256, 400, 400, 400, 400)
     """Channels before each block and after the last; the block count follows the resolution:
     the last log2(resolution) - 1 blocks are used, so that the final map is 2 x 2."""
+    paired: bool = False
+    """D_c reads the image together with its semantic map. The paper's D_c reads the image alone:
+    then no loss asks that glasses or a hat come in both or in neither."""
 
 
 @dataclass(frozen=True, kw_only=True)

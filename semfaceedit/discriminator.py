@@ -10,6 +10,7 @@ from .errors import UserError
 from .labels import NUM_CLASSES
 
 LEAK = 0.2
+IMAGE_CHANNELS = 3
 
 
 class CoordConv(nn.Conv2d):
@@ -44,9 +45,10 @@ class ResidualBlock(nn.Module):
 class Discriminator(nn.Module):
     """Picture -> realness (B,) and a regression (B, `outputs`).
 
-    D_c reads images and regresses the pose; D_s reads semantic maps and regresses the geometry
-    code. One network serves all `resolutions`: a lower one enters at a later block through its own
-    1 x 1 adapter. `fade` < 1 mixes in the picture averaged to the resolution before.
+    D_c reads images (where paired, with their semantic maps: see `image_input`) and regresses the
+    pose; D_s reads semantic maps and regresses the geometry code. One network serves all
+    `resolutions`: a lower one enters at a later block through its own 1 x 1 adapter. `fade` < 1
+    mixes in the picture averaged to the resolution before.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Discriminator(nn.Module):
                     f"training resolution {resolution} must be a power of two from 4 to "
                     f"{2 ** len(channels)} (discriminator of {len(channels) - 1} blocks)"
                 )
+        self.inputs = inputs
         first = len(channels) - int(math.log2(max(resolutions)))
         used = channels[first:]
         self.blocks = nn.ModuleList(
@@ -92,12 +95,17 @@ class Discriminator(nn.Module):
     def take(self, other: "Discriminator") -> None:
         """Weights of a discriminator that may serve other resolutions: what both have is copied.
 
-        Blocks are counted from the 2 x 2 end; channels must agree.
+        Blocks are counted from the 2 x 2 end; channels must agree. Inputs that only this one reads
+        start at weight 0, so that it first scores as the other did.
         """
         for mine, its in zip(reversed(self.blocks), reversed(other.blocks), strict=False):
             mine.load_state_dict(its.state_dict())
         for resolution in self.adapters.keys() & other.adapters.keys():
-            self.adapters[resolution].load_state_dict(other.adapters[resolution].state_dict())
+            values = other.adapters[resolution].state_dict()
+            missing = max(self.inputs - other.inputs, 0)
+            kept = values["weight"][:, : self.inputs]  # (C, inputs, 1, 1)
+            values["weight"] = nn.functional.pad(kept, (0, 0, 0, 0, 0, missing))
+            self.adapters[resolution].load_state_dict(values)
         self.last.load_state_dict(other.last.state_dict())
 
 
@@ -105,7 +113,17 @@ def build_discriminators(config: Config) -> tuple[Discriminator, Discriminator]:
     """D_c and D_s for every resolution that training visits."""
     resolutions = tuple(phase.resolution for phase in config.train.phases)
     channels = config.discriminator.channels
+    image_inputs = IMAGE_CHANNELS + NUM_CLASSES * config.discriminator.paired
     return (
-        Discriminator(3, 2, channels, resolutions),
+        Discriminator(image_inputs, 2, channels, resolutions),
         Discriminator(NUM_CLASSES, config.model.latent_dim, channels, resolutions),
     )
+
+
+def image_input(
+    d_image: Discriminator,
+    image: Tensor,  # (B, 3, H, W) in [-1, 1]
+    semantics: Tensor,  # (B, N, H, W) in [-1, 1]
+) -> Tensor:
+    """What this D_c reads of a picture: the image, followed by its semantic map where `paired`."""
+    return image if d_image.inputs == IMAGE_CHANNELS else torch.cat([image, semantics], 1)

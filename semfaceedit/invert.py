@@ -11,6 +11,7 @@ from torch.nn.functional import adaptive_avg_pool2d, mse_loss
 from .camera import sample_poses
 from .checkpoint import discriminators_beside, load_discriminators
 from .cli import run_command
+from .discriminator import image_input
 from .errors import UserError
 from .fitting import Fit, FitSettings, Goal, Stage, Step, Watch, zero_offsets
 from .generator import Generator
@@ -123,7 +124,7 @@ def start_pose(
     """
     device = goal.image.device
     landmarks = pose_from_labels(labels, generator.config.camera)
-    estimates = [torch.from_numpy(landmarks)[None].to(device), *_pose_heads(generator, goal.image)]
+    estimates = [torch.from_numpy(landmarks)[None].to(device), *_pose_heads(generator, goal)]
     if len(estimates) == 1:
         return estimates[0]
     resolution = goal.image.shape[-1]
@@ -136,7 +137,7 @@ def start_pose(
     return estimates[int(torch.stack(distances).argmin())]
 
 
-def _pose_heads(generator: Generator, image: Tensor) -> list[Tensor]:  # (1, 3, r, r)
+def _pose_heads(generator: Generator, goal: Goal) -> list[Tensor]:
     """What D_c says of the pose, (1, 2); nothing where there is none for so small a picture."""
     if generator.source is None:
         return []
@@ -144,10 +145,12 @@ def _pose_heads(generator: Generator, image: Tensor) -> list[Tensor]:  # (1, 3, 
     if not path.exists():
         return []
     (d_image, _), run = load_discriminators(path)
-    known = [phase.resolution for phase in run.train.phases if phase.resolution <= image.shape[-1]]
+    size = goal.image.shape[-1]
+    known = [phase.resolution for phase in run.train.phases if phase.resolution <= size]
     if not known:
         return []
-    _, pose = d_image.to(image.device)(adaptive_avg_pool2d(image, max(known)))
+    picture = image_input(d_image, goal.image, 2 * goal.semantics - 1)
+    _, pose = d_image.to(picture.device)(adaptive_avg_pool2d(picture, max(known)))
     return [pose]
 
 

@@ -70,6 +70,9 @@ class Options:
     rare_share: float | None = None
     """Show faces of classes that a smaller share of the label maps has (glasses, hats, necklaces)
     more often in a new run, as in --rare-share 0.25 (default: the preset's, 0)."""
+    paired: bool = False
+    """In a new run D_c reads each image together with its label map, so that glasses and hats come
+    in both or in neither (the paper's D_c reads the image alone)."""
     sample_every: int = 500
     """Steps between sample grids."""
     checkpoint_every: int = 500
@@ -144,7 +147,11 @@ def _settings(options: Options, state: dict[str, Any] | None) -> Config:
                 "leave out --resume"
             )
         changes["rare_share"] = options.rare_share
-    model = settings.model
+    model, discriminator = settings.model, settings.discriminator
+    if options.paired:
+        if state is not None and not discriminator.paired:
+            raise UserError("--paired sets a new run: leave out --resume")
+        discriminator = replace(discriminator, paired=True)
     if options.phases:
         if state is not None or options.resolution or options.stage1_iterations is not None:
             raise UserError(
@@ -158,7 +165,12 @@ def _settings(options: Options, state: dict[str, Any] | None) -> Config:
         batch = settings.train.phases[-1].batch
         changes["phases"] = (Phase(until=1.0, resolution=options.resolution, batch=batch),)
         model = replace(model, resolution=options.resolution)
-    return replace(settings, model=model, train=replace(settings.train, **changes))
+    return replace(
+        settings,
+        model=model,
+        discriminator=discriminator,
+        train=replace(settings.train, **changes),
+    )
 
 
 def _phases(texts: tuple[str, ...], *, batch: int) -> tuple[tuple[Phase, ...], int]:
@@ -229,10 +241,12 @@ def _start_from(trainer: Trainer, path: Path) -> None:
     beside, networks = checkpoint.discriminators_beside(path), None
     if beside.exists():
         networks, theirs = checkpoint.load_discriminators(beside)
-        if theirs.discriminator != trainer.run.discriminator:
+        if theirs.discriminator.channels != trainer.run.discriminator.channels:
             raise UserError(f"--init {path}: the discriminators beside it have other channels")
     trainer.start_from(generator, networks)
     which = "with the discriminators beside it" if networks else "with fresh discriminators"
+    if networks and trainer.d_image.inputs > networks[0].inputs:
+        which += ", whose D_c now learns to read label maps"
     print(f"starting from {path}, {which}", file=sys.stderr)
 
 

@@ -20,7 +20,7 @@ from .augment import Augmentation
 from .camera import sample_poses
 from .config import Config
 from .data import FaceDataset, sample_order
-from .discriminator import Discriminator, build_discriminators
+from .discriminator import Discriminator, build_discriminators, image_input
 from .distributed import World
 from .errors import UserError
 from .generator import Generator, sample_latents
@@ -221,9 +221,11 @@ class Trainer:
         """Gradients of D_c (and in stage 1 D_s): Eq. 3-5 on fakes, the same with R1 on reals."""
         train = self.run.train
         real_view, fake_view = micro.real_augmentation, micro.fake_augmentation
+        real_picture = self._picture(real_view, micro.real_image, micro.real_map)
+        fake_picture = self._picture(fake_view, fake.image, fake.map)
         with self._autocast(discriminator=True):
-            real, real_pose = self.d_image(real_view.image(micro.real_image), fade)
-            score, pose = self.d_image(fake_view.image(fake.image.detach()), fade)
+            real, real_pose = self.d_image(real_picture, fade)
+            score, pose = self.d_image(fake_picture.detach(), fade)
         loss = discriminator_loss(real.to(self.dtype), score.to(self.dtype))
         pose_term = pose_loss(pose.to(self.dtype), micro.pose)
         real_pose_term = known_pose_loss(real_pose.to(self.dtype), micro.real_pose)
@@ -243,12 +245,15 @@ class Trainer:
         self.scaler.scale(total * share).backward()
         if self.completed % train.r1_interval == 0:
             image_r1 = train.image_r1 if stage == 1 else train.stage2_image_r1
-            self._r1_backward(self.d_image, "r1_image", real_view.image(micro.real_image),
-                              image_r1, fade, share, log)  # fmt: skip
+            self._r1_backward(self.d_image, "r1_image", real_picture, image_r1, fade, share, log)
             if stage == 1:
                 self._r1_backward(self.d_semantic, "r1_semantic",
                                   real_view.semantics(micro.real_map), train.semantic_r1, fade,
                                   share, log)  # fmt: skip
+
+    def _picture(self, view: Augmentation, image: Tensor, semantics: Tensor) -> Tensor:
+        """What D_c reads: augmented after the draw of `view`, alike in image and map."""
+        return image_input(self.d_image, view.image(image), view.semantics(semantics))
 
     def _r1_backward(
         self,
@@ -280,7 +285,7 @@ class Trainer:
         train = self.run.train
         view = micro.fake_augmentation
         with self._autocast(discriminator=True):
-            score, pose = self.d_image(view.image(fake.image), fade)
+            score, pose = self.d_image(self._picture(view, fake.image, fake.map), fade)
         loss = generator_loss(score.to(self.dtype))
         pose_term = pose_loss(pose.to(self.dtype), micro.pose)
         total = loss + train.pose_weight * pose_term

@@ -7,7 +7,7 @@ import torch
 
 from semfaceedit import config
 from semfaceedit.config import Phase
-from semfaceedit.discriminator import CoordConv, Discriminator, build_discriminators
+from semfaceedit.discriminator import CoordConv, Discriminator, build_discriminators, image_input
 from semfaceedit.errors import UserError
 from semfaceedit.generator import count_parameters
 
@@ -53,6 +53,32 @@ def test_resolutions_that_do_not_fit_are_refused(resolution):
     )
     with pytest.raises(UserError, match=f"training resolution {resolution} must be a power of two"):
         build_discriminators(dataclasses.replace(tiny, train=train))
+
+
+def test_a_paired_one_reads_the_map_too():
+    tiny = config.tiny()
+    paired = dataclasses.replace(tiny.discriminator, paired=True)
+    d_image, _ = build_discriminators(dataclasses.replace(tiny, discriminator=paired))
+    image, semantics = torch.randn(2, 3, 16, 16), torch.randn(2, 19, 16, 16)
+    score, pose = d_image(image_input(d_image, image, semantics))
+    assert score.shape == (2,) and pose.shape == (2, 2)
+    assert not torch.allclose(score, d_image(image_input(d_image, image, -semantics))[0])
+    alone, _ = build_discriminators(tiny)
+    assert image_input(alone, image, semantics) is image
+
+
+@pytest.mark.parametrize("resolution", [8, 16])
+def test_maps_read_anew_change_no_score_at_first(resolution):
+    """Weights of a D_c without maps, taken by one with them, and back."""
+    torch.manual_seed(0)
+    channels = (8, 8, 16, 16)
+    alone, paired, back = (Discriminator(n, 2, channels, (8, 16)) for n in (3, 22, 3))
+    paired.take(alone)
+    back.take(paired)
+    image, semantics = torch.randn(2, 3, resolution, resolution), torch.ones(2, 19, 1, 1)
+    picture = image_input(paired, image, semantics.expand(-1, -1, resolution, resolution))
+    for ours, theirs in ((paired(picture), alone(image)), (back(image), alone(image))):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_bfloat16_scores_stay_near_float32():

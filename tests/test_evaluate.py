@@ -301,8 +301,11 @@ def test_a_checkpoint_of_another_grouping(data, tmp_path):
     }  # fmt: skip
 
 
-def test_discriminators_of_another_run_are_refused(weights, tmp_path, data):
+@pytest.mark.parametrize("paired", [True, False])
+def test_discriminators_of_another_run_are_refused(weights, tmp_path, data, paired):
     run_settings = settings()
+    discriminator = dataclasses.replace(run_settings.discriminator, paired=paired)
+    run_settings = dataclasses.replace(run_settings, discriminator=discriminator)
     networks = checkpoint.build_discriminators(run_settings)
     copy = tmp_path / weights.name
     shutil.copy(weights, copy)

@@ -61,6 +61,19 @@ def test_a_run_starts_from_exported_weights(shared, data, tmp_path, capsys):
     assert "with the discriminators beside it" in capsys.readouterr().err
 
 
+def test_an_image_discriminator_learns_to_read_maps_later(shared, data, tmp_path, capsys):
+    options = ["--paired", *TINY, "--data", str(data[0]), "--out", str(tmp_path)]
+    assert train.main([*options, "--init", str(shared)]) == 0
+    assert "whose D_c now learns to read label maps" in capsys.readouterr().err
+    (run,) = tmp_path.iterdir()
+    assert train.main(["--resume", str(run), "--stage2-iterations", "5"]) == 0
+    out = tmp_path / "paired.safetensors"
+    assert export.main(["--run", str(run), "--out", str(out), "--no-half"]) == 0
+    networks, settings = checkpoint.load_discriminators(checkpoint.discriminators_beside(out))
+    assert settings.discriminator.paired and networks[0].inputs == 22
+    assert networks[0].adapters["16"].weight[:, 3:].any()
+
+
 def test_weights_are_taken_and_optimisers_are_fresh(shared):
     generator, settings = checkpoint.load_generator(shared)
     networks, _ = checkpoint.load_discriminators(checkpoint.discriminators_beside(shared))

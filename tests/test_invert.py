@@ -338,15 +338,20 @@ def test_bad_input_is_one_line(photograph, capsys, arguments, said):
     assert not (photograph / "out" / "face.safetensors").exists()
 
 
+@pytest.mark.parametrize("paired", [True, False])
 @pytest.mark.parametrize("head_is_right", [True, False])
-def test_the_better_estimate_of_the_pose_is_taken(editor, tmp_path, monkeypatch, head_is_right):
+def test_the_better_estimate_of_the_pose_is_taken(
+    editor, tmp_path, monkeypatch, head_is_right, paired
+):
     right, wrong = (0.3, -0.1), (-0.4, 0.2)
     head, landmarks = (right, wrong) if head_is_right else (wrong, right)
-    networks = build_discriminators(editor.config)
+    discriminator = dataclasses.replace(editor.config.discriminator, paired=paired)
+    settings = dataclasses.replace(editor.config, discriminator=discriminator)
+    networks = build_discriminators(settings)
     networks[0].last.weight.data.zero_()
     networks[0].last.bias.data[1:] = torch.tensor(head)
     path = tmp_path / "w.safetensors"
-    save_discriminators(discriminators_beside(path), networks, editor.config, images=0)
+    save_discriminators(discriminators_beside(path), networks, settings, images=0)
     monkeypatch.setattr(editor.generator, "source", path)
     monkeypatch.setattr(
         command, "pose_from_labels", lambda *_: np.array(landmarks, dtype=np.float32)

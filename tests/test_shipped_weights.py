@@ -9,7 +9,8 @@ from semfaceedit.checkpoint import (
     load_discriminators,
     load_generator,
 )
-from semfaceedit.labels import CLASS_NAMES
+from semfaceedit.discriminator import image_input
+from semfaceedit.labels import CLASS_NAMES, one_hot
 from semfaceedit.procedural import render_faces
 from semfaceedit.renderer import render
 from semfaceedit.samples import seed_codes
@@ -56,7 +57,8 @@ def test_faces_turn(views):
 def test_the_discriminator_knows_the_pose_of_unseen_faces():
     (d_image, _), run = load_discriminators(discriminators_beside(SHIPPED_WEIGHTS))
     faces = render_faces(range(900_000, 900_008), run.model.resolution)
-    error = torch.rad2deg(d_image(faces.images)[1] - faces.poses).square().mean(0).sqrt()
+    pictures = image_input(d_image, faces.images, 2 * one_hot(faces.labels) - 1)
+    error = torch.rad2deg(d_image(pictures)[1] - faces.poses).square().mean(0).sqrt()
     assert (error < 6).all()
 
 

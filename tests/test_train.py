@@ -169,6 +169,7 @@ def test_bad_input_is_one_clear_line(data, straight, tmp_path, capsys):
         (["--resume", str(empty)], "no usable state"),
         (["--resume", str(straight), "--preset", "small"], "is a run of preset 'tiny'"),
         (["--resume", str(straight), "--rare-share", "0.2"], "sets a new run"),
+        (["--resume", str(straight), "--paired"], "--paired sets a new run"),
         (["--rare-share", "1.5"], "--rare-share 1.5 must be from 0 to 1"),
         (["--device", "gpu3"], "is not a device"),
         (["--preset", "tiny", "--resolution", "12", "--data", str(data)], "must be a power of two"),
@@ -205,6 +206,12 @@ def test_rare_share_is_a_setting_of_the_run(tmp_path, capsys):
     for given, expected in (([], 0), (["--rare-share", "0.25"], 0.25)):
         assert train.main([*given, "--dry-run", "--out", str(tmp_path)]) == 0
         assert json.loads(capsys.readouterr().out)["train"]["rare_share"] == expected
+
+
+def test_paired_is_a_setting_of_the_run(tmp_path, capsys):
+    for given, expected in (([], False), (["--paired"], True)):
+        assert train.main([*given, "--dry-run", "--out", str(tmp_path)]) == 0
+        assert json.loads(capsys.readouterr().out)["discriminator"]["paired"] is expected
 
 
 def test_run_folders_are_numbered(tmp_path):

@@ -63,6 +63,43 @@ def test_one_step_gives_every_parameter_a_gradient(data):
     assert missing == []
 
 
+@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("paired", [True, False])
+def test_what_the_image_discriminator_reads(data, monkeypatch, paired, stage):
+    """Real pair, fake pair without a graph, the real pair of R1, and the fake of the generator."""
+    settings = tiny(stage1_iterations=2 - stage, stage2_iterations=1, augment=1.0, r1_interval=1)
+    discriminator = dataclasses.replace(settings.discriminator, paired=paired)
+    settings = dataclasses.replace(settings, discriminator=discriminator)
+    trainer = Trainer(settings, seed=1, device=CPU, dtype=torch.float64)
+    (micro,) = trainer._micro_batches(0, trainer.run.train.phases[0], data)
+    fakes, read = [], []
+    generate = Trainer._generate
+    monkeypatch.setattr(
+        Trainer, "_generate", lambda *a, **b: fakes.append(generate(*a, **b)) or fakes[-1]
+    )
+    trainer.d_image.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    trainer.step(data)
+    (fake,) = fakes
+    real_view, fake_view = micro.real_augmentation, micro.fake_augmentation
+    real = [real_view.image(micro.real_image), real_view.semantics(micro.real_map)]
+    made = [fake_view.image(fake.image), fake_view.semantics(fake.map)]
+    for ours, theirs in zip(read, (real, made, real, made), strict=True):
+        torch.testing.assert_close(ours, torch.cat(theirs[: 1 + paired], 1))
+    assert [x.requires_grad for x in read] == [False, False, True, True]
+    assert depends(read[3], fake.map) == (paired and stage == 1)
+
+
+def depends(result: torch.Tensor, on: torch.Tensor) -> bool:
+    """Whether a gradient of `result` reaches `on`, which no parameter is."""
+    open_, seen = [result.grad_fn], set()
+    while open_:
+        node = open_.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            open_ += [following for following, _ in node.next_functions]
+    return on.grad_fn in seen
+
+
 def test_rare_classes_come_more_often(data, data_folder, monkeypatch):
     """Of 24 samples drawn from 12 faces, one of which alone shows glasses."""
     from semfaceedit.data import FaceDataset, open_packed

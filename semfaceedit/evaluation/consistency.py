@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import config as configuration
 from ..checkpoint import discriminators_beside, load_discriminators, load_state
-from ..discriminator import Discriminator, build_discriminators
+from ..discriminator import Discriminator, build_discriminators, image_input
 from ..errors import UserError
 from ..labels import one_hot
 from ..means import mean_codes
@@ -185,21 +185,24 @@ def pose_accuracy(evaluation: Evaluation) -> dict[str, Any]:
         sizes = ", ".join(network.adapters)
         raise Unmeasured(f"D_c was trained at {sizes} pixels, not at {resolution}")
     count = min(POSE_PICTURES, evaluation.options.count)
-    made = torch.cat([chunk.images for chunk in first_generated(evaluation, count)])
-    sets = {"generated": (float_images(made), poses_of(evaluation, count))}
+    made = list(first_generated(evaluation, count))
+    images = float_images(torch.cat([chunk.images for chunk in made]))
+    maps = one_hot(torch.cat([chunk.labels for chunk in made]))
+    sets = {"generated": (images, maps, poses_of(evaluation, count))}
     if evaluation.procedural:
         start = HELD_OUT + POSE_HEADS
         heads = render_faces(range(start, start + count), resolution)
-        sets["held_out_heads"] = (heads.images, heads.poses.numpy())
+        sets["held_out_heads"] = (heads.images, one_hot(heads.labels), heads.poses.numpy())
     else:
         known = np.nonzero(np.isfinite(evaluation.data.poses).all(1))[0][:count]
         if len(known):
             batch = evaluation.data.batch(known, [False] * len(known), resolution)
-            sets["real, estimated poses"] = (batch.images, batch.poses.numpy())
+            sets["real, estimated poses"] = (batch.images, batch.semantics, batch.poses.numpy())
     found: dict[str, Any] = {"discriminator": origin}
-    for name, (images, poses) in sets.items():
+    for name, (images, maps, poses) in sets.items():
+        pictures = image_input(network, images, 2 * maps - 1)
         with torch.no_grad():
-            told = torch.cat([network(part)[1] for part in images.split(32)]).numpy()
+            told = torch.cat([network(part)[1] for part in pictures.split(32)]).numpy()
         found[name] = {"pictures": len(images), **pose_errors(told, poses)}
     return found
 
