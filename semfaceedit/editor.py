@@ -1,5 +1,7 @@
 """The web editor: `python -m semfaceedit.editor`."""
 
+import os
+import secrets
 import signal
 import socket
 import sys
@@ -13,9 +15,11 @@ from .errors import UserError
 from .kernels import use_backend
 from .memory import keep_freed_memory
 from .options import CheckpointOptions, open_checkpoint
+from .packing import cache_root
 from .perceptual import load_perceptual
 
 HOST = "127.0.0.1"
+KEY_BYTES = 16
 
 
 @dataclass(kw_only=True)
@@ -24,8 +28,8 @@ class Options(CheckpointOptions):
 
     Example: semfaceedit editor --out faces, then open the address that it prints.
 
-    The page is served to this machine alone; from another one, forward the port:
-    ssh -L 8008:127.0.0.1:8008 MACHINE.
+    The page is served to this machine alone, and to who knows the key in its address; from another
+    machine, forward the port: ssh -L 8008:127.0.0.1:8008 MACHINE.
     """
 
     project: Path | None = None
@@ -68,9 +72,10 @@ def serve(options: Options) -> None:
             session.open(options.project)
         else:
             session.choose(options.seed)
-        editor = EditorServer(session, options.backend)
+        key = page_key()
+        editor = EditorServer(session, key, options.backend)
         listener = listen(options.port)
-        address = f"http://{HOST}:{listener.getsockname()[1]}/"
+        address = f"http://{HOST}:{listener.getsockname()[1]}/?key={key}"
         print(f"the editor is at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
         if options.browser:
             webbrowser.open(address)
@@ -83,6 +88,34 @@ def serve(options: Options) -> None:
             kept = editor.end()
             if kept is not None:
                 wrote(kept, "the face that was not saved")
+
+
+def page_key() -> str:
+    """The key in the page's address, which other users of this machine do not know.
+
+    It is kept in a file of the cache that its owner alone can read, so that a page goes on when the
+    editor is started again; where no file can be kept, the key is new each time.
+    """
+    path = cache_root() / "editor-key"
+    try:
+        with path.open() as file:
+            status, key = os.fstat(file.fileno()), file.read()
+        private = os.name != "posix" or (
+            status.st_uid == os.getuid() and not status.st_mode & 0o077
+        )
+        if private and len(key) >= KEY_BYTES:
+            return key
+    except (OSError, ValueError):
+        pass
+    key = secrets.token_urlsafe(KEY_BYTES)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(key)
+    except OSError:
+        pass
+    return key
 
 
 def listen(port: int) -> socket.socket:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from faces import write_checkpoint
 from websockets.sync.client import ClientConnection, connect
@@ -16,13 +17,15 @@ from semfaceedit.editing.messages import pack, unpack
 from semfaceedit.editing.server import EditorServer, PageServer
 from semfaceedit.editing.session import EditingSession
 
+KEY = "a key of the tests"
+
 
 @contextmanager
 def running(folder: Path, seed: int = 5) -> Iterator[tuple[EditorServer, str]]:
     """An editor of the tiny checkpoint and its address, until the block ends."""
     session = EditingSession(Generator.from_checkpoint(write_checkpoint(folder)), folder / "out")
     session.choose(seed)
-    editor = EditorServer(session)
+    editor = EditorServer(session, KEY)
     listener = command.listen(0)
     server = PageServer(editor)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -41,11 +44,11 @@ def running(folder: Path, seed: int = 5) -> Iterator[tuple[EditorServer, str]]:
 class Client:
     """The page's end of the socket."""
 
-    def __init__(self, address: str, **options: Any):
+    def __init__(self, address: str, key: str = KEY, **options: Any):
         options.setdefault("origin", f"http://{address}")
         self.stack = ExitStack()
         self.socket: ClientConnection = self.stack.enter_context(
-            connect(f"ws://{address}/socket", max_size=None, **options)
+            connect(f"ws://{address}/socket?key={quote(key)}", max_size=None, **options)
         )
 
     def __enter__(self) -> "Client":

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from editor_server import Client, running
+from editor_server import KEY, Client, running
 from faces import SIZE, write_checkpoint
 from PIL import Image
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -21,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from semfaceedit import editor as command
 from semfaceedit.editing import server as server_module
 from semfaceedit.editing.messages import pack, unpack
-from semfaceedit.editing.server import PageServer
+from semfaceedit.editing.server import WRONG_KEY, PageServer
 from semfaceedit.errors import UserError
 from semfaceedit.labels import CLASS_NAMES
 from semfaceedit.mask_edits import EDITS
@@ -109,6 +110,31 @@ def test_other_sites_are_refused(editor):
     request = urllib.request.Request(f"http://{address}/", headers={"Host": "evil.example"})
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(request)
+
+
+@pytest.mark.parametrize("key", ["", "another key", KEY[:-1], KEY + "s", "\u00e9"])
+def test_who_does_not_know_the_key_is_refused(editor, key):
+    server, address = editor
+    with Client(address, key) as client:
+        with pytest.raises(ConnectionClosed):
+            client.hear()
+        assert client.socket.close_code == WRONG_KEY and not server.sockets
+
+
+def test_the_key_is_kept_for_its_owner(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMFACEEDIT_CACHE", str(tmp_path / "cache"))
+    key, path = command.page_key(), tmp_path / "cache" / "editor-key"
+    assert len(key) >= command.KEY_BYTES and command.page_key() == key == path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)  # others may have read it
+    assert command.page_key() != key
+    path.write_text("short")
+    assert len(command.page_key()) >= command.KEY_BYTES
+    path.write_bytes(b"\xff" * 30)
+    assert command.page_key() == path.read_text()
+    path.unlink()
+    path.mkdir()  # nothing can be kept
+    assert command.page_key() != command.page_key()
 
 
 def test_it_listens_on_loopback_alone():
@@ -360,14 +386,15 @@ def test_resolution_is_checked(capsys):
 def test_told_to_end_it_keeps_the_face(tmp_path, sent):
     weights = write_checkpoint(tmp_path)
     arguments = ["--checkpoint", str(weights), "--out", str(tmp_path / "out"), "--port", "0"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "SEMFACEEDIT_CACHE": str(tmp_path)}
     with subprocess.Popen(
         [sys.executable, "-m", "semfaceedit.editor", *arguments],
-        stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE, text=True, env=environment,
     ) as process:  # fmt: skip
         assert process.stderr is not None
         said = process.stderr.readline()
-        address = said.split("http://")[1].split("/")[0]
-        with Client(address) as page:
+        address, key = re.search(r"http://([\d.:]+)/\?key=([\w-]+) ", said).groups()
+        with Client(address, key) as page:
             page.wait("state")
             state, labels = page.ask("look", group="hair", seed=2, amount=1)
             page.send("edit", other_map(labels), number=state["numbers"][-1], iterations=LONG)

@@ -1,11 +1,12 @@
 """The editor's page in a browser: a person paints, applies, undoes, turns, changes looks, saves."""
 
 import time
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 from browser import CHROMIUM, open_page
-from editor_server import running
+from editor_server import KEY, running
 from PIL import Image
 
 from semfaceedit.project import FaceProject
@@ -20,7 +21,7 @@ pytestmark = [
 def opened(tmp_path_factory):
     with running(tmp_path_factory.mktemp("editor"), seed=7) as (server, address):
         folder = tmp_path_factory.mktemp("profile")
-        with open_page(f"http://{address}/", folder) as page:
+        with open_page(f"http://{address}/?key={quote(KEY)}", folder) as page:
             yield server, page
             assert not page.problems
 
@@ -278,3 +279,16 @@ def test_nothing_overflows_at_the_sides(opened, page, width, height):
     }).map((e) => e.id || e.textContent)""")
     assert wide == []
     assert page.run("document.documentElement.scrollWidth") <= width
+
+
+def test_an_address_without_the_key_is_told_so(opened):
+    """In the browser that the others use, which goes back to its page."""
+    _, page = opened
+    address = page.run("location.href")
+    page.call("Page.navigate", url=address.partition("?")[0])
+    page.wait("document.querySelector('#refused') && !document.querySelector('#refused').hidden")
+    assert page.run("document.querySelector('#lost').hidden")
+    assert page.run("document.querySelector('#refused').offsetHeight") > 0
+    page.call("Page.navigate", url=address)
+    page.wait("document.querySelectorAll('#looks button').length == 8")
+    assert page.run("document.querySelector('#refused').hidden")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import math
+import secrets
 import tempfile
 import threading
 import traceback
@@ -51,18 +52,20 @@ PATIENCE = 5  # seconds until a page that takes no message counts as gone
 MOST_BYTES = 64 << 20  # of a message: a photograph and its label map
 MOST_ITERATIONS = 2000
 MOST_ANGLE = 1.2  # radians
+WRONG_KEY = 4403  # the code with which a socket is closed
 Result = TypeVar("Result")
 
 
 class EditorServer:
     """One session for every page that is open; what changes the face runs one at a time.
 
-    `app` is the ASGI application. Messages are described in `handlers` by their type; each field is
-    checked before it is used, and a UserError goes to the page that sent the message.
+    `app` is the ASGI application; its socket speaks to who gives `key` in the address. Messages are
+    described in `handlers` by their type; each field is checked before it is used, and a UserError
+    goes to the page that sent the message.
     """
 
-    def __init__(self, session: EditingSession, backend: str | None = None):
-        self.session, self.backend = session, backend
+    def __init__(self, session: EditingSession, key: str, backend: str | None = None):
+        self.session, self.key, self.backend = session, key, backend
         self.sockets: set[WebSocket] = set()
         self.job: asyncio.Task[None] | None = None
         self.job_name = ""
@@ -106,6 +109,10 @@ class EditorServer:
             await socket.close(1008)
             return
         await socket.accept()
+        given = socket.query_params.get("key", "")
+        if not secrets.compare_digest(given.encode(), self.key.encode()):
+            await socket.close(WRONG_KEY)  # once accepted: only so does the page learn the code
+            return
         self.sockets.add(socket)
         wanted: asyncio.Queue[bytes] = asyncio.Queue()
         artist = asyncio.create_task(self._draw(socket, wanted))

@@ -24,8 +24,9 @@ let lookWanted = null; // the newest look that was not sent yet, and whether one
 let lookUnderWay = false;
 let looksShown = ""; // what the strip of looks was made for
 
-const socket = new Socket(`ws://${location.host}/socket`, heard, (open) => {
-  find("lost").hidden = open;
+const socket = new Socket(`ws://${location.host}/socket${location.search}`, heard, (open, refused) => {
+  find("lost").hidden = open || refused;
+  find("refused").hidden = !refused;
   if (!open) {
     viewer.failed();
     lookUnderWay = false;

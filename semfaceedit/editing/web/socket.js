@@ -15,8 +15,10 @@ export function unpack(buffer) {
   return [JSON.parse(text), new Uint8Array(buffer, 4 + length)];
 }
 
-// A socket that comes back: `heard(header, payload)` for every message, `changed(open)` when it
-// opens or is lost.
+const WRONG_KEY = 4403; // of server.py
+
+// A socket that comes back: `heard(header, payload)` for every message, `changed(open, refused)` when
+// it opens or is lost, or refused for the key in the address.
 export class Socket {
   constructor(url, heard, changed) {
     this.url = url;
@@ -28,11 +30,12 @@ export class Socket {
   connect() {
     this.socket = new WebSocket(this.url);
     this.socket.binaryType = "arraybuffer";
-    this.socket.onopen = () => this.changed(true);
+    this.socket.onopen = () => this.changed(true, false);
     this.socket.onmessage = (event) => this.heard(...unpack(event.data));
-    this.socket.onclose = () => {
-      this.changed(false);
-      setTimeout(() => this.connect(), 1000);
+    this.socket.onclose = (event) => {
+      const refused = event.code === WRONG_KEY;
+      this.changed(false, refused);
+      if (!refused) setTimeout(() => this.connect(), 1000);
     };
   }
 
