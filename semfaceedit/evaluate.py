@@ -67,7 +67,6 @@ def evaluate(options: Options, questions: Sequence[str] = ()) -> None:
 
 def chosen_questions(options: Options, questions: Sequence[str]) -> list[str]:
     known = ", ".join(QUESTIONS)
-    known = ", ".join(QUESTIONS)
     for name in questions:
         if name not in QUESTIONS:
             raise UserError(f"no question {name!r}: use {known}, ablate or --all")
@@ -104,17 +103,21 @@ def write_report(evaluation: Evaluation, chosen: Sequence[str], *, said: bool = 
 
 
 def check_answered(evaluation: Evaluation, questions: Sequence[str]) -> None:
-    """UserError where something that was asked for by name gave nothing."""
+    """UserError where a question or weights that were named gave nothing."""
     results = evaluation.results
     for name in questions:
         parts = [part for part in results.values if part.split(".")[0] == name]
         if not parts:
             reasons = [why for part, why in results.missing.items() if part.split(".")[0] == name]
             raise UserError(f"{name}: nothing could be measured: {'; '.join(reasons)}")
-    if asked_for(evaluation.options):
+    if asked_for(evaluation.options) and not any(map(_of_inception, results.values)):
         for part, why in results.missing.items():
-            if part.split(".")[-1] in ("fid", "kid"):
+            if _of_inception(part):
                 raise UserError(f"{part} was asked for by its weights: {why}")
+
+
+def _of_inception(part: str) -> bool:
+    return part.split(".")[-1] in ("fid", "kid")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """The ablations: their settings, one command that trains and resumes, and the tables."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from training import drawn_faces
@@ -115,6 +116,39 @@ def test_other_settings_in_the_same_folder_are_refused(data, tmp_path, monkeypat
     ablate(quick(tmp_path, data, variants=("stage1",)))
     with pytest.raises(UserError, match="a run with other settings"):
         ablate(quick(tmp_path, data, variants=("stage1",), images=64))
+
+
+def test_other_data_in_the_same_folder_is_refused(data, tmp_path, monkeypatch):
+    for name in ("trained", "measure", "write_tables"):
+        monkeypatch.setattr(ablation, name, lambda *_: None)
+    drawn_faces(tmp_path / "other", count=41, resolution=32)
+    options = quick(tmp_path / "out", data, variants=("stage1",))
+    ablate(quick(options.out, tmp_path / "other"))  # nothing was trained on them
+    ablate(options)
+    run = options.out / "runs" / "stage1-seed0" / "00000-tiny" / "config.json"
+    run.parent.mkdir(parents=True)
+    wanted = settings(options, VARIANTS["stage1"])
+    run.write_text(json.dumps(ablation.plain_config(wanted)))
+    ablate(options)
+    for name in ("stage1", "depth4"):
+        with pytest.raises(UserError, match="runs on other data: give the same --data"):
+            ablate(quick(options.out, tmp_path / "other", variants=(name,)))
+    with pytest.raises(UserError, match="a run with other settings"):
+        ablate(quick(options.out, data, variants=("depth4",), images=64))
+
+
+def test_what_a_variant_is_measured_on_can_change(data, tmp_path, monkeypatch, capsys):
+    options = quick(tmp_path, data, variants=("stage1",))
+    ablate(options)
+    monkeypatch.setattr(ablation, "train", None)
+    more = replace(options, count=10)
+    assert ablation.row(more, "stage1", [0]) is None
+    assert "stage1, seed 0: measured with other settings" in capsys.readouterr().err
+    before = ablation.row(options, "stage1", [0])
+    ablate(more)
+    after = json.loads((tmp_path / "ablation.json").read_text())["variants"]["stage1"]
+    assert before["images"] == after["images"] and before["leakage"] == after["leakage"]
+    assert before["SWD x 1000"] != after["SWD x 1000"]
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,15 @@ def test_weights_that_are_named_must_be_there(weights, data, tmp_path, capsys):
     assert "quality.sliced_wasserstein" in report_of(tmp_path / "out")["results"]
 
 
+def test_weights_that_gave_one_of_their_figures_are_enough(
+    weights, data, tmp_path, monkeypatch, fake_inception
+):
+    monkeypatch.setattr(quality, "LEAST_KID", 4)
+    assert run(weights, data, tmp_path, "quality", "--inception-weights", str(weights)) == 0
+    report = report_of(tmp_path)
+    assert "quality.kid" in report["results"] and "quality.fid" in report["missing"]
+
+
 def test_weights_must_be_tensors(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"a": Path("/")}, path)

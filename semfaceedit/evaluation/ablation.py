@@ -18,10 +18,11 @@ from ..cli import parse_seeds, run_command, wrote
 from ..config import Config, Phase
 from ..errors import UserError
 from ..generator import Generator, count_parameters
+from ..sources import open_training_data
 from ..train import Options as TrainOptions
 from ..train import train
 from .session import Options as EvaluationOptions
-from .session import plain
+from .session import digest, plain
 from .writing import number, table
 
 DEPTH = 8  # FiLM layers of both modules, as in the paper
@@ -55,6 +56,7 @@ TABLES = {
     "Table 3: depth of both modules": ("depth4", "depth6", "proposed"),
 }
 MEASURED = ("quality", "semantics", "locality")
+MEASURED_WITH = ("count", "parser_steps", "inception_weights", "backend")
 COLUMNS = {
     "FID": ("quality.fid", "distance"),
     "KID x 1000": ("quality.kid", "distance"),
@@ -73,7 +75,9 @@ class Options:
     Example: semfaceedit evaluate ablate --preset small --images 5000 --resolution 16 --out ablation
 
     The variants are the proposed model; nothing shared; all shared; depths 6 and 4 beside 8; stage
-    1 only; and a single stage. An ablation that was stopped goes on with the same command.
+    1 only; and a single stage. An ablation that was stopped goes on with the same command. In one
+    --out all are trained with the same settings on the same data; what a variant is measured on can
+    change, and is then measured again.
     """
 
     preset: str = "small"
@@ -83,7 +87,7 @@ class Options:
     resolution: int | None = None
     """Train and measure at this resolution (default: the preset's last)."""
     variants: tuple[str, ...] = tuple(VARIANTS)
-    """Which to train now; the tables show all that are there."""
+    """Which to train and measure now; the tables show all that were measured alike."""
     seeds: str = "0"
     """Each variant is trained once a seed, as 0,1; figures are means."""
     data: Path | None = None
@@ -105,18 +109,21 @@ class Options:
 
 
 def ablate(options: Options) -> None:
-    """Train and measure what is not there yet, then write ablation.json and ablation.md."""
+    """Train and measure what is not there yet, then write ablation.json and ablation.md.
+
+    UserError where --out has variants that were trained otherwise.
+    """
     seeds = parse_seeds(options.seeds)
     for name in options.variants:
         if name not in VARIANTS:
             raise UserError(f"--variants {name}: use {', '.join(VARIANTS)}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("ablate runs in one process: start one a GPU, each with its own --variants")
+    check_runs(options)
     for seed in seeds:
         for name in options.variants:
-            if _report(options, name, seed) is None:
-                print(f"{name}, seed {seed}", file=sys.stderr)
-                measure(options, name, seed, trained(options, name, seed))
+            print(f"{name}, seed {seed}", file=sys.stderr)
+            measure(options, name, seed, trained(options, name, seed))
     write_tables(options, seeds)
 
 
@@ -148,22 +155,44 @@ def settings(options: Options, variant: Variant) -> Config:
     )
 
 
+def check_runs(options: Options) -> None:
+    """UserError where a variant in --out was trained with other settings or on other data."""
+    wanted = {name: settings(options, variant) for name, variant in VARIANTS.items()}
+    folder = options.out / "runs"
+    runs = sorted(folder.glob("*-seed*/*/config.json"))
+    for run in runs:
+        name = run.parent.parent.name.rpartition("-seed")[0]
+        if name in wanted and json.loads(run.read_text()) != plain_config(wanted[name]):
+            raise UserError(
+                f"{run.parent}: a run with other settings: give the same options as before, or "
+                "choose another --out"
+            )
+    faces = open_training_data(
+        options.data,
+        resolution=wanted["proposed"].model.resolution,
+        procedural_count=options.procedural_count,
+    )
+    record, data = folder / "data.json", {"key": digest(faces.info["sha256"])}
+    if runs and record.is_file() and json.loads(record.read_text()) != data:
+        raise UserError(
+            f"{folder}: runs on other data: give the same --data or --procedural-count as before, "
+            "or choose another --out"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(record, json.dumps(data) + "\n")
+
+
 def trained(options: Options, name: str, seed: int) -> Path:
     """The weights of a variant: those that are there, else of a training begun or taken up."""
     wanted = settings(options, VARIANTS[name])
     folder = options.out / "runs" / f"{name}-seed{seed}"
     weights = f"generator-ema{wanted.train.ema_decays[0]}.safetensors"
     resume = None
-    for run in sorted(folder.glob("*/config.json")):
-        if json.loads(run.read_text()) != plain_config(wanted):
-            raise UserError(
-                f"{run.parent}: a run with other settings: give the same options as before, or "
-                "choose another --out"
-            )
-        if (run.parent / weights).is_file():
-            return run.parent / weights
-        if any(run.parent.glob(STATE_PATTERN)):
-            resume = run.parent
+    for run in sorted(folder.glob("*")):
+        if (run / weights).is_file():
+            return run / weights
+        if any(run.glob(STATE_PATTERN)):
+            resume = run
     steps = wanted.train.stage1_iterations + wanted.train.stage2_iterations
     train(
         TrainOptions(
@@ -213,17 +242,27 @@ def _report_path(options: Options, name: str, seed: int) -> Path:
 
 
 def _report(options: Options, name: str, seed: int) -> dict[str, Any] | None:
-    """What was measured of a variant; None while a question is open."""
+    """What was measured of a variant under these options; None while a question is open."""
     try:
         report = json.loads(_report_path(options, name, seed).read_text())
     except (OSError, ValueError):
         return None
     answered = {part.split(".")[0] for part in report["results"]}
-    return report if answered.issuperset(MEASURED) else None
+    if not answered.issuperset(MEASURED):
+        return None
+    told = _told(options)
+    if any(report["settings"][option] != told[option] for option in MEASURED_WITH):
+        print(
+            f"{name}, seed {seed}: measured with other settings, not in the tables until it is "
+            "among --variants again",
+            file=sys.stderr,
+        )
+        return None
+    return report
 
 
 def write_tables(options: Options, seeds: Sequence[int]) -> None:
-    """The tables of all variants that are measured."""
+    """The tables of all variants that were measured under these options."""
     rows = {name: row(options, name, seeds) for name in VARIANTS}
     known = {name: found for name, found in rows.items() if found is not None}
     document = plain({"options": _told(options), "variants": known})
