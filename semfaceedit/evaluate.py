@@ -25,7 +25,7 @@ from .evaluation.locality import locality
 from .evaluation.pictures import generate
 from .evaluation.quality import quality
 from .evaluation.semantics import semantics
-from .evaluation.session import Evaluation, Options
+from .evaluation.session import COMPARED, Evaluation, Options
 from .evaluation.writing import collect, markdown
 from .kernels import use_backend
 
@@ -37,8 +37,6 @@ QUESTIONS: dict[str, Callable[[Evaluation], None]] = {
     "consistency": consistency,
     "cost": cost,
 }
-COMPARED = ("quality", "semantics")  # with real pictures, over the whole set
-INVERTED = ("inversion", "consistency")
 
 
 def evaluate(options: Options, questions: Sequence[str] = ()) -> None:
@@ -77,17 +75,18 @@ def chosen_questions(options: Options, questions: Sequence[str]) -> list[str]:
 
 def prepare(evaluation: Evaluation, chosen: Sequence[str]) -> None:
     """What several questions use, made by all processes together."""
-    if not set(chosen) <= {"locality", "cost"}:
+    compared = bool(set(chosen) & COMPARED)
+    if evaluation.uses_data(chosen):
         count = len(evaluation.data)
         wanted = evaluation.options.count
-        if count < wanted:
+        if compared and count < wanted:
             print(f"the data has {count:,} pictures, fewer than --count {wanted:,}: all are used",
                   file=sys.stderr)  # fmt: skip
-    if set(chosen) & set(COMPARED):
+    if compared:
         generate(evaluation, evaluation.options.count)
     elif "consistency" in chosen:
         generate(evaluation, min(POSE_PICTURES, evaluation.options.count))
-    if set(chosen) & set(INVERTED):
+    if "inversion" in chosen or ("consistency" in chosen and evaluation.procedural):
         invert_pairs(evaluation)
 
 

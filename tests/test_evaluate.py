@@ -134,6 +134,22 @@ def test_questions_add_up_to_one_report(weights, tmp_path):
     assert set(report_of(tmp_path)["results"]) == {"cost"}  # the other is of another seed
 
 
+def test_only_what_is_used_is_made(weights, data, tmp_path, monkeypatch):
+    def unused(*_arguments, **_more):
+        raise AssertionError("nobody uses it")
+
+    monkeypatch.setattr(consistency, "_carried", lambda *_: {})
+    with monkeypatch.context() as patch:
+        patch.setattr("semfaceedit.evaluation.inversion.invert", unused)
+        assert run(weights, data, tmp_path / "a", "consistency") == 0
+    nothing = {"heads": 0, "inverted": {}, "mean_face": {}}
+    monkeypatch.setattr(consistency, "ground_truth", lambda _: nothing)
+    monkeypatch.setattr("semfaceedit.evaluation.session.open_training_data", unused)
+    assert run(weights, None, tmp_path / "b", "inversion", "consistency") == 0
+    report = report_of(tmp_path / "b")
+    assert "inversion" in report["results"] and report["data"] is None
+
+
 def test_other_settings_are_measured_anew(tmp_path):
     results = Results(tmp_path)
     assert results.measure("a", {"x": 1}, lambda: {"v": 1.0}) == {"v": 1.0}
@@ -284,6 +300,7 @@ def test_a_question_that_gives_nothing_fails(weights, data, tmp_path, monkeypatc
         ([], "name what to measure"),
         (["cost", "--pairs", "0"], "--pairs 0: must be at least 1"),
         (["cost", "--resolution", "2"], "--resolution 2: use 4 to 4096"),
+        (["cost", "--chunk-rays", "0"], "--chunk-rays 0: must be at least 1"),
         (["cost", "--truncation", "2"], "--truncation 2.0"),
     ],
 )

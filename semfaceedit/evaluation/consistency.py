@@ -40,7 +40,8 @@ def consistency(evaluation: Evaluation) -> None:
         "pairs": [pair_inputs(evaluation, i) for i in range(pair_count(evaluation))],
     }
     results.attempt("consistency.ground_truth", inputs, lambda: ground_truth(evaluation))
-    inputs = {**evaluation.compared_inputs, "run": str(options.run_folder)}
+    inputs = {**evaluation.generated_inputs, "count": options.count, "data": evaluation.source,
+              "run": str(options.run_folder)}  # fmt: skip
     results.attempt("consistency.pose", inputs, lambda: pose_accuracy(evaluation))
 
 

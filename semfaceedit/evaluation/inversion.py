@@ -82,10 +82,13 @@ def settings(evaluation: Evaluation) -> InvertSettings:
 
 def pair_inputs(evaluation: Evaluation, index: int) -> dict[str, Any]:
     """What the inversion of a pair depends on."""
-    source = "procedural" if evaluation.procedural else evaluation.data_key
     return {
         **evaluation.basis,
-        "data": [source, pair_count(evaluation) if source != "procedural" else None, index],
+        "data": [
+            evaluation.source,
+            None if evaluation.procedural else pair_count(evaluation),
+            index,
+        ],
         "settings": settings(evaluation),
         "vgg": evaluation.perceptual[1],
     }

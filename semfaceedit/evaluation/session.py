@@ -29,6 +29,8 @@ from ..perceptual import PerceptualFeatures, load_perceptual
 from ..sources import open_training_data
 
 METRICS_VERSION = 1  # changes when a metric's definition does, so that no old result is reused
+COMPARED = {"quality", "semantics"}  # with real pictures, over the whole set
+PHOTOGRAPHED = {"inversion", "consistency"}  # on pictures of --data, else on procedural heads
 DIGITS = 6  # of the figures in a report
 HELD_OUT = 1_000_000  # first seed of procedural faces that no training sees
 
@@ -204,6 +206,15 @@ class Evaluation:
         if path is None:
             return None, "left out (no --vgg-weights)"
         return load_perceptual(path, device=self.device)
+
+    @property
+    def source(self) -> str:
+        """What tells the real pictures of inversions and poses apart."""
+        return "procedural" if self.procedural else self.data_key
+
+    def uses_data(self, chosen: Sequence[str]) -> bool:
+        """Whether those questions read the data; procedural heads of no training are not of it."""
+        return bool(set(chosen) & (COMPARED if self.procedural else COMPARED | PHOTOGRAPHED))
 
     @property
     def basis(self) -> dict[str, Any]:

@@ -35,13 +35,12 @@ def collect(evaluation: Evaluation, chosen: Sequence[str]) -> dict[str, Any]:
     `timings` and `machine` are what the seed does not decide.
     """
     options, results = evaluation.options, evaluation.results
-    used = not set(chosen) <= {"locality", "cost"}
     report = plain(
         {
             "format": FORMAT,
             "version": 1,
             "checkpoint": _checkpoint(evaluation),
-            "data": _data(evaluation) if used else None,
+            "data": _data(evaluation) if evaluation.uses_data(chosen) else None,
             "settings": {**_settings(options), "resolution": evaluation.resolution},
             "notes": notes(evaluation),
             "results": results.values,
