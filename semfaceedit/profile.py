@@ -187,8 +187,14 @@ def _profiler(device: torch.device, trace: Path | None) -> Iterator[None]:
 
 def profile(options: Options) -> None:
     device = select_device(options.device)
-    if options.repeats < 1:
-        raise UserError(f"--repeats {options.repeats}: use at least 1")
+    resolution = options.resolution
+    if resolution is None:
+        resolution = 256 if device.type == "cuda" else 64
+    if not 4 <= resolution <= 4096:
+        raise UserError(f"--resolution {resolution}: use 4 to 4096")
+    for flag, value in (("repeats", options.repeats), ("chunk-rays", options.chunk_rays)):
+        if value is not None and value < 1:
+            raise UserError(f"--{flag} {value}: must be at least 1")
     if options.checkpoint is not None:
         generator, settings = checkpoint.load_generator(options.checkpoint, device=device)
         name = settings.preset
@@ -196,7 +202,6 @@ def profile(options: Options) -> None:
         torch.manual_seed(options.seed)
         name = options.preset
         generator = Generator(config.preset(name).model).to(device).eval()
-    resolution = options.resolution or (256 if device.type == "cuda" else 64)
     with use_backend(options.backend, options.precision):
         facts = measure(
             generator,

@@ -107,3 +107,18 @@ def test_profile_as_a_table(capsys) -> None:
     assert profile.main(arguments) == 0
     text = capsys.readouterr().out
     assert all(stage in text for stage in STAGES) and "triad" in text and "TFLOP/s" in text
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--resolution=-4", "--resolution -4: use 4 to 4096"),
+        ("--resolution=0", "--resolution 0: use 4 to 4096"),
+        ("--chunk-rays=0", "--chunk-rays 0: must be at least 1"),
+        ("--repeats=0", "--repeats 0: must be at least 1"),
+    ],
+)
+def test_wrong_options_in_one_line(capsys, argument, said) -> None:
+    assert profile.main(["--preset", "tiny", "--device", "cpu", argument]) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1

@@ -242,12 +242,13 @@ class Evaluation:
 def check(options: Options) -> None:
     """Refuse settings that cannot work, before anything is read."""
     for name, least in (
-        ("count", 2), ("procedural_count", 2), ("batch", 1), ("parser_steps", 1), ("pairs", 1),
-        ("geometry_iterations", 0), ("appearance_iterations", 0), ("faces", 1), ("cost_repeats", 1),
+        ("count", 2), ("procedural_count", 2), ("batch", 1), ("chunk_rays", 1), ("parser_steps", 1),
+        ("pairs", 1), ("geometry_iterations", 0), ("appearance_iterations", 0), ("faces", 1),
+        ("cost_repeats", 1),
     ):  # fmt: skip
-        if getattr(options, name) < least:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} {getattr(options, name)}: must be at least {least}")
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
     sizes = [("resolution", options.resolution)] if options.resolution is not None else []
     for name, size in [*sizes, *(("cost-resolutions", size) for size in options.cost_resolutions)]:
         if not 4 <= size <= 4096:
