@@ -135,9 +135,12 @@ def test_kernel_distance_over_subsets(monkeypatch):
     monkeypatch.setattr(module, "KID_SUBSET", 50)
     torch.manual_seed(0)
     a = torch.randn(200, 4)
-    near, deviation = kernel_distance(a, torch.randn(200, 4), seed=0)
-    far, _ = kernel_distance(a, torch.randn(200, 4) + 1, seed=0)
-    assert abs(near) < deviation < far
+    near = kernel_distance(a, torch.randn(200, 4), seed=0)
+    far = kernel_distance(a, torch.randn(200, 4) + 1, seed=0)
+    assert abs(near.mean) < near.deviation < far.mean
+    assert (near.subsets, near.size) == (100, 50)
     assert kernel_distance(a, a + 1, seed=0) == kernel_distance(a, a + 1, seed=0)
-    few, none = kernel_distance(a[:30], a[30:60], seed=0)
-    assert few == polynomial_mmd(a[:30], a[30:60]) and math.isnan(none)
+    for count in (30, 50):  # fewer than a subset, and as many: the same set each time
+        few = kernel_distance(a[:count], a[50 : 50 + count], seed=0)
+        assert few.mean == polynomial_mmd(a[:count], a[50 : 50 + count])
+        assert (few.deviation, few.subsets, few.size) == (None, 1, None)

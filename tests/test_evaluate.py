@@ -237,7 +237,7 @@ def test_fid_and_kid_from_features(weights, data, tmp_path, monkeypatch, fake_in
     assert found["distance"] == pytest.approx(quality.gaussian_distance(*sets), rel=1e-4)
     assert (found["real"], found["generated"]) == (12, 12)
     assert found["weights_sha256"] == "0" * 64 and "TensorFlow 1" in found["resize"]
-    kernel = 1000 * quality.kernel_distance(*sets, 0)[0]
+    kernel = 1000 * quality.kernel_distance(*sets, 0).mean
     assert report["results"]["quality.kid"]["distance"] == pytest.approx(kernel, rel=1e-4)
 
 
@@ -271,6 +271,16 @@ def test_weights_that_gave_one_of_their_figures_are_enough(
     assert run(weights, data, tmp_path, "quality", "--inception-weights", str(weights)) == 0
     report = report_of(tmp_path)
     assert "quality.kid" in report["results"] and "quality.fid" in report["missing"]
+
+
+def test_results_are_told_apart_by_what_the_weights_hold(tmp_path):
+    options = Options(inception_weights=tmp_path / "a.pth")
+    options.inception_weights.write_bytes(b"a")
+    first = inception.weights_key(options)
+    options.inception_weights.write_bytes(b"b")
+    assert first != inception.weights_key(options)
+    (tmp_path / "b.pth").write_bytes(b"a")
+    assert first == inception.weights_key(Options(inception_weights=tmp_path / "b.pth"))
 
 
 def test_weights_must_be_tensors(tmp_path):

@@ -59,7 +59,7 @@ def test_areas_by_hand(tmp_path):
     assert float(found["total_variation"]) == pytest.approx(0.25)
 
 
-def test_statistics_are_kept_and_told_apart(tmp_path):
+def test_statistics_are_kept_and_told_apart(tmp_path, monkeypatch):
     labels = torch.zeros(2, 2, 2, dtype=torch.uint8)
     one, other = (picture_set(tmp_path, labels, key) for key in "ab")
     calls = []
@@ -71,6 +71,9 @@ def test_statistics_are_kept_and_told_apart(tmp_path):
     for pictures_, inputs in ((one, {"x": 1}), (one, {"x": 1}), (one, {"x": 2}), (other, {"x": 1})):
         pictures_.statistics("s", inputs, compute)
     assert len(calls) == 3
+    monkeypatch.setattr(pictures, "METRICS_VERSION", 1000)
+    one.statistics("s", {"x": 1}, compute)
+    assert len(calls) == 4
 
 
 def test_real_labels_are_pixels_of_the_packed_maps(data):

@@ -1,5 +1,7 @@
 """Distances between two sets of pictures: sliced Wasserstein over a pyramid, Frechet, kernel."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -134,17 +136,23 @@ def polynomial_mmd(a: Tensor, b: Tensor) -> float:  # (M, D), (N, D)
     return float(within(a) + within(b) - 2 * kernel(a, b).mean())
 
 
-def kernel_distance(a: Tensor, b: Tensor, seed: int) -> tuple[float, float]:
-    """Mean and standard deviation of `polynomial_mmd` over 100 random subsets of 1,000.
+@dataclass(frozen=True)
+class KernelDistance:
+    """A mean of `polynomial_mmd`, and what it was taken over."""
 
-    Sets with fewer features are taken whole, once: then there is no deviation (NaN).
-    """
-    size = min(KID_SUBSET, len(a), len(b))
-    if size < KID_SUBSET:
-        return polynomial_mmd(a, b), float("nan")
+    mean: float
+    deviation: float | None  # None of one subset
+    subsets: int
+    size: int | None  # features of a subset; None: both sets whole
+
+
+def kernel_distance(a: Tensor, b: Tensor, seed: int) -> KernelDistance:
+    """`polynomial_mmd` over 100 random subsets of 1,000; sets without choice are taken whole."""
+    if min(len(a), len(b)) < KID_SUBSET or len(a) == len(b) == KID_SUBSET:
+        return KernelDistance(polynomial_mmd(a, b), None, 1, None)
     random = np.random.default_rng(seed)
     values = []
     for _ in range(KID_SUBSETS):
-        chosen = (random.choice(len(features), size, replace=False) for features in (a, b))
+        chosen = (random.choice(len(f), KID_SUBSET, replace=False) for f in (a, b))
         values.append(polynomial_mmd(*(f[i] for f, i in zip((a, b), chosen, strict=True))))
-    return float(np.mean(values)), float(np.std(values))
+    return KernelDistance(float(np.mean(values)), float(np.std(values)), KID_SUBSETS, KID_SUBSET)

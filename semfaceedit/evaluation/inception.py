@@ -57,8 +57,20 @@ def load_inception(options: Options, device: torch.device) -> Inception:
     def features(pictures: Tensor) -> Tensor:
         return network(pictures.to(device))[0].float().cpu()
 
+    return Inception(features, _sha256(path))
+
+
+def weights_key(options: Options) -> str:
+    """What results are told apart by: the weights' SHA-256, or that they are downloaded."""
+    path = options.inception_weights
+    if path is None or not path.is_file():
+        return "downloaded" if options.download_inception else "none"
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
-        return Inception(features, hashlib.file_digest(file, "sha256").hexdigest())
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _downloaded() -> Path:

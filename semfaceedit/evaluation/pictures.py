@@ -27,7 +27,7 @@ from ..packing import cache_root
 from ..renderer import Codes, render
 from ..samples import picture_rows, truncate
 from ..seeds import mixed_seed
-from .session import Evaluation, digest
+from .session import METRICS_VERSION, Evaluation, digest
 
 PIECE = 100  # pictures in a file
 
@@ -56,7 +56,8 @@ class PictureSet:
         self, name: str, inputs: dict[str, Any], compute: Callable[[Iterator[Chunk]], Statistics]
     ) -> Statistics:
         """`compute` over the whole set, or what it gave before."""
-        path = self.folder / f"{name}-{digest([self.key, self.count, inputs])}.safetensors"
+        key = digest([METRICS_VERSION, self.key, self.count, inputs])
+        path = self.folder / f"{name}-{key}.safetensors"
         kept = _read(path)
         if kept is None:
             kept = {key: value.contiguous() for key, value in compute(self.read()).items()}

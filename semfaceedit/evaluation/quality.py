@@ -11,8 +11,6 @@ from torch import Tensor
 from ..labels import colorize, one_hot
 from ..metrics import PixelFrechet, pixel_features
 from .distances import (
-    KID_SUBSET,
-    KID_SUBSETS,
     descriptors,
     directions,
     gaussian_distance,
@@ -22,7 +20,7 @@ from .distances import (
     sliced_wasserstein,
     spread,
 )
-from .inception import EXTRACTOR, RESIZE, Inception, load_inception
+from .inception import EXTRACTOR, RESIZE, Inception, load_inception, weights_key
 from .pictures import (
     Chunk,
     PictureSet,
@@ -72,7 +70,7 @@ def compare(evaluation: Evaluation, question: str, view: View) -> None:
 
     attempt("sliced_wasserstein", lambda: wasserstein(real, made, view, evaluation.options.seed))
     attempt("pixel_frechet", lambda: pixel_frechet(real, made, view))
-    weights = str(evaluation.options.inception_weights or evaluation.options.download_inception)
+    weights = weights_key(evaluation.options)
 
     def inception(distance: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         network = load_inception(evaluation.options, evaluation.device)
@@ -181,10 +179,10 @@ def _kid(seed: int, real: Tensor, made: Tensor) -> dict[str, Any]:
             f"KID of {len(made)} generated and {len(real)} real pictures: at least {LEAST_KID} are "
             "needed on each side"
         )
-    mean, deviation = kernel_distance(real, made, seed)
+    found = kernel_distance(real, made, seed)
     return {
-        "distance": 1000 * mean,  # KID x 10^3, as in Table 1
-        "deviation": 1000 * deviation,
-        "subsets": KID_SUBSETS,
-        "subset": KID_SUBSET,
+        "distance": 1000 * found.mean,  # KID x 10^3, as in Table 1
+        "deviation": None if found.deviation is None else 1000 * found.deviation,
+        "subsets": found.subsets,
+        "subset": found.size,
     }
