@@ -52,7 +52,8 @@ def camera_rays(
         step = 2 * config.half_extent / resolution * shift * shift.new_tensor([1.0, -1.0])
         moved = local / -local[:, 2:] + nn.functional.pad(step, (0, 1))[:, None]
         local = nn.functional.normalize(moved, dim=-1)
-    matrix = camera_to_world(pose)
-    directions = local @ matrix[:, :3, :3].transpose(1, 2)
+    with torch.autocast(pose.device.type, enabled=False):  # a pixel is finer than 16 bits
+        matrix = camera_to_world(pose)
+        directions = local @ matrix[:, :3, :3].transpose(1, 2)
     origins = matrix[:, None, :3, 3].expand_as(directions)
     return Rays(origins, directions)

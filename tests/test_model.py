@@ -267,3 +267,22 @@ def test_a_float32_render_stays_close_to_float64():
     changed = (wide.labels != narrow.labels).float().mean()
     assert changed <= 0.05
     assert (wide.image - narrow.image).abs().median() < 1e-3
+
+
+@pytest.mark.parametrize("backend", ["reference", None])
+def test_autocast_leaves_rays_and_latents_in_full_precision(backend):
+    """Mixed precision may change what the ops compute, nothing before and between them."""
+    torch.manual_seed(0)
+    generator = Generator(config.tiny().model)
+    latents = [tensor.float() for tensor in draw(generator, 2)]
+    shift = torch.rand(2, 2)
+    with use_backend(backend):
+        plain = generator(*latents, resolution=8, shift=shift)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = generator(*latents, resolution=8, shift=shift)
+    assert output.image.dtype == output.semantics.dtype == torch.float32
+    assert torch.equal(output.depth, plain.depth) or backend is None
+    torch.testing.assert_close(output.image, plain.image, rtol=0, atol=1e-6)
+    (output.image.sum() + output.semantics.square().sum()).backward()
+    for name, parameter in generator.named_parameters():
+        assert parameter.grad is None or parameter.grad.dtype == torch.float32, name
