@@ -148,8 +148,7 @@ def _prepared(inputs: list[Tensor], trunk_channels: int, precision: str, tiling:
     width = constants["WIDTH"]
     step = max(64, tile_constants(tiling, width)["SLAB"])
     padded_inputs = 16 if constants["THIN"] else ceil_div(size, step) * step
-    multiple = power_of_two(min(channels, 32), 16)
-    padded_channels = ceil_div(channels, multiple) * multiple
+    padded_channels = _padded_channels(channels)
     operand = torch.float16 if precision == "fp16" else torch.float32
     first_shape = (width, 3) if constants["THIN"] else (width, padded_inputs)
     first_weight = padded(weights.first_weight, first_shape)
@@ -194,6 +193,16 @@ def head_constants(channels: int, tiling: Tiling) -> dict[str, int]:
     columns = power_of_two(min(channels, 32, tiling.columns), 16)
     wide = tiling.wide is not None and channels >= tiling.wide
     return {"HEAD_COLUMNS": columns, "VIEW_COLUMNS": columns * (2 if wide else 1)}
+
+
+def head_slab(channels: int, tiling: Tiling) -> int:
+    """Depth of the products over channels in the backward pass; divides the padded channels."""
+    return min(tiling.slab, _power_of_two_factor(_padded_channels(channels)))
+
+
+def _padded_channels(channels: int) -> int:
+    multiple = power_of_two(min(channels, 32), 16)
+    return ceil_div(channels, multiple) * multiple
 
 
 def product_constants(
@@ -343,6 +352,7 @@ class _Backward:
             {
                 **network.constants,
                 **tile_constants(self.tiling, self.width),
+                "HEAD_SLAB": head_slab(network.sizes[2], self.tiling),
                 "NEED_POINTS": self.needed[0],
                 "NEED_DIRECTIONS": self.needed[1],
             },

@@ -300,7 +300,16 @@ def forward_kernel(
 
 @triton.jit
 def _copy_output_gradient(
-    grad_output, scale, row, inside, channels, padded_channels, to, sums, ROWS: tl.constexpr, SLAB
+    grad_output,
+    scale,
+    row,
+    inside,
+    channels,
+    padded_channels,
+    to,
+    sums,
+    ROWS: tl.constexpr,
+    SLAB: tl.constexpr,  # divides padded_channels
 ):
     """A tile of scaled gradients as matrix operands, and their sums over the tile in fp32."""
     for start in range(0, padded_channels, SLAB):
@@ -359,6 +368,7 @@ def backward_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     SLAB: tl.constexpr,
+    HEAD_SLAB: tl.constexpr,  # of products over channels: divides padded_channels
     PRECISION: tl.constexpr,
     FAST: tl.constexpr,
 ):
@@ -382,7 +392,7 @@ def backward_kernel(
     gain = tl.load(scale)
     _copy_output_gradient(
         grad_output, gain, row, inside, channels, padded_channels, own_output,
-        own_sums + (LAYERS + 1) * 5 * WIDTH, ROWS, SLAB,
+        own_sums + (LAYERS + 1) * 5 * WIDTH, ROWS, HEAD_SLAB,
     )  # fmt: skip
     tl.debug_barrier()
     dx = tl.zeros((ROWS,), tl.float32)
@@ -405,7 +415,7 @@ def backward_kernel(
             if layer > 0:
                 grad = times(
                     own_output, head, start, padded_channels, WIDTH, low, high, grad, ROWS, COLUMNS,
-                    SLAB, PRECISION,
+                    HEAD_SLAB, PRECISION,
                 )  # fmt: skip
             a = tl.load(own_affine + layer * layer_size + tile_row + column[None, :])
             f = tl.load(own_frequencies + layer * WIDTH + column)[None, :]

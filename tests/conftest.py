@@ -1,4 +1,4 @@
-"""For every test: a fixed seed, and memory from `torch.empty` in the kernels that is not zero."""
+"""For every test: a fixed seed, and memory of the kernels that is not zero, and watched behind."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -15,13 +15,26 @@ import semfaceedit.kernels
 KERNELS = str(Path(semfaceedit.kernels.__file__).parent)
 
 
-def poisoned(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`allocate`, but NaN (or a large integer) wherever a kernel module asked for memory."""
+BAND = 1024  # elements that lie behind each tensor
+BAND_VALUE = 77
+GUARDED = 1 << 20  # elements; larger tensors would be kept alive until the test ends
+
+
+def poisoned(allocate: Callable[..., Tensor], bands: list[Tensor]) -> Callable[..., Tensor]:
+    """`allocate`, but wherever a kernel module asked for memory it is NaN (or a large integer).
+
+    Behind it lie a few numbers that nothing may change; they are added to `bands`.
+    """
 
     def wrapper(*args: Any, **kwargs: Any) -> Tensor:
         tensor = allocate(*args, **kwargs)
         caller = sys._getframe(1).f_code.co_filename
         if caller.startswith(KERNELS) and tensor.device.type != "meta":
+            if type(tensor) is Tensor and tensor.is_contiguous() and tensor.numel() <= GUARDED:
+                size = tensor.numel()
+                room = tensor.new_full((size + BAND,), BAND_VALUE)
+                bands.append(room[size:])
+                tensor = room[:size].view(tensor.shape)
             if tensor.is_floating_point():
                 tensor.fill_(float("nan"))
             elif tensor.dtype != torch.bool:
@@ -32,10 +45,15 @@ def poisoned(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 @pytest.fixture(autouse=True)
-def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
-    monkeypatch.setattr(torch, "empty_like", poisoned(torch.empty_like))
-    monkeypatch.setattr(torch.Tensor, "new_empty", poisoned(torch.Tensor.new_empty))
+def _poison(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    bands: list[Tensor] = []
+    monkeypatch.setattr(torch, "empty", poisoned(torch.empty, bands))
+    monkeypatch.setattr(torch, "empty_like", poisoned(torch.empty_like, bands))
+    monkeypatch.setattr(torch.Tensor, "new_empty", poisoned(torch.Tensor.new_empty, bands))
+    yield
+    for band in bands:
+        kept = band == band.new_full((), BAND_VALUE)
+        assert bool(kept.all()), "a kernel wrote behind a tensor"
 
 
 @pytest.fixture

@@ -288,6 +288,7 @@ def film(
         constants |= {"KEEP": True, **host.head_constants(channels, tiling)}
     elif name == "backward_kernel":
         constants |= {"NEED_POINTS": True, "NEED_DIRECTIONS": True}
+        constants |= {"HEAD_SLAB": host.head_slab(channels, tiling)}
     if name == "weight_gradient_kernel":
         constants = host.product_constants(tiling, width, width, 1, precision)
     else:
