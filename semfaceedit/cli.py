@@ -9,11 +9,14 @@ import dataclasses
 import errno
 import inspect
 import json
+import signal
 import sys
+import threading
 import time
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,10 +38,12 @@ def run_command(
     """Parse `argv` into `options_type`, run `command`, and return the exit code.
 
     0: done. 1: an error the user can mend, said in one line on standard error. 130: interrupted.
-    A full disk is such an error too. Anything else is a defect and keeps its traceback.
+    A full disk is such an error too. Anything else is a defect and keeps its traceback. SIGTERM
+    leaves with 143 through SystemExit, so that temporary files go.
     """
     try:
-        command(parse(options_type, argv, name=name))
+        with _terminable():
+            command(parse(options_type, argv, name=name))
     except (UserError, BackendError) as error:
         print(f"semfaceedit {name}: error: {error}", file=sys.stderr)
         return 1
@@ -46,11 +51,14 @@ def run_command(
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         where = f" ({error.filename})" if error.filename else ""
-        reason = {errno.EACCES: "no permission to write", errno.EROFS: "read-only file system"}
-        what = reason.get(error.errno or 0, "no space left on the disk")
+        said = {
+            errno.EACCES: f"permission denied{where}: check who may read or write it, or",
+            errno.EROFS: f"read-only file system{where}:",
+        }
+        what = said.get(error.errno or 0, f"no space left on the disk{where}: free some space or")
         print(
-            f"semfaceedit {name}: error: {what}{where}: free some space or choose another --out; "
-            "files already written are intact",
+            f"semfaceedit {name}: error: {what} choose another --out; files already written are "
+            "intact",
             file=sys.stderr,
         )
         return 1
@@ -58,6 +66,23 @@ def run_command(
         print(f"semfaceedit {name}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within the block SIGTERM raises SystemExit(143)."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # where handlers cannot be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def parse(options_type: type[Options], argv: Sequence[str] | None, *, name: str) -> Options:
@@ -113,7 +138,7 @@ def parse_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise UserError(f"--seeds {text!r}: {part!r} is not a number or a range such as 4-7")
         seeds.extend(range(int(first), int(last or first) + 1))
     return seeds

@@ -25,7 +25,7 @@ from .align import ALIGNMENT_VERSION, Window, choose_window, crop_pair
 from .cli import progress
 from .errors import UserError
 from .labels import FLIP_IDS, NUM_CLASSES
-from .layouts import Face, Source, find_source, read_image, read_labels
+from .layouts import DECODING_VERSION, Face, Source, find_source, read_image, read_labels
 from .packing import PACKED_VERSION, Item, cache_root, is_packed, pack
 from .pose import Landmarks, estimate_pose, landmarks_from_labels, outline_middle, sides_exchanged
 
@@ -207,7 +207,7 @@ def open_packed(path: Path, *, resolution: int | None = None) -> FaceDataset:
         arrays = [
             np.load(path / f"{name}.npy", mmap_mode="r") for name in ("images", "labels", "poses")
         ]
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise UserError(f"{path}: incomplete ({error}): delete it and prepare it again") from None
     images, labels, poses = arrays
     packed, names = int(info["resolution"]), list(info["names"])
@@ -239,11 +239,19 @@ def source_key(
     landmarks: dict[str, Landmarks] | None = None,
 ) -> str:
     """A hash of where the files are, their sizes and times, and how they are packed."""
-    settings = (PACKED_VERSION, ALIGNMENT_VERSION, resolution, align and not source.rendered)
+    versions = (PACKED_VERSION, ALIGNMENT_VERSION, DECODING_VERSION)
+    settings = (*versions, resolution, align and not source.rendered)
     digest = hashlib.sha256(repr((str(source.root.resolve()), source.layout, settings)).encode())
     for path in source.files():
-        state = path.stat()
-        digest.update(f"{path.name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        try:
+            state = path.stat()
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot be read ({error.strerror}): replace the file, or remove it "
+                "together with its image or mask"
+            ) from None
+        digest.update(os.fsencode(path.name))
+        digest.update(f"\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     for face in source.faces:
         digest.update(repr((face.name, face.pose)).encode())
     for name, given in sorted((landmarks or {}).items()):
@@ -333,7 +341,8 @@ def locate(
 ) -> LocatedFace:
     """Decode a pair, set its left and right ids straight and choose its window.
 
-    landmarks: in pixels of the image; None: derived from the label map.
+    landmarks: in pixels of the image; UserError where they fit no face. None: derived from the
+    label map.
     """
     image, labels = read_image(face.image), read_labels(face)
     _check_aspect(face, image, labels)
@@ -345,6 +354,11 @@ def locate(
         labels = FLIP_IDS.astype(np.uint8)[labels]
     factor = image.shape[1] / labels.shape[1]
     if landmarks is not None:
+        if choose_window(landmarks, image.shape[1], image.shape[0])[1] == "centre":
+            raise UserError(
+                f"{face.image}: the landmarks given for it fit no face: check their order (eyes "
+                "from the image's left, nose tip, mouth corners) and that they are pixels of it"
+            )
         outline = outline_middle(labels, landmarks.points / factor)
         landmarks = Landmarks(landmarks.points, None if outline is None else outline * factor)
     elif (derived := landmarks_from_labels(labels)) is not None:

@@ -40,6 +40,11 @@ BAD_MASKS = (
 PALETTE_VARIANTS = {(51, 255, 255): CLASS_NAMES.index("r_brow")}
 """Colours that label pictures in circulation use beside those of `labels.PALETTE`."""
 
+ID_OF_COLOR = {tuple(color): index for index, color in enumerate(PALETTE.tolist())}
+ID_OF_COLOR |= PALETTE_VARIANTS
+
+DECODING_VERSION = 2  # part of every cache's key: raise it when files are read in another way
+
 
 @dataclass(frozen=True)
 class Face:
@@ -76,7 +81,7 @@ def find_source(root: Path, *, keep_bad_masks: bool = False) -> Source:
     if (root / NATIVE_IMAGES).is_dir():
         return _find_native(root, keep_bad_masks)
     if (root / "images").is_dir():
-        return _find_pairs(root)
+        return _find_pairs(root, keep_bad_masks)
     raise UserError(
         f"{root}: no known layout: expected {NATIVE_IMAGES}/ with {NATIVE_MASKS[0]}/, or images/ "
         f"with {'/, '.join(MASK_FOLDERS)}/, or a folder that `prepare` wrote"
@@ -84,9 +89,19 @@ def find_source(root: Path, *, keep_bad_masks: bool = False) -> Source:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Decode a photograph: (H, W, 3) uint8 RGB, turned upright where EXIF says so."""
+    """Decode a photograph: (H, W, 3) uint8 RGB, turned upright where EXIF says so.
+
+    Of 16-bit grey the upper eight bits are taken, as Pillow does with 16-bit colour.
+    """
     with _opened(path) as picture:
         ImageOps.exif_transpose(picture, in_place=True)
+        if picture.mode.startswith("I;16"):
+            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        if picture.mode in ("I", "F"):
+            raise UserError(
+                f"{path}: its pixels have 32 bits, and what is white is unknown: save the picture "
+                "with 8 or 16 bits a channel"
+            )
         return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
@@ -97,8 +112,14 @@ def read_labels(face: Face) -> np.ndarray:
 
 def read_label_map(path: Path) -> np.ndarray:
     """Decode an id map (palette or grey: the stored value is the id) or a picture in the
-    CelebAMask-HQ colours: (H, W) uint8."""
+    CelebAMask-HQ colours: (H, W) uint8.
+
+    A palette that holds these colours in another order, as picture editors write it, is read by
+    colour.
+    """
     with _opened(path) as picture:
+        if picture.mode == "P" and (ids := _ids_of_palette(picture)) is not None:
+            return ids[np.asarray(picture)]
         if picture.mode in ("RGBA", "LA", "CMYK", "YCbCr"):
             picture = picture.convert("L" if picture.mode == "LA" else "RGB")
         values = np.asarray(picture)
@@ -121,7 +142,7 @@ def merge_parts(paths: Iterable[Path]) -> np.ndarray:
     labels: np.ndarray | None = None
     for path in sorted(paths, key=lambda path: _part_of(path) or 0):
         with _opened(path) as picture:
-            if picture.mode not in ("1", "L", "RGB"):
+            if picture.mode not in ("1", "L", "RGB", "I", "F") and "I;16" not in picture.mode:
                 picture = picture.convert("RGB")
             values = np.asarray(picture)
         if values.ndim == 3:
@@ -141,8 +162,12 @@ def merge_parts(paths: Iterable[Path]) -> np.ndarray:
 
 def read_pose_table(path: Path) -> dict[str, tuple[float, float]]:
     """`CelebAMask-HQ-pose-anno.txt` -> {id without padding: (yaw, pitch) in radians}."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}): restore or remove it") from None
     names, angles = [], []
-    for number, line in enumerate(path.read_text().splitlines()[2:], start=3):
+    for number, line in enumerate(lines[2:], start=3):
         try:
             name, yaw, pitch, _roll = line.split()
             angles.append((float(yaw), float(pitch)))
@@ -182,26 +207,40 @@ def _ids_of_colors(values: np.ndarray, path: Path) -> np.ndarray:
     """RGB (H, W, 3) -> ids: exact colours, or equal channels that hold the id itself."""
     if (values == values[..., :1]).all() and values.max() < NUM_CLASSES:
         return values[..., 0]
-    weights = np.array([1 << 16, 1 << 8, 1], np.int32)
-    codes = values.astype(np.int32) @ weights
-    table = {int(color @ weights): index for index, color in enumerate(PALETTE.astype(np.int32))}
-    table |= {int(np.array(color) @ weights): index for color, index in PALETTE_VARIANTS.items()}
-    known, inverse = np.unique(codes, return_inverse=True)
-    for code in known:
-        if int(code) not in table:
-            color = (int(code) >> 16, int(code) >> 8 & 255, int(code) & 255)
+    codes = values.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    found, inverse = np.unique(codes, return_inverse=True)
+    colors = [(code >> 16, code >> 8 & 255, code & 255) for code in found.tolist()]
+    for color in colors:
+        if color not in ID_OF_COLOR:
             raise UserError(
                 f"{path}: the colour {color} belongs to no CelebAMask-HQ class: save the mask as "
                 "an id map (palette or grey PNG, never JPEG)"
             )
-    ids = np.array([table[int(code)] for code in known], np.uint8)
+    ids = np.array([ID_OF_COLOR[color] for color in colors], np.uint8)
     return ids[inverse].reshape(codes.shape)
+
+
+def _ids_of_palette(picture: Image.Image) -> np.ndarray | None:
+    """(256,) uint8: the class of each palette entry that `picture` uses, by its colour.
+
+    None unless all of them have CelebAMask-HQ colours, each of another class: the palette then
+    says nothing, and the entries' numbers are the ids.
+    """
+    palette = np.array(picture.getpalette() or [], np.uint8).reshape(-1, 3).tolist()
+    used = [index for index, count in enumerate(picture.histogram()) if count]
+    ids = np.zeros(256, np.uint8)
+    for index in used:
+        color = tuple(palette[index]) if index < len(palette) else None
+        if color not in ID_OF_COLOR:
+            return None
+        ids[index] = ID_OF_COLOR[color]
+    return ids if len(set(ids[used].tolist())) == len(used) > 1 else None
 
 
 def _part_of(path: Path) -> int | None:
     """The class id of `00012_l_eye.png`; None for other names."""
     number, _, part = path.stem.partition("_")
-    return CLASS_NAMES.index(part) if number.isdigit() and part in CLASS_NAMES[1:] else None
+    return CLASS_NAMES.index(part) if number.isdecimal() and part in CLASS_NAMES[1:] else None
 
 
 def _pictures(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
@@ -216,20 +255,25 @@ def _find_native(root: Path, keep_bad_masks: bool) -> Source:
         raise UserError(f"{root}: has {NATIVE_IMAGES}/ but no {NATIVE_MASKS[0]}/: extract it too")
     images: dict[int, Path] = {}
     for path in _pictures(root / NATIVE_IMAGES):
-        if not path.stem.isdigit():
+        if not path.stem.isdecimal():
             raise UserError(f"{path}: the name is not a number: rename or remove the file")
-        images[int(path.stem)] = path
+        number = int(path.stem)
+        if number in images:
+            raise UserError(
+                f"{path}: {images[number].name} has the same number: remove one of them"
+            )
+        images[number] = path
     parts = _find_parts(folder)
     info = _read_info(root / "dataset.json")
     rendered = info.get("format") == SYNTHETIC_FORMAT
+    if rendered and info.get("complete") is False:
+        raise UserError(
+            f"{root}: `synthesize` was stopped before it had finished: start it again with the "
+            "same options, and it goes on"
+        )
     skipped: dict[str, str] = {}
-    # Only where the numbers are the data set's own do the known bad ids mean anything.
-    own_ids = (root / POSE_TABLE).is_file() or (root / ID_MAPPING).is_file() or len(images) == 30000
-    if own_ids and not rendered and not keep_bad_masks:
-        for number in BAD_MASKS:
-            if images.pop(number, None) is not None:
-                skipped[str(number)] = "known bad mask"
-            parts.pop(number, None)
+    if not rendered and not keep_bad_masks:
+        skipped = _skip_bad_masks(root, images, parts)
     _check_pairs(
         {str(number): path for number, path in images.items()},
         {str(number): paths[0] for number, paths in parts.items()},
@@ -252,6 +296,20 @@ def _find_native(root: Path, keep_bad_masks: bool) -> Source:
     return Source(root, layout, faces, rendered=rendered, skipped=skipped)
 
 
+def _skip_bad_masks(root: Path, images: dict[Any, Path], masks: dict[Any, Any]) -> dict[str, str]:
+    """Take the faces of `BAD_MASKS` out of both; the names of those that were there, with why."""
+    # Only where the numbers are the data set's own do the known bad ids mean anything.
+    own_ids = (root / POSE_TABLE).is_file() or (root / ID_MAPPING).is_file() or len(images) == 30000
+    bad = {str(number) for number in BAD_MASKS} if own_ids else set()
+    skipped = {}
+    for name in [name for name in images if _bare_number(str(name)) in bad]:
+        del images[name]
+        skipped[str(name)] = "known bad mask"
+    for name in [name for name in masks if _bare_number(str(name)) in bad]:
+        del masks[name]
+    return skipped
+
+
 def _find_parts(folder: Path) -> dict[int, list[Path]]:
     """Face number -> its part files, in paint order."""
     parts: dict[int, list[Path]] = {}
@@ -270,7 +328,7 @@ def _find_parts(folder: Path) -> dict[int, list[Path]]:
     }
 
 
-def _find_pairs(root: Path) -> Source:
+def _find_pairs(root: Path, keep_bad_masks: bool) -> Source:
     folder = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
     if folder is None:
         raise UserError(
@@ -278,6 +336,7 @@ def _find_pairs(root: Path) -> Source:
         )
     images = _by_stem(_pictures(root / "images"))
     masks = _by_stem(_pictures(folder, (".png", ".bmp", ".tif", ".tiff")))
+    skipped = {} if keep_bad_masks else _skip_bad_masks(root, images, masks)
     _check_pairs(images, masks, root)
     poses = _table_poses(root)
     faces = [
@@ -290,7 +349,7 @@ def _find_pairs(root: Path) -> Source:
         )
         for name in sorted(images)
     ]
-    return Source(root, "pairs", faces)
+    return Source(root, "pairs", faces, skipped=skipped)
 
 
 def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
@@ -314,7 +373,7 @@ def _check_pairs(images: dict[str, Path], masks: dict[str, Path], root: Path) ->
 
 
 def _bare_number(name: str) -> str:
-    return str(int(name)) if name.isdigit() else name
+    return str(int(name)) if name.isdecimal() else name
 
 
 def _table_poses(root: Path) -> dict[str, tuple[float, float]]:
@@ -326,7 +385,7 @@ def _exact_poses(root: Path, images: dict[int, Path]) -> dict[str, tuple[float, 
     path = root / "poses.npy"
     try:
         poses = np.load(path)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}): synthesize the data again") from None
     if poses.ndim != 2 or poses.shape[1] != 2 or max(images) >= len(poses):
         raise UserError(

@@ -1,12 +1,15 @@
 """Writing a packed folder: in one piece, hashed, and never through a memory map."""
 
 import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +51,16 @@ def pack(
         raise UserError(f"{out}: exists and is not packed data: choose another folder")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        _clear_abandoned(out)
         _check_space(out, count, resolution)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        try:
-            _write_packed(items, count, resolution, folder, info)
+        with _workplace(out) as folder:
+            _write_packed(items, count, resolution, folder / "new", info)
             _move_into_place(folder, out)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _no_space(out, count, resolution) from None
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        unfit = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+        if error.errno in unfit:
             raise UserError(
                 f"{out}: cannot be written ({error.strerror}): choose another folder "
                 "(SEMFACEEDIT_CACHE moves the cache)"
@@ -70,6 +72,7 @@ def _write_packed(
     items: Iterable[Item], count: int, resolution: int, folder: Path, info: dict[str, Any]
 ) -> None:
     names: list[str] = []
+    folder.mkdir()
     square = (count, resolution, resolution)
     with (
         _ArrayWriter(folder / "images.npy", (*square, 3), np.uint8) as images,
@@ -99,18 +102,57 @@ def _write_packed(
 
 
 def _move_into_place(folder: Path, out: Path) -> None:
-    """Rename the finished folder to `out`, which may be an older packed folder."""
-    folder.chmod(0o755)
-    old = folder.with_name(folder.name + ".old")
+    """Rename the finished `folder/new` to `out`, which may be an older packed folder."""
     if out.exists():
-        os.replace(out, old)
+        os.replace(out, folder / "old")
     try:
-        os.replace(folder, out)
+        os.replace(folder / "new", out)
     except OSError:
         if not is_packed(out):  # else another process packed the same data a moment ago
             raise
+
+
+@contextmanager
+def _workplace(out: Path) -> Iterator[Path]:
+    """An empty folder beside `out`, locked while its process lives and removed in the end."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        _is_free(lock)
+        yield folder
     finally:
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(folder, out)
+        os.close(lock)
+
+
+def _clear_abandoned(out: Path) -> None:
+    """Remove the workplaces of processes that were killed while they packed `out`."""
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.????????"):
+        with suppress(FileNotFoundError, NotADirectoryError):  # it may go while we look
+            held = {path.name for path in folder.iterdir()}
+            if not held or not held <= {"new", "old"}:  # not locked yet, or another's
+                continue
+            lock = os.open(folder, os.O_RDONLY)
+            if _is_free(lock):
+                _remove(folder, out)
+            os.close(lock)
+
+
+def _remove(folder: Path, out: Path) -> None:
+    """Remove a workplace; what it took from `out` goes back where nothing else came there."""
+    if not out.exists() and is_packed(folder / "old"):
+        os.replace(folder / "old", out)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_free(lock: int) -> bool:
+    """Lock an open folder until it is closed, if no other process has; never where the file
+    system has no locks."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 class _ArrayWriter:

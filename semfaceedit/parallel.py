@@ -4,10 +4,14 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
+
+from .errors import UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -19,15 +23,24 @@ def mapped(
 ) -> Iterator[Iterator[Result]]:
     """Results in the order of `tasks`, from `workers` processes (None: one a core).
 
-    `function` must be importable by name. Leaving the block ends the processes.
+    `function` must be importable by name. Leaving the block ends the processes, each after the
+    tasks that it has begun. UserError where one of them is killed.
     """
     workers = min(workers or os.cpu_count() or 1, len(tasks))
     if workers <= 1:
         yield map(function, tasks)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, initializer=_start_worker) as pool:
-        yield pool.imap(function, tasks, chunksize=4)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    try:
+        yield pool.map(function, tasks)
+    except BrokenProcessPool:
+        raise UserError(
+            f"one of {workers} worker processes was killed, probably for lack of memory: free some "
+            "and start again (synthesize: with fewer --workers)"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:

@@ -18,7 +18,7 @@ from .cli import run_command, wrote
 from .data import LocatedFace, holds_source, is_packed, locate, open_packed, pack_source, source_key
 from .errors import UserError
 from .labels import colorize
-from .layouts import Face, Source, find_source
+from .layouts import IMAGE_SUFFIXES, Face, Source, find_source
 from .pose import Landmarks
 
 PREVIEW_FACES = 24
@@ -61,6 +61,11 @@ def prepare(options: Options) -> None:
     if is_packed(options.data):
         raise UserError(f"{options.data}: is packed already: give it to `train --data` as it is")
     source = find_source(options.data, keep_bad_masks=options.keep_bad_masks)
+    if options.landmarks and source.rendered:
+        raise UserError(
+            f"{options.data}: synthesized faces are not aligned, so landmarks change nothing: "
+            "leave out --landmarks"
+        )
     given = read_landmarks(options.landmarks, source) if options.landmarks else {}
     key = source_key(source, options.resolution, align=options.align, landmarks=given)
     if holds_source(options.out, key):
@@ -87,8 +92,9 @@ def read_landmarks(path: Path, source: Source) -> dict[str, Landmarks]:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}): check --landmarks") from None
-    found = _parse_json(text, path) if text.lstrip().startswith("{") else _parse_lines(text, path)
+    given = _parse_json(text, path) if text.lstrip().startswith("{") else _parse_lines(text, path)
     names = {face.name for face in source.faces}
+    found = {name if name in names else _bare(name): points for name, points in given.items()}
     for name, points in found.items():
         if name not in names:
             raise UserError(f"{path}: {name!r} is no face of {source.root}: correct or remove it")
@@ -185,7 +191,7 @@ def _draw_crop(located: LocatedFace, size: int) -> Image.Image:
 def _parse_json(text: str, path: Path) -> dict[str, np.ndarray]:
     try:
         values = json.loads(text)
-        return {Path(name).stem: np.array(points, np.float64) for name, points in values.items()}
+        return {name: np.array(points, np.float64) for name, points in values.items()}
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: not a JSON object of points ({error}): correct it") from None
 
@@ -195,14 +201,20 @@ def _parse_lines(text: str, path: Path) -> dict[str, np.ndarray]:
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        name, *fields = line.split()
+        name, *fields = line.strip().rsplit(None, 10)  # a name may hold spaces
         try:
-            found[Path(name).stem] = np.array(fields, np.float64).reshape(5, 2)
+            found[name] = np.array(fields, np.float64).reshape(5, 2)
         except ValueError:
             raise UserError(
                 f"{path}: line {number} is not a name and ten numbers: correct or remove it"
             ) from None
     return found
+
+
+def _bare(name: str) -> str:
+    """A face's name from that of its picture: `images/a.b.jpg` -> `a.b`."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
 
 
 def _crops(folder: Path) -> list[str]:

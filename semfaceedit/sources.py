@@ -1,5 +1,6 @@
 """Where training data comes from: a folder that was named, or procedural faces made on the spot."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +18,20 @@ def open_training_data(
     folder: Path | None, *, resolution: int, procedural_count: int
 ) -> FaceDataset:
     """Open `folder` in any layout, packed at twice the training resolution so that class borders
-    are soft there; without a folder, make (once) and open procedural faces."""
+    are soft there; without a folder, make (once) and open procedural faces.
+
+    What was packed before is taken at any multiple of the training resolution.
+    """
+    if folder is not None and is_packed(folder):
+        faces = open_packed(folder, resolution=resolution)
+        if faces.resolution % (2 * resolution):
+            print(
+                f"{folder}: packed at {faces.resolution}x{faces.resolution}, so class borders are "
+                f"hard at {resolution}x{resolution}: `prepare --resolution {2 * resolution}` makes "
+                "them soft",
+                file=sys.stderr,
+            )
+        return faces
     if folder is not None:
         return open_dataset(folder, resolution=2 * resolution)
     name = f"procedural-{PROCEDURAL_VERSION}-{procedural_count}-{2 * resolution}"

@@ -10,6 +10,7 @@ dataset.json                                         what all this is
 
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -186,9 +187,13 @@ def _write_text(path: Path, text: str) -> None:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write, which then takes its place at once."""
-    partial = path.with_name(f".{path.name}.partial")
-    yield partial
-    partial.replace(path)
+    partial = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 if __name__ == "__main__":

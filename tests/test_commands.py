@@ -1,5 +1,6 @@
 """render, info, profile and the command plumbing, as a user calls them."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -137,9 +138,19 @@ def test_a_backend_that_cannot_be_had_is_one_line(capsys, backend, said):
 
 def test_seeds():
     assert cli.parse_seeds("0,4-7") == [0, 4, 5, 6, 7]
-    for text in ("", "a", "3-", "1,,2"):
+    for text in ("", "a", "3-", "1,,2", "²", "1-²"):
         with pytest.raises(UserError):
             cli.parse_seeds(text)
+
+
+def test_a_file_that_cannot_be_read_is_not_said_to_be_written(capsys):
+    def refused(_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "data/images")
+
+    assert cli.run_command(Sample, refused, ["--folder", "x"], name="sample") == 1
+    text = capsys.readouterr().err
+    assert "permission denied (data/images): check who may read or write it" in text
+    assert text.count("\n") == 1
 
 
 @dataclass(kw_only=True)

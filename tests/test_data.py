@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -164,6 +166,12 @@ def test_the_order_refuses_faces_that_never_come():
         sample_order(0, np.array([1, 0.5]), 0, 4)
 
 
+def test_names_that_are_not_utf8(tmp_path):
+    name = os.fsdecode(b"\xff")
+    dataset = open_dataset(write_pairs(tmp_path / "faces", {name: draw_labels(64)}), resolution=32)
+    assert dataset.names == [name]
+
+
 def test_second_opening_decodes_nothing(tmp_path, cache, monkeypatch):
     root = write_pairs(tmp_path / "faces", drawn())
     before = tree(root)
@@ -228,7 +236,7 @@ def test_packed_at_another_resolution(tmp_path):
     assert folder.name in message(error) and "--resolution 64" in message(error)
 
 
-@pytest.mark.parametrize("damage", ["missing", "short", "version", "mismatch"])
+@pytest.mark.parametrize("damage", ["missing", "short", "empty", "version", "mismatch"])
 def test_damaged_packed_folder(tmp_path, damage):
     folder = packed_folder(tmp_path)
     path = folder / "labels.npy"
@@ -236,6 +244,8 @@ def test_damaged_packed_folder(tmp_path, damage):
         path.unlink()
     elif damage == "short":
         path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "empty":
+        path.write_bytes(b"")
     elif damage == "mismatch":
         np.save(path, np.zeros((2, 32, 32), np.uint8))
     else:
@@ -284,6 +294,75 @@ def test_pack_refuses_folders_of_others(tmp_path):
     with pytest.raises(UserError, match="is not packed data"):
         pack(iter(()), 0, 16, tmp_path, {})
     assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_a_cache_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file" / "packed", tmp_path / "file" / "deeper" / "packed"):
+        with pytest.raises(UserError) as error:
+            pack(iter(()), 0, 16, out, {})
+        assert f"{out}: cannot be written" in message(error)
+
+
+PACK_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from semfaceedit import packing
+out, place = Path(sys.argv[1]), sys.argv[2]
+def die(*_):
+    print("there", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL) if place != "wait" else sys.stdin.read()
+if place == "between":
+    replace = os.replace
+    packing.os.replace = lambda source, target: (replace(source, target), die())
+def items():
+    yield "a", np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8), np.zeros(2, np.float32)
+    if place != "between":
+        die()
+packing.pack(items(), 1, 8, out, {})
+"""
+
+
+def pack_and_die(out: Path, place: str) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PACK_AND_DIE, str(out), place],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "there\n"
+    return process
+
+
+def pack_drawn(out: Path) -> None:
+    source = random_dataset()
+    items = zip(source.names, source.images, source.labels, source.poses, strict=True)
+    pack(items, 6, 16, out, {})
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    out, other = tmp_path / "packed", tmp_path / ".packed.12345678"
+    other.mkdir()
+    (other / "mine.txt").write_text("mine")
+    with pack_and_die(out, "wait") as working, pack_and_die(out, "while") as killed:
+        killed.wait()
+        assert len(list(tmp_path.glob(".packed.*"))) == 3
+        pack_drawn(out)
+        assert len(list(tmp_path.glob(".packed.*"))) == 2  # the living process keeps its own
+        working.communicate("")
+    assert working.returncode == 0 and len(open_dataset(out, resolution=8)) == 1
+    assert sorted(tmp_path.iterdir()) == [other, out]
+
+
+def test_a_kill_between_the_renames_loses_nothing(tmp_path, monkeypatch):
+    out = tmp_path / "packed"
+    pack_drawn(out)
+    with pack_and_die(out, "between") as killed:
+        killed.wait()
+    assert not out.exists()
+    monkeypatch.setattr(packing, "_check_space", lambda *_: pytest.fail("stopped here"))
+    with pytest.raises(pytest.fail.Exception):
+        pack_drawn(out)
+    assert len(open_dataset(out, resolution=16)) == 6 and list(tmp_path.iterdir()) == [out]
 
 
 def test_interrupted_packing_leaves_nothing(tmp_path):

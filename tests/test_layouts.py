@@ -123,6 +123,13 @@ def test_known_bad_masks_are_skipped_and_recorded(tmp_path):
     dataset = open_dataset(root, resolution=32)
     assert dataset.names == ["5"] and dataset.info["skipped"] == {str(bad): "known bad mask"}
     assert len(open_dataset(root, resolution=32, keep_bad_masks=True)) == 2
+    pairs = write_pairs(tmp_path / "pairs", {f"{bad:05d}": draw_labels(64), "5": draw_labels(64)})
+    assert len(find_source(pairs).faces) == 2
+    (pairs / POSE_TABLE).write_text(TABLE)
+    source = find_source(pairs)
+    assert [face.name for face in source.faces] == ["5"]
+    assert source.skipped == {f"{bad:05d}": "known bad mask"}
+    assert len(find_source(pairs, keep_bad_masks=True).faces) == 2
 
 
 def test_color_label_pictures(tmp_path):
@@ -132,6 +139,35 @@ def test_color_label_pictures(tmp_path):
     for name, picture in (("color", colors), ("grey", np.repeat(labels[..., None], 3, -1))):
         Image.fromarray(picture).save(tmp_path / f"{name}.png")
         np.testing.assert_array_equal(read_label_map(tmp_path / f"{name}.png"), labels)
+
+
+def test_palettes_in_another_order_are_read_by_color(tmp_path):
+    """Picture editors drop and reorder the entries of a palette when they save."""
+    labels = draw_labels(64)
+    order = np.unique(labels)[::-1]
+    picture = Image.fromarray(np.searchsorted(-order.astype(int), -labels.astype(int)).astype("u1"))
+    picture.putpalette(PALETTE[order].tobytes())
+    picture.save(tmp_path / "edited.png")
+    np.testing.assert_array_equal(read_label_map(tmp_path / "edited.png"), labels)
+    for palette in (bytes(768), np.repeat(np.arange(256, dtype=np.uint8), 3).tobytes()):
+        picture = Image.fromarray(labels)
+        picture.putpalette(palette)  # of no class: the numbers are the ids
+        picture.save(tmp_path / "plain.png")
+        np.testing.assert_array_equal(read_label_map(tmp_path / "plain.png"), labels)
+
+
+def test_photographs_of_16_bits(tmp_path):
+    grey = np.array([[0, 255, 256, 65535]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    values = read_image(tmp_path / "grey.png")
+    np.testing.assert_array_equal(values, np.repeat([[[0], [0], [1], [255]]], 3, -1))
+    for kind in (np.int32, np.float32):
+        Image.fromarray(grey.astype(kind)).save(tmp_path / "grey.tif")
+        with pytest.raises(UserError) as error:
+            read_image(tmp_path / "grey.tif")
+        assert "grey.tif: its pixels have 32 bits" in message(error)
+        Image.fromarray(grey.astype(kind)).save(tmp_path / "00000_hair.tif")
+        assert (merge_parts([tmp_path / "00000_hair.tif"]) == [[0, 13, 13, 13]]).all()
 
 
 def test_photographs_are_turned_upright(tmp_path):
@@ -161,6 +197,11 @@ def test_faces_without_landmarks_are_kept(tmp_path):
     assert dataset.names == ["blank", "face0", "face1"]
     assert dataset.info["crop"] == ["centre", "eyes", "eyes"]
     assert np.isnan(dataset.poses[0]).all() and np.isfinite(dataset.poses[1:]).all()
+
+
+def test_numbers_that_are_no_decimals_are_names(tmp_path):
+    root = write_pairs(tmp_path / "faces", {"²": draw_labels(64)})
+    assert [face.name for face in find_source(root).faces] == ["²"]
 
 
 def break_image(root: Path) -> str:
@@ -206,6 +247,13 @@ def two_images(root: Path) -> str:
     return "face1.webp: face1.png has the same name"
 
 
+def broken_link(root: Path) -> str:
+    path = root / "images" / "face1.png"
+    path.unlink()
+    path.symlink_to(root / "nowhere.png")
+    return "face1.png: cannot be read (No such file"
+
+
 def no_pairs(root: Path) -> str:
     for path in [*root.glob("images/*"), *root.glob("masks/*")]:
         path.unlink()
@@ -229,7 +277,7 @@ def no_folder(root: Path) -> str:
 
 BREAKS = [
     break_image, break_mask_ids, break_aspect, break_mask_color, remove_mask, remove_image,
-    two_images, no_pairs, no_masks, no_layout, no_folder,
+    two_images, broken_link, no_pairs, no_masks, no_layout, no_folder,
 ]  # fmt: skip
 
 
@@ -276,6 +324,27 @@ def native_with_a_name(root: Path) -> str:
     return "anna.jpg: the name is not a number"
 
 
+def native_with_no_whole_number(root: Path) -> str:
+    (root / "CelebA-HQ-img" / "1.jpg").rename(root / "CelebA-HQ-img" / "1².jpg")
+    return "1².jpg: the name is not a number"
+
+
+def native_with_one_number_twice(root: Path) -> str:
+    shutil.copy(root / "CelebA-HQ-img" / "1.jpg", root / "CelebA-HQ-img" / "00001.png")
+    return "1.jpg: 00001.png has the same number"
+
+
+def native_with_a_part_of_no_number(root: Path) -> str:
+    folder = root / "CelebAMask-HQ-mask-anno" / "0"
+    (folder / "00001_skin.png").rename(folder / "0000²_skin.png")
+    return "0000²_skin.png: not a part file"
+
+
+def native_with_a_table_of_bytes(root: Path) -> str:
+    (root / POSE_TABLE).write_bytes(b"\xff\xfe\n\n")
+    return f"{POSE_TABLE}: cannot be read"
+
+
 def native_with_a_broken_table(root: Path) -> str:
     (root / POSE_TABLE).write_text(TABLE + "0.jpg 1.0\n")
     return f"{POSE_TABLE}: line 3"
@@ -292,10 +361,25 @@ def synthetic_with_too_few_poses(root: Path) -> str:
     return "poses.npy: shape (1, 2)"
 
 
+def synthetic_with_empty_poses(root: Path) -> str:
+    synthetic_without_poses(root)
+    (root / "poses.npy").write_bytes(b"")
+    return "poses.npy: cannot be read"
+
+
+def synthetic_without_an_end(root: Path) -> str:
+    np.save(root / "poses.npy", np.zeros((2, 2), np.float32))
+    document = {"format": "semfaceedit-synthetic", "complete": False}
+    (root / "dataset.json").write_text(json.dumps(document))
+    return "faces: `synthesize` was stopped before it had finished"
+
+
 NATIVE_BREAKS = [
     native_without_parts, native_without_image, native_with_a_stray_part,
     native_with_parts_of_two_sizes, native_without_masks, native_with_a_name,
-    native_with_a_broken_table, synthetic_without_poses, synthetic_with_too_few_poses,
+    native_with_no_whole_number, native_with_one_number_twice, native_with_a_part_of_no_number,
+    native_with_a_table_of_bytes, native_with_a_broken_table, synthetic_without_poses,
+    synthetic_with_too_few_poses, synthetic_with_empty_poses, synthetic_without_an_end,
 ]  # fmt: skip
 
 

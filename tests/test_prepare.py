@@ -1,8 +1,10 @@
 """`python -m semfaceedit.prepare`: exit codes, messages, outputs."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +123,42 @@ def test_bad_landmark_files(faces, tmp_path, capsys, text, expected):
     assert not (tmp_path / "packed").exists()
 
 
+def test_landmarks_that_fit_no_face(faces, tmp_path, capsys):
+    """All on one line, or far outside of the picture."""
+    flat = np.array([(10, 60), (120, 60), (64, 61), (12, 62), (118, 62)])
+    far = landmarks_from_labels(draw_labels(64)).points + 1000
+    path = tmp_path / "landmarks.json"
+    for wrong in (flat, far):
+        path.write_text(json.dumps({"face0": wrong.tolist()}))
+        for more in ([], ["--no-align"]):
+            assert run(faces, tmp_path / "packed", "--landmarks", str(path), *more) == 1
+            assert "face0.png: the landmarks given for it fit no face" in error_line(capsys)
+
+
+def test_landmarks_of_names_with_dots_and_spaces(tmp_path):
+    points = landmarks_from_labels(draw_labels(64)).points * 2
+    numbers = " ".join(str(value) for value in points.reshape(-1))
+    names = ["a.b", "anna and bert", "c.d"]
+    faces = write_pairs(tmp_path / "faces", {name: draw_labels(64) for name in names})
+    path = tmp_path / "landmarks.txt"
+    path.write_text(f"a.b {numbers}\nanna and bert.png {numbers}\n images/c.d.png {numbers}\n")
+    assert run(faces, tmp_path / "packed", "--landmarks", str(path)) == 0
+    assert open_packed(tmp_path / "packed").info["crop"] == ["given"] * 3
+    path.write_text(json.dumps({"a.b": points.tolist(), "c.d.png": points.tolist()}))
+    assert run(faces, tmp_path / "json", "--landmarks", str(path)) == 0
+    assert open_packed(tmp_path / "json").info["crop"] == ["given", "eyes", "given"]
+
+
+def test_synthesized_faces_take_no_landmarks(tmp_path, capsys):
+    root = write_native(tmp_path / "faces", {0: draw_labels(64)})
+    np.save(root / "poses.npy", np.zeros((1, 2), np.float32))
+    (root / "dataset.json").write_text(json.dumps({"format": "semfaceedit-synthetic"}))
+    (tmp_path / "landmarks.json").write_text("{}")
+    landmarks = str(tmp_path / "landmarks.json")
+    assert run(root, tmp_path / "packed", "--landmarks", landmarks) == 1
+    assert "leave out --landmarks" in error_line(capsys)
+
+
 def test_other_peoples_folders_are_safe(faces, tmp_path, capsys):
     out = tmp_path / "holiday"
     out.mkdir()
@@ -164,6 +202,27 @@ def test_preview_shows_window_and_landmarks(faces, tmp_path):
     assert pixels.shape == (192, 3 * 2 * 192, 3)
     assert (pixels[:, :192] == (255, 255, 0)).all(-1).sum() > 300  # the window's outline
     assert (pixels[:, :192] == (0, 255, 0)).all(-1).sum() > 40  # five dots
+
+
+def test_names_that_are_not_utf8_get_a_preview(tmp_path):
+    faces = write_pairs(tmp_path / "faces", {os.fsdecode(b"\xff"): draw_labels(64)})
+    assert run(faces, tmp_path / "packed") == 0
+
+
+def test_sigterm_leaves_nothing(tmp_path):
+    """The packing waits at a mask that is a pipe, which nobody writes."""
+    faces = write_pairs(tmp_path / "faces", {"0": draw_labels(64)})
+    mask = faces / "masks" / "0.png"
+    mask.unlink()
+    os.mkfifo(mask)
+    command = [sys.executable, "-m", "semfaceedit.prepare", "--data", str(faces), "--out"]
+    with subprocess.Popen([*command, str(tmp_path / "packed")]) as process:
+        with mask.open("wb"):  # it reads
+            assert list(tmp_path.glob(".packed.*"))
+            process.terminate()
+            time.sleep(0.1)
+    assert process.returncode == 143
+    assert [path.name for path in tmp_path.iterdir()] == ["faces"]
 
 
 def test_as_a_process(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from semfaceedit import procedural
+from semfaceedit import synthesize as synthesis
 from semfaceedit.camera import CameraConfig, project
 from semfaceedit.labels import CLASS_NAMES
 from semfaceedit.layouts import find_source, read_labels
@@ -229,6 +230,17 @@ def test_command_refuses_bad_options(tmp_path, capsys, options, message):
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "new").exists()
+
+
+def test_two_processes_use_names_of_their_own(tmp_path, monkeypatch):
+    used = set()
+    for process in (1, 2):
+        monkeypatch.setattr("os.getpid", lambda process=process: process)
+        with pytest.raises(OSError), synthesis._replacing(tmp_path / "a.png") as path:
+            path.write_text("half")
+            used.add(path)
+            raise OSError
+    assert len(used) == 2 and not list(tmp_path.iterdir())
 
 
 def test_command_leaves_strange_folders_alone(tmp_path, capsys):
