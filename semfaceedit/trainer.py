@@ -110,13 +110,7 @@ class Trainer:
         return last, start
 
     def images_before(self, step: int) -> int:
-        """Real images seen (over all processes) before this step."""
-        total, start = 0, 0
-        for phase in self.run.train.phases:
-            end = min(round(phase.until * self.run.train.stage1_iterations), step)
-            total += max(end - start, 0) * phase.batch
-            start = max(end, start)
-        return total + max(step - start, 0) * self.run.train.phases[-1].batch
+        return images_before(self.run.train, step)
 
     # -- one step -----------------------------------------------------------------------------
 
@@ -391,6 +385,16 @@ class Trainer:
             optimizer.load_state_dict(state["optimizers"][name])
         self.scaler.load_state_dict(state["scaler"])
         self.completed = state["completed"]
+
+
+def images_before(train: config.TrainConfig, step: int) -> int:
+    """Real images seen (over all processes) before this step."""
+    total, start = 0, 0
+    for phase in train.phases:
+        end = min(round(phase.until * train.stage1_iterations), step)
+        total += max(end - start, 0) * phase.batch
+        start = max(end, start)
+    return total + max(step - start, 0) * train.phases[-1].batch
 
 
 @dataclass(frozen=True, kw_only=True)
