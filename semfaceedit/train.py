@@ -270,7 +270,7 @@ def _loop(options: Options, run: Run) -> None:
     with _Signals() as signals:
         while trainer.completed < trainer.total_steps:
             try:
-                log = trainer.step(run.data)
+                trainer.step(run.data)
             except NonFiniteLossError as error:
                 raise UserError(
                     f"{error}: stopped before any weight changed; the last checkpoint in "
@@ -278,7 +278,7 @@ def _loop(options: Options, run: Run) -> None:
                     f"resume with --resume {run.folder}"
                 ) from None
             if writer is not None:
-                writer.after_step(log)
+                writer.after_step()
             if world.any(signals.received is not None, trainer.device):
                 if writer is not None:
                     writer.save_state()
@@ -322,15 +322,13 @@ class _Writer:
         self._drop_metrics_after(self.trainer.completed)
         self.tensorboard = _tensorboard(run.folder) if options.tensorboard else None
         self.lap = time.monotonic(), self.trainer.completed  # when the last log line was written
-        self.latest: dict[str, Any] = {}  # of each value; R1 is not computed in every step
         self.warned = False
 
-    def after_step(self, log: dict[str, Any]) -> None:
+    def after_step(self) -> None:
         done, options = self.trainer.completed, self.options
-        self.latest.update(log)
         last = done == self.trainer.total_steps
         if done % options.log_every == 0 or last:
-            self._log(dict(self.latest))
+            self._log(dict(self.trainer.latest))
         if done % options.monitor_every == 0 or last:
             self._measure()
         if done % options.sample_every == 0 or last:

@@ -88,6 +88,7 @@ class Trainer:
         amp = train.mixed_precision and device.type == "cuda"
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp)
         self.completed = 0  # steps done
+        self.latest: Log = {}  # the last of each value; R1 is not computed in every step
 
     # -- where a step stands ------------------------------------------------------------------
 
@@ -152,6 +153,7 @@ class Trainer:
         self.scaler.update()
         self._update_averages(step)
         self.completed += 1
+        self.latest.update(log)
         return log
 
     def _micro_batches(
@@ -363,6 +365,7 @@ class Trainer:
             "d_semantic": self.d_semantic.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
             "scaler": self.scaler.state_dict(),
+            "latest": self.latest,
         }
 
     def start_from(
@@ -385,6 +388,7 @@ class Trainer:
             optimizer.load_state_dict(state["optimizers"][name])
         self.scaler.load_state_dict(state["scaler"])
         self.completed = state["completed"]
+        self.latest = state.get("latest", {})
 
 
 def images_before(train: config.TrainConfig, step: int) -> int:

@@ -199,6 +199,7 @@ def test_resumed_state_goes_on_bit_for_bit(data, tmp_path):
     torch.save(first.state(), tmp_path / "state.pt")
     second = new_trainer(seed=0, one_phase=False)
     second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert set(first.latest) == set(second.latest) >= {"r1_image", "weights"}
     for _ in range(3):
         second.step(data)
     for name, value in straight.generator.state_dict().items():
