@@ -11,8 +11,9 @@ import pytest
 import torch
 from training import drawn_faces, tiny, train_five_steps
 
+from semfaceedit import distributed
 from semfaceedit.config import Phase
-from semfaceedit.distributed import World
+from semfaceedit.distributed import World, join_world
 from semfaceedit.errors import UserError
 from semfaceedit.trainer import NonFiniteLossError, Trainer
 
@@ -263,3 +264,13 @@ def test_ray_jitter_moves_the_rays_of_each_picture(data, monkeypatch):
     assert shifts[0] is None
     assert shifts[1].abs().max() <= 0.25
     assert len(shifts[1].unique()) == shifts[1].numel()
+
+
+def test_processes_wait_for_hours_while_the_data_are_packed(monkeypatch):
+    given = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(
+        distributed.dist, "init_process_group", lambda _, **other: given.update(other)
+    )
+    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 1)
+    assert join_world("cpu").rank == 1 and given["timeout"].total_seconds() >= 12 * 3600
