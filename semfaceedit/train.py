@@ -4,6 +4,7 @@ This file is the run: options, data, resuming, logging, samples, checkpoints and
 `trainer.py` is one step of it.
 """
 
+import contextlib
 import json
 import signal
 import sys
@@ -257,10 +258,12 @@ def _source_name(source: Path | None) -> str:
 def new_run_folder(out: Path, name: str) -> Path:
     """Make and return `out/NNNNN-name`, NNNNN one more than the largest there."""
     out.mkdir(parents=True, exist_ok=True)
-    numbers = [int(path.name[:5]) for path in out.iterdir() if path.name[:5].isdigit()]
-    folder = out / f"{max(numbers, default=-1) + 1:05d}-{name}"
-    folder.mkdir()
-    return folder
+    while True:
+        numbers = [int(path.name[:5]) for path in out.iterdir() if path.name[:5].isdecimal()]
+        folder = out / f"{max(numbers, default=-1) + 1:05d}-{name}"
+        with contextlib.suppress(FileExistsError):  # another run took the name a moment ago
+            folder.mkdir()
+            return folder
 
 
 def _loop(options: Options, run: Run) -> None:

@@ -220,6 +220,18 @@ def test_run_folders_are_numbered(tmp_path):
     assert new_run_folder(tmp_path, "c").name == "00008-c"
 
 
+def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path, monkeypatch):
+    original = Path.iterdir
+
+    def iterdir(path):
+        found = list(original(path))
+        (tmp_path / "00000-a").mkdir(exist_ok=True)  # by another run, after this one has looked
+        return iter(found)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert new_run_folder(tmp_path, "a").name == "00001-a"
+
+
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path):
     def write(path: Path) -> None:
         path.write_bytes(b"half")
