@@ -198,24 +198,15 @@ def _start(
 ) -> Run:
     seed = state["seed"] if state else options.seed
     trainer = Trainer(settings, seed=seed, device=device, world=world)
-    folder, source, count = options.resume, options.data, options.procedural_count
+    folder = options.resume
     if state is not None:
         trainer.load_state(state)
-        count = count or state.get("procedural_count")
-        source = source or (Path(state["data"]) if state["data"] else None)
     elif options.init is not None:
         _start_from(trainer, options.init)
-    resolution = max(phase.resolution for phase in settings.train.phases)
-    if not world.is_main:
-        world.barrier()  # the main process packs the data first
-    options.procedural_count = count or PROCEDURAL_COUNT
-    faces = open_training_data(
-        source, resolution=resolution, procedural_count=options.procedural_count
-    )
+    faces = _open_data(options, settings, state, world)
     if world.is_main:
-        world.barrier()
         if folder is None:
-            folder = new_run_folder(options.out, f"{settings.preset}-{_source_name(source)}")
+            folder = new_run_folder(options.out, f"{settings.preset}-{_source_name(options.data)}")
         checkpoint.write_text(
             folder / "config.json", json.dumps(config.to_dict(settings), indent=2) + "\n"
         )
@@ -228,8 +219,41 @@ def _start(
             f"{trainer.images_before(trainer.total_steps):,} images on {device} x {world.size}",
             file=sys.stderr,
         )
-    options.data = source
     return Run(folder or options.out, settings, trainer, faces, world)
+
+
+def _open_data(
+    options: Options, settings: Config, state: dict[str, Any] | None, world: World
+) -> data.FaceDataset:
+    """The data that the options name, else those of the run that is resumed, else procedural
+    faces; the options then name what was opened."""
+    named = options.data is not None or options.procedural_count is not None
+    if state is not None and not named:
+        options.data = Path(state["data"]) if state["data"] else None
+        options.procedural_count = state.get("procedural_count")
+    options.procedural_count = options.procedural_count or PROCEDURAL_COUNT
+    if not world.is_main:
+        world.barrier()  # the main process packs the data first
+    faces = open_training_data(
+        options.data,
+        resolution=max(phase.resolution for phase in settings.train.phases),
+        procedural_count=options.procedural_count,
+    )
+    if world.is_main:
+        world.barrier()
+    before = state.get("data_sha256") if state is not None else None
+    if before not in (None, faces.info.get("sha256")):
+        if not named:
+            raise UserError(
+                f"--resume {options.resume}: its data ({options.data or 'procedural faces'}) have "
+                "changed since: bring them back, or name those to go on with by --data or "
+                "--procedural-count"
+            )
+        if world.is_main:
+            print(
+                f"going on with other data: {options.data or 'procedural faces'}", file=sys.stderr
+            )
+    return faces
 
 
 def _start_from(trainer: Trainer, path: Path) -> None:
@@ -343,6 +367,7 @@ class _Writer:
         state = self.trainer.state()
         state["procedural_count"] = self.options.procedural_count
         state["data"] = str(self.options.data.resolve()) if self.options.data else ""
+        state["data_sha256"] = self.run.data.info.get("sha256")
         checkpoint.save_state(self.run.folder, self.trainer.completed, state)
 
     def finish(self) -> None:

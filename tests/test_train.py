@@ -144,6 +144,21 @@ def test_resuming_goes_on_with_as_many_procedural_faces(tmp_path, monkeypatch):
     assert counts == [9, 9]
 
 
+def test_changed_data_are_noticed_on_resuming(straight, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train, "report", lambda *_: {})
+    drawn_faces(tmp_path / "other", count=5)
+    state = checkpoint.load_state(straight) | {"data": str(tmp_path / "other")}
+    checkpoint.save_state(tmp_path, 60, state)
+    resume = ["--resume", str(tmp_path), "--device", "cpu"]
+    code, text = run(resume, capsys)
+    assert code == 1 and "have changed since" in text.splitlines()[-1]
+    code, text = run([*resume, "--data", str(tmp_path / "other")], capsys)
+    assert code == 0 and f"going on with other data: {tmp_path / 'other'}" in text
+    checkpoint.save_state(tmp_path, 60, state | {"data_sha256": None})  # of an older version
+    code, text = run(resume, capsys)
+    assert code == 0 and "other data" not in text
+
+
 def test_a_damaged_newest_state_gives_way_to_the_one_before(straight, tmp_path):
     for path in sorted(straight.glob("state-*.pt")):
         (tmp_path / path.name).write_bytes(path.read_bytes())
