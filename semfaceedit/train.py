@@ -45,7 +45,8 @@ class Options:
     preset: str | None = None
     """paper, small, tiny or an ablation variant (default: small)."""
     data: Path | None = None
-    """Training data in any layout; none: procedural faces."""
+    """Training data in any layout; none: the data of the run that is resumed, else procedural
+    faces."""
     out: Path = Path("runs")
     """Where numbered run folders are made."""
     resume: Path | None = None
@@ -53,8 +54,8 @@ class Options:
     init: Path | None = None
     """Weights to start from (.safetensors) with fresh optimisers, and the discriminators beside
     them where there are any."""
-    seed: int = 0
-    """Seed of weights, latents, poses and data order."""
+    seed: int | None = None
+    """Seed of weights, latents, poses and data order of a new run (default: 0)."""
     device: str | None = None
     """cpu, cuda or cuda:N (default: CUDA where there is one)."""
     resolution: int | None = None
@@ -66,8 +67,8 @@ class Options:
     stage2_iterations: int | None = None
     """Steps of stage 2, geometry frozen (default: the preset's)."""
     procedural_count: int | None = None
-    """How many procedural faces to make when there is no --data (default: as many as the run that
-    is resumed had, else 2000)."""
+    """How many procedural faces to make, in place of --data (default: as many as the run that is
+    resumed had, else 2000)."""
     rare_share: float | None = None
     """Show faces of classes that a smaller share of the label maps has (glasses, hats, necklaces)
     more often in a new run, as in --rare-share 0.25 (default: the preset's, 0)."""
@@ -104,6 +105,7 @@ def train(options: Options, settings: Config | None = None) -> None:
 
     settings: of a new run, in place of the preset that the options name.
     """
+    _check(options)
     device = select_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -124,6 +126,22 @@ def train(options: Options, settings: Config | None = None) -> None:
         world.close()
 
 
+def _check(options: Options) -> None:
+    """Refuse what no run can have, before anything is read or made."""
+    for name, least in (
+        ("sample_every", 1), ("checkpoint_every", 1), ("log_every", 1), ("monitor_every", 1),
+        ("procedural_count", 1), ("seed", 0), ("stage1_iterations", 0), ("stage2_iterations", 0),
+    ):  # fmt: skip
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+    if options.data is not None and options.procedural_count is not None:
+        raise UserError("--procedural-count makes faces in place of --data: leave out one of them")
+    there = next(path for path in (options.out, *options.out.parents) if path.exists())
+    if options.resume is None and not there.is_dir():
+        raise UserError(f"--out {options.out}: {there} is no folder: choose another")
+
+
 def _settings(options: Options, state: dict[str, Any] | None) -> Config:
     if state is not None:
         settings = config.from_dict(json.loads(state["config"]))
@@ -132,10 +150,17 @@ def _settings(options: Options, state: dict[str, Any] | None) -> Config:
                 f"--resume {options.resume} is a run of preset {settings.preset!r}, not "
                 f"{options.preset!r}: leave --preset out, or start a new run"
             )
+        if options.seed not in (None, state["seed"]):
+            raise UserError(
+                f"--resume {options.resume} is a run of seed {state['seed']}, not {options.seed}: "
+                "leave --seed out, or start a new run"
+            )
+        if options.resolution is not None:
+            raise UserError("--resolution sets a new run: leave out --resume")
+        if options.init is not None:
+            raise UserError("--init starts a new run: leave out --resume")
     else:
         settings = config.preset(options.preset or "small")
-    if options.init is not None and state is not None:
-        raise UserError("--init starts a new run: leave out --resume")
     changes: dict[str, Any] = {}
     if options.stage1_iterations is not None:
         changes["stage1_iterations"] = options.stage1_iterations
@@ -162,16 +187,14 @@ def _settings(options: Options, state: dict[str, Any] | None) -> Config:
         phases = _phases(options.phases, batch=settings.train.phases[-1].batch)
         changes["phases"], changes["stage1_iterations"] = phases
         model = replace(model, resolution=phases[0][-1].resolution)
-    if options.resolution is not None and state is None:
+    if options.resolution is not None:
         batch = settings.train.phases[-1].batch
         changes["phases"] = (Phase(until=1.0, resolution=options.resolution, batch=batch),)
         model = replace(model, resolution=options.resolution)
-    return replace(
-        settings,
-        model=model,
-        discriminator=discriminator,
-        train=replace(settings.train, **changes),
-    )
+    train = replace(settings.train, **changes)
+    if train.stage1_iterations + train.stage2_iterations < 1:
+        raise UserError("--stage1-iterations 0 --stage2-iterations 0: a run needs a step")
+    return replace(settings, model=model, discriminator=discriminator, train=train)
 
 
 def _phases(texts: tuple[str, ...], *, batch: int) -> tuple[tuple[Phase, ...], int]:
@@ -196,7 +219,7 @@ def _start(
     device: torch.device,
     world: World,
 ) -> Run:
-    seed = state["seed"] if state else options.seed
+    seed = state["seed"] if state else options.seed or 0
     trainer = Trainer(settings, seed=seed, device=device, world=world)
     folder = options.resume
     if state is not None:

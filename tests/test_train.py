@@ -159,6 +159,15 @@ def test_changed_data_are_noticed_on_resuming(straight, tmp_path, capsys, monkey
     assert code == 0 and "other data" not in text
 
 
+def test_an_out_that_is_a_file_is_said_before_data_are_made(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train, "open_training_data", None)
+    file = tmp_path / "file"
+    file.touch()
+    for out in (file, file / "runs"):
+        code, text = run(["--preset", "tiny", "--out", str(out)], capsys)
+        assert code == 1 and f"{file} is no folder" in text.splitlines()[-1]
+
+
 def test_a_damaged_newest_state_gives_way_to_the_one_before(straight, tmp_path):
     for path in sorted(straight.glob("state-*.pt")):
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -186,6 +195,17 @@ def test_bad_input_is_one_clear_line(data, straight, tmp_path, capsys):
         (["--resume", str(straight), "--rare-share", "0.2"], "sets a new run"),
         (["--resume", str(straight), "--paired"], "--paired sets a new run"),
         (["--rare-share", "1.5"], "--rare-share 1.5 must be from 0 to 1"),
+        (["--resume", str(straight), "--resolution", "16"], "--resolution sets a new run"),
+        (["--resume", str(straight), "--seed", "3"], "is a run of seed 0, not 3"),
+        (["--data", str(data), "--procedural-count", "5"], "leave out one of them"),
+        (["--log-every", "0"], "--log-every 0: must be at least 1"),
+        (["--checkpoint-every", "0"], "--checkpoint-every 0: must be at least 1"),
+        (["--sample-every", "-2"], "--sample-every -2: must be at least 1"),
+        (["--monitor-every", "0"], "--monitor-every 0: must be at least 1"),
+        (["--procedural-count", "0"], "--procedural-count 0: must be at least 1"),
+        (["--seed", "-1"], "--seed -1: must be at least 0"),
+        (["--stage1-iterations", "-3"], "--stage1-iterations -3: must be at least 0"),
+        (["--stage1-iterations", "0", "--stage2-iterations", "0"], "a run needs a step"),
         (["--device", "gpu3"], "is not a device"),
         (["--preset", "tiny", "--resolution", "12", "--data", str(data)], "must be a power of two"),
         (["--phases", "16:many"], "write RESOLUTION:STEPS"),
