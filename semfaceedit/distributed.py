@@ -61,5 +61,6 @@ def join_world(device_type: str) -> World:
     if size == 1:
         return World()
     backend = "nccl" if device_type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    # The others wait while the main process packs the data: of many photographs, for hours.
+    dist.init_process_group(backend, timeout=timedelta(hours=24))
     return World(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))

@@ -14,6 +14,7 @@ from .errors import UserError
 from .generator import Generator
 from .renderer import RenderOutput, render
 from .samples import seed_codes
+from .trainer import images_before
 
 CHECK_SEEDS = range(8)
 CHECK_POSE = (0.2, 0.1)  # yaw, pitch
@@ -31,7 +32,7 @@ class Options:
     """
 
     run: Path
-    """A run folder of `train`."""
+    """A run folder of `train`; its newest state counts, of a stopped run too."""
     out: Path
     """The weights file to write (.safetensors)."""
     ema_decay: float | None = None
@@ -51,30 +52,38 @@ def export(options: Options) -> None:
     if decay not in run.train.ema_decays:
         kept = ", ".join(str(value) for value in run.train.ema_decays)
         raise UserError(f"--ema-decay {decay}: this run keeps {kept}")
-    source = options.run / f"generator-ema{decay}.safetensors"
-    generator, run = checkpoint.load_generator(source)
-    header = checkpoint.read_header(source)
+    generator = Generator(run.model).eval().requires_grad_(False)
+    generator.load_state_dict(state["averages"][run.train.ema_decays.index(decay)])
+    images = images_before(run.train, state["completed"])
+
+    def write(path: Path) -> None:
+        checkpoint.save_generator(
+            path, generator, run, images=images, ema_decay=decay, half=options.half
+        )
+        if options.half:
+            _check_half(generator, path)
+
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.save_generator(
-        options.out, generator, run, images=header["images"], ema_decay=decay, half=options.half
-    )
-    if options.half:
-        psnr, flips = compare(generator, checkpoint.load_generator(options.out)[0])
-        print(f"fp16 against fp32: {psnr:.1f} dB, {100 * flips:.3f} % of labels differ")
-        if psnr < HALF_PSNR:
-            options.out.unlink()
-            raise UserError(
-                f"fp16 changes the pictures ({psnr:.1f} dB, at least {HALF_PSNR:.0f} asked): use "
-                "--no-half"
-            )
+    checkpoint.write_atomically(options.out, write)
     wrote(options.out)
     if options.discriminators:
         path = checkpoint.discriminators_beside(options.out)
         networks = build_discriminators(run)
         for network, name in zip(networks, ("d_image", "d_semantic"), strict=True):
             network.load_state_dict(state[name])
-        checkpoint.save_discriminators(path, networks, run, images=header["images"])
+        checkpoint.save_discriminators(path, networks, run, images=images)
         wrote(path)
+
+
+def _check_half(generator: Generator, path: Path) -> None:
+    """Compare with the fp16 weights at `path`; UserError where the pictures differ."""
+    psnr, flips = compare(generator, checkpoint.load_generator(path)[0])
+    print(f"fp16 against fp32: {psnr:.1f} dB, {100 * flips:.3f} % of labels differ")
+    if psnr < HALF_PSNR:
+        raise UserError(
+            f"fp16 changes the pictures ({psnr:.1f} dB, at least {HALF_PSNR:.0f} asked): use "
+            "--no-half"
+        )
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ This file is the run: options, data, resuming, logging, samples, checkpoints and
 `trainer.py` is one step of it.
 """
 
+import contextlib
 import json
 import signal
 import sys
@@ -44,7 +45,8 @@ class Options:
     preset: str | None = None
     """paper, small, tiny or an ablation variant (default: small)."""
     data: Path | None = None
-    """Training data in any layout; none: procedural faces."""
+    """Training data in any layout; none: the data of the run that is resumed, else procedural
+    faces."""
     out: Path = Path("runs")
     """Where numbered run folders are made."""
     resume: Path | None = None
@@ -52,8 +54,8 @@ class Options:
     init: Path | None = None
     """Weights to start from (.safetensors) with fresh optimisers, and the discriminators beside
     them where there are any."""
-    seed: int = 0
-    """Seed of weights, latents, poses and data order."""
+    seed: int | None = None
+    """Seed of weights, latents, poses and data order of a new run (default: 0)."""
     device: str | None = None
     """cpu, cuda or cuda:N (default: CUDA where there is one)."""
     resolution: int | None = None
@@ -65,8 +67,8 @@ class Options:
     stage2_iterations: int | None = None
     """Steps of stage 2, geometry frozen (default: the preset's)."""
     procedural_count: int | None = None
-    """How many procedural faces to make when there is no --data (default: as many as the run that
-    is resumed had, else 2000)."""
+    """How many procedural faces to make, in place of --data (default: as many as the run that is
+    resumed had, else 2000)."""
     rare_share: float | None = None
     """Show faces of classes that a smaller share of the label maps has (glasses, hats, necklaces)
     more often in a new run, as in --rare-share 0.25 (default: the preset's, 0)."""
@@ -103,6 +105,7 @@ def train(options: Options, settings: Config | None = None) -> None:
 
     settings: of a new run, in place of the preset that the options name.
     """
+    _check(options)
     device = select_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -123,6 +126,22 @@ def train(options: Options, settings: Config | None = None) -> None:
         world.close()
 
 
+def _check(options: Options) -> None:
+    """Refuse what no run can have, before anything is read or made."""
+    for name, least in (
+        ("sample_every", 1), ("checkpoint_every", 1), ("log_every", 1), ("monitor_every", 1),
+        ("procedural_count", 1), ("seed", 0), ("stage1_iterations", 0), ("stage2_iterations", 0),
+    ):  # fmt: skip
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+    if options.data is not None and options.procedural_count is not None:
+        raise UserError("--procedural-count makes faces in place of --data: leave out one of them")
+    there = next(path for path in (options.out, *options.out.parents) if path.exists())
+    if options.resume is None and not there.is_dir():
+        raise UserError(f"--out {options.out}: {there} is no folder: choose another")
+
+
 def _settings(options: Options, state: dict[str, Any] | None) -> Config:
     if state is not None:
         settings = config.from_dict(json.loads(state["config"]))
@@ -131,10 +150,17 @@ def _settings(options: Options, state: dict[str, Any] | None) -> Config:
                 f"--resume {options.resume} is a run of preset {settings.preset!r}, not "
                 f"{options.preset!r}: leave --preset out, or start a new run"
             )
+        if options.seed not in (None, state["seed"]):
+            raise UserError(
+                f"--resume {options.resume} is a run of seed {state['seed']}, not {options.seed}: "
+                "leave --seed out, or start a new run"
+            )
+        if options.resolution is not None:
+            raise UserError("--resolution sets a new run: leave out --resume")
+        if options.init is not None:
+            raise UserError("--init starts a new run: leave out --resume")
     else:
         settings = config.preset(options.preset or "small")
-    if options.init is not None and state is not None:
-        raise UserError("--init starts a new run: leave out --resume")
     changes: dict[str, Any] = {}
     if options.stage1_iterations is not None:
         changes["stage1_iterations"] = options.stage1_iterations
@@ -161,16 +187,14 @@ def _settings(options: Options, state: dict[str, Any] | None) -> Config:
         phases = _phases(options.phases, batch=settings.train.phases[-1].batch)
         changes["phases"], changes["stage1_iterations"] = phases
         model = replace(model, resolution=phases[0][-1].resolution)
-    if options.resolution is not None and state is None:
+    if options.resolution is not None:
         batch = settings.train.phases[-1].batch
         changes["phases"] = (Phase(until=1.0, resolution=options.resolution, batch=batch),)
         model = replace(model, resolution=options.resolution)
-    return replace(
-        settings,
-        model=model,
-        discriminator=discriminator,
-        train=replace(settings.train, **changes),
-    )
+    train = replace(settings.train, **changes)
+    if train.stage1_iterations + train.stage2_iterations < 1:
+        raise UserError("--stage1-iterations 0 --stage2-iterations 0: a run needs a step")
+    return replace(settings, model=model, discriminator=discriminator, train=train)
 
 
 def _phases(texts: tuple[str, ...], *, batch: int) -> tuple[tuple[Phase, ...], int]:
@@ -195,26 +219,17 @@ def _start(
     device: torch.device,
     world: World,
 ) -> Run:
-    seed = state["seed"] if state else options.seed
+    seed = state["seed"] if state else options.seed or 0
     trainer = Trainer(settings, seed=seed, device=device, world=world)
-    folder, source, count = options.resume, options.data, options.procedural_count
+    folder = options.resume
     if state is not None:
         trainer.load_state(state)
-        count = count or state.get("procedural_count")
-        source = source or (Path(state["data"]) if state["data"] else None)
     elif options.init is not None:
         _start_from(trainer, options.init)
-    resolution = max(phase.resolution for phase in settings.train.phases)
-    if not world.is_main:
-        world.barrier()  # the main process packs the data first
-    options.procedural_count = count or PROCEDURAL_COUNT
-    faces = open_training_data(
-        source, resolution=resolution, procedural_count=options.procedural_count
-    )
+    faces = _open_data(options, settings, state, world)
     if world.is_main:
-        world.barrier()
         if folder is None:
-            folder = new_run_folder(options.out, f"{settings.preset}-{_source_name(source)}")
+            folder = new_run_folder(options.out, f"{settings.preset}-{_source_name(options.data)}")
         checkpoint.write_text(
             folder / "config.json", json.dumps(config.to_dict(settings), indent=2) + "\n"
         )
@@ -227,8 +242,41 @@ def _start(
             f"{trainer.images_before(trainer.total_steps):,} images on {device} x {world.size}",
             file=sys.stderr,
         )
-    options.data = source
     return Run(folder or options.out, settings, trainer, faces, world)
+
+
+def _open_data(
+    options: Options, settings: Config, state: dict[str, Any] | None, world: World
+) -> data.FaceDataset:
+    """The data that the options name, else those of the run that is resumed, else procedural
+    faces; the options then name what was opened."""
+    named = options.data is not None or options.procedural_count is not None
+    if state is not None and not named:
+        options.data = Path(state["data"]) if state["data"] else None
+        options.procedural_count = state.get("procedural_count")
+    options.procedural_count = options.procedural_count or PROCEDURAL_COUNT
+    if not world.is_main:
+        world.barrier()  # the main process packs the data first
+    faces = open_training_data(
+        options.data,
+        resolution=max(phase.resolution for phase in settings.train.phases),
+        procedural_count=options.procedural_count,
+    )
+    if world.is_main:
+        world.barrier()
+    before = state.get("data_sha256") if state is not None else None
+    if before not in (None, faces.info.get("sha256")):
+        if not named:
+            raise UserError(
+                f"--resume {options.resume}: its data ({options.data or 'procedural faces'}) have "
+                "changed since: bring them back, or name those to go on with by --data or "
+                "--procedural-count"
+            )
+        if world.is_main:
+            print(
+                f"going on with other data: {options.data or 'procedural faces'}", file=sys.stderr
+            )
+    return faces
 
 
 def _start_from(trainer: Trainer, path: Path) -> None:
@@ -257,10 +305,12 @@ def _source_name(source: Path | None) -> str:
 def new_run_folder(out: Path, name: str) -> Path:
     """Make and return `out/NNNNN-name`, NNNNN one more than the largest there."""
     out.mkdir(parents=True, exist_ok=True)
-    numbers = [int(path.name[:5]) for path in out.iterdir() if path.name[:5].isdigit()]
-    folder = out / f"{max(numbers, default=-1) + 1:05d}-{name}"
-    folder.mkdir()
-    return folder
+    while True:
+        numbers = [int(path.name[:5]) for path in out.iterdir() if path.name[:5].isdecimal()]
+        folder = out / f"{max(numbers, default=-1) + 1:05d}-{name}"
+        with contextlib.suppress(FileExistsError):  # another run took the name a moment ago
+            folder.mkdir()
+            return folder
 
 
 def _loop(options: Options, run: Run) -> None:
@@ -270,7 +320,7 @@ def _loop(options: Options, run: Run) -> None:
     with _Signals() as signals:
         while trainer.completed < trainer.total_steps:
             try:
-                log = trainer.step(run.data)
+                trainer.step(run.data)
             except NonFiniteLossError as error:
                 raise UserError(
                     f"{error}: stopped before any weight changed; the last checkpoint in "
@@ -278,7 +328,7 @@ def _loop(options: Options, run: Run) -> None:
                     f"resume with --resume {run.folder}"
                 ) from None
             if writer is not None:
-                writer.after_step(log)
+                writer.after_step()
             if world.any(signals.received is not None, trainer.device):
                 if writer is not None:
                     writer.save_state()
@@ -322,15 +372,13 @@ class _Writer:
         self._drop_metrics_after(self.trainer.completed)
         self.tensorboard = _tensorboard(run.folder) if options.tensorboard else None
         self.lap = time.monotonic(), self.trainer.completed  # when the last log line was written
-        self.latest: dict[str, Any] = {}  # of each value; R1 is not computed in every step
         self.warned = False
 
-    def after_step(self, log: dict[str, Any]) -> None:
+    def after_step(self) -> None:
         done, options = self.trainer.completed, self.options
-        self.latest.update(log)
         last = done == self.trainer.total_steps
         if done % options.log_every == 0 or last:
-            self._log(dict(self.latest))
+            self._log(dict(self.trainer.latest))
         if done % options.monitor_every == 0 or last:
             self._measure()
         if done % options.sample_every == 0 or last:
@@ -342,6 +390,7 @@ class _Writer:
         state = self.trainer.state()
         state["procedural_count"] = self.options.procedural_count
         state["data"] = str(self.options.data.resolve()) if self.options.data else ""
+        state["data_sha256"] = self.run.data.info.get("sha256")
         checkpoint.save_state(self.run.folder, self.trainer.completed, state)
 
     def finish(self) -> None:

@@ -88,6 +88,7 @@ class Trainer:
         amp = train.mixed_precision and device.type == "cuda"
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp)
         self.completed = 0  # steps done
+        self.latest: Log = {}  # the last of each value; R1 is not computed in every step
 
     # -- where a step stands ------------------------------------------------------------------
 
@@ -110,13 +111,7 @@ class Trainer:
         return last, start
 
     def images_before(self, step: int) -> int:
-        """Real images seen (over all processes) before this step."""
-        total, start = 0, 0
-        for phase in self.run.train.phases:
-            end = min(round(phase.until * self.run.train.stage1_iterations), step)
-            total += max(end - start, 0) * phase.batch
-            start = max(end, start)
-        return total + max(step - start, 0) * self.run.train.phases[-1].batch
+        return images_before(self.run.train, step)
 
     # -- one step -----------------------------------------------------------------------------
 
@@ -158,6 +153,7 @@ class Trainer:
         self.scaler.update()
         self._update_averages(step)
         self.completed += 1
+        self.latest.update(log)
         return log
 
     def _micro_batches(
@@ -369,6 +365,7 @@ class Trainer:
             "d_semantic": self.d_semantic.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
             "scaler": self.scaler.state_dict(),
+            "latest": self.latest,
         }
 
     def start_from(
@@ -391,6 +388,17 @@ class Trainer:
             optimizer.load_state_dict(state["optimizers"][name])
         self.scaler.load_state_dict(state["scaler"])
         self.completed = state["completed"]
+        self.latest = state.get("latest", {})
+
+
+def images_before(train: config.TrainConfig, step: int) -> int:
+    """Real images seen (over all processes) before this step."""
+    total, start = 0, 0
+    for phase in train.phases:
+        end = min(round(phase.until * train.stage1_iterations), step)
+        total += max(end - start, 0) * phase.batch
+        start = max(end, start)
+    return total + max(step - start, 0) * train.phases[-1].batch
 
 
 @dataclass(frozen=True, kw_only=True)

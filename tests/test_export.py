@@ -55,6 +55,25 @@ def test_exported_discriminators_are_those_of_the_run(run, shared):
             assert torch.equal(tensor, state[name][key].half().float()), (name, key)
 
 
+def test_a_stopped_run_is_exported_as_it_stood(run, tmp_path):
+    """Generator, discriminators and images are of the newest state, finished weights or not."""
+    for path in run.glob("state-*.pt"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    state = checkpoint.load_state(run)
+    state["completed"] = 2
+    for name, value in state["averages"][0].items():
+        state["averages"][0][name] = value + 0.01
+    for path in tmp_path.iterdir():
+        torch.save(state, path)
+    out = tmp_path / "w.safetensors"
+    assert export.main(["--run", str(tmp_path), "--out", str(out), "--no-half"]) == 0
+    for name, value in checkpoint.load_generator(out)[0].state_dict().items():
+        assert torch.equal(value, state["averages"][0][name]), name
+    for path in (out, checkpoint.discriminators_beside(out)):
+        kind = checkpoint.FORMAT if path == out else checkpoint.DISCRIMINATORS_FORMAT
+        assert checkpoint.read_header(path, kind)["images"] == 8
+
+
 def test_a_run_starts_from_exported_weights(shared, data, tmp_path, capsys):
     options = [*TINY, "--data", str(data[0]), "--out", str(tmp_path), "--init", str(shared)]
     assert train.main([*options, "--seed", "5"]) == 0
@@ -123,8 +142,10 @@ def test_bad_input_is_one_clear_line(run, shared, data, tmp_path, capsys):
 def test_half_precision_that_changes_the_picture_is_refused(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(export, "compare", lambda *_: (20.0, 0.5))
     path = tmp_path / "w.safetensors"
+    path.write_bytes(b"older")
     assert export.main(["--run", str(run), "--out", str(path)]) == 1
-    assert "--no-half" in capsys.readouterr().err and not path.exists()
+    assert "--no-half" in capsys.readouterr().err
+    assert path.read_bytes() == b"older" and list(tmp_path.iterdir()) == [path]
 
 
 def test_comparison_counts_error_and_flips(shared):

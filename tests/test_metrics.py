@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from semfaceedit import monitor
 from semfaceedit.data import FaceDataset
 from semfaceedit.metrics import PixelFrechet, frechet_distance, pixel_features, psnr, ssim, ssim_map
 from semfaceedit.monitor import Monitor
@@ -102,6 +103,40 @@ def test_a_set_against_itself_and_shifted_along_a_component():
     torch.testing.assert_close(
         torch.tensor(frechet.distance(real + shift)), torch.tensor(float(wanted))
     )
+
+
+@pytest.mark.parametrize("count", [80, 500])
+def test_components_are_those_of_the_svd(count):
+    torch.manual_seed(2)
+    real, made = (torch.randn(n, 300).double() * torch.linspace(3, 0.1, 300) for n in (count, 99))
+    frechet = PixelFrechet.from_features(real)
+    centred = real - real.mean(0)
+    _, singular, vectors = torch.linalg.svd(centred, full_matrices=False)
+    variances = singular.square() / (count - 1)
+    wanted = PixelFrechet(
+        vectors[:64].T, vectors[:64] @ real.mean(0), variances[:64].diag(), variances.sum()
+    )
+    torch.testing.assert_close(frechet.components.abs(), wanted.components.abs())
+    assert frechet.distance(made) == pytest.approx(wanted.distance(made), rel=1e-9)
+
+
+def test_the_monitor_reads_a_bounded_part_of_a_large_set():
+    class Counted(FaceDataset):
+        def batch(self, indices, flips, resolution):
+            read.extend(indices)
+            return super().batch(indices, flips, resolution)
+
+    read: list[int] = []
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (50, 16, 16, 3), np.uint8)
+    labels = np.zeros((50, 16, 16), np.uint8)
+    poses = np.zeros((50, 2), np.float32)
+    data = Counted(images, labels, poses, [str(i) for i in range(50)], 16, {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(monitor, "MOST_FACES", 20)
+        Monitor(data)
+    assert read[:20] == read[20:] and len(set(read)) == 20
+    assert read[0] == 0 and set(np.diff(read[:20])) == {2, 3}
 
 
 def test_the_monitor_counts_faces_as_an_epoch_shows_them():

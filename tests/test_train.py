@@ -144,6 +144,30 @@ def test_resuming_goes_on_with_as_many_procedural_faces(tmp_path, monkeypatch):
     assert counts == [9, 9]
 
 
+def test_changed_data_are_noticed_on_resuming(straight, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train, "report", lambda *_: {})
+    drawn_faces(tmp_path / "other", count=5)
+    state = checkpoint.load_state(straight) | {"data": str(tmp_path / "other")}
+    checkpoint.save_state(tmp_path, 60, state)
+    resume = ["--resume", str(tmp_path), "--device", "cpu"]
+    code, text = run(resume, capsys)
+    assert code == 1 and "have changed since" in text.splitlines()[-1]
+    code, text = run([*resume, "--data", str(tmp_path / "other")], capsys)
+    assert code == 0 and f"going on with other data: {tmp_path / 'other'}" in text
+    checkpoint.save_state(tmp_path, 60, state | {"data_sha256": None})  # of an older version
+    code, text = run(resume, capsys)
+    assert code == 0 and "other data" not in text
+
+
+def test_an_out_that_is_a_file_is_said_before_data_are_made(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train, "open_training_data", None)
+    file = tmp_path / "file"
+    file.touch()
+    for out in (file, file / "runs"):
+        code, text = run(["--preset", "tiny", "--out", str(out)], capsys)
+        assert code == 1 and f"{file} is no folder" in text.splitlines()[-1]
+
+
 def test_a_damaged_newest_state_gives_way_to_the_one_before(straight, tmp_path):
     for path in sorted(straight.glob("state-*.pt")):
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -171,6 +195,17 @@ def test_bad_input_is_one_clear_line(data, straight, tmp_path, capsys):
         (["--resume", str(straight), "--rare-share", "0.2"], "sets a new run"),
         (["--resume", str(straight), "--paired"], "--paired sets a new run"),
         (["--rare-share", "1.5"], "--rare-share 1.5 must be from 0 to 1"),
+        (["--resume", str(straight), "--resolution", "16"], "--resolution sets a new run"),
+        (["--resume", str(straight), "--seed", "3"], "is a run of seed 0, not 3"),
+        (["--data", str(data), "--procedural-count", "5"], "leave out one of them"),
+        (["--log-every", "0"], "--log-every 0: must be at least 1"),
+        (["--checkpoint-every", "0"], "--checkpoint-every 0: must be at least 1"),
+        (["--sample-every", "-2"], "--sample-every -2: must be at least 1"),
+        (["--monitor-every", "0"], "--monitor-every 0: must be at least 1"),
+        (["--procedural-count", "0"], "--procedural-count 0: must be at least 1"),
+        (["--seed", "-1"], "--seed -1: must be at least 0"),
+        (["--stage1-iterations", "-3"], "--stage1-iterations -3: must be at least 0"),
+        (["--stage1-iterations", "0", "--stage2-iterations", "0"], "a run needs a step"),
         (["--device", "gpu3"], "is not a device"),
         (["--preset", "tiny", "--resolution", "12", "--data", str(data)], "must be a power of two"),
         (["--phases", "16:many"], "write RESOLUTION:STEPS"),
@@ -218,6 +253,18 @@ def test_run_folders_are_numbered(tmp_path):
     assert new_run_folder(tmp_path, "a").name == "00000-a"
     (tmp_path / "00007-b").mkdir()
     assert new_run_folder(tmp_path, "c").name == "00008-c"
+
+
+def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path, monkeypatch):
+    original = Path.iterdir
+
+    def iterdir(path):
+        found = list(original(path))
+        (tmp_path / "00000-a").mkdir(exist_ok=True)  # by another run, after this one has looked
+        return iter(found)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert new_run_folder(tmp_path, "a").name == "00001-a"
 
 
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path):

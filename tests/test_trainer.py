@@ -11,8 +11,9 @@ import pytest
 import torch
 from training import drawn_faces, tiny, train_five_steps
 
+from semfaceedit import distributed
 from semfaceedit.config import Phase
-from semfaceedit.distributed import World
+from semfaceedit.distributed import World, join_world
 from semfaceedit.errors import UserError
 from semfaceedit.trainer import NonFiniteLossError, Trainer
 
@@ -199,6 +200,7 @@ def test_resumed_state_goes_on_bit_for_bit(data, tmp_path):
     torch.save(first.state(), tmp_path / "state.pt")
     second = new_trainer(seed=0, one_phase=False)
     second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert set(first.latest) == set(second.latest) >= {"r1_image", "weights"}
     for _ in range(3):
         second.step(data)
     for name, value in straight.generator.state_dict().items():
@@ -262,3 +264,13 @@ def test_ray_jitter_moves_the_rays_of_each_picture(data, monkeypatch):
     assert shifts[0] is None
     assert shifts[1].abs().max() <= 0.25
     assert len(shifts[1].unique()) == shifts[1].numel()
+
+
+def test_processes_wait_for_hours_while_the_data_are_packed(monkeypatch):
+    given = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(
+        distributed.dist, "init_process_group", lambda _, **other: given.update(other)
+    )
+    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 1)
+    assert join_world("cpu").rank == 1 and given["timeout"].total_seconds() >= 12 * 3600

@@ -198,7 +198,7 @@ def trained(options: Options, name: str, seed: int) -> Path:
         TrainOptions(
             preset=None,
             data=options.data,
-            procedural_count=options.procedural_count,
+            procedural_count=options.procedural_count if options.data is None else None,
             out=folder,
             resume=resume,
             seed=seed,
