@@ -1,5 +1,6 @@
 """What a face is fitted to: an aligned photograph with its label map, at a pose."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,8 +126,18 @@ def pictures(target: Target, resolution: int) -> tuple[Tensor, Tensor]:
 
 
 def class_shares(labels: np.ndarray, resolution: int) -> Tensor:
-    """(R, R) uint8 ids -> (1, 19, r, r) float32 shares of each class in a footprint."""
-    return area_one_hot(labels[None], resolution)
+    """(R, R) uint8 ids -> (1, 19, r, r) float32 shares of each class in a footprint.
+
+    Where r does not divide R, the map is enlarged to the next multiple of r first.
+    """
+    multiple = resolution * math.ceil(len(labels) / resolution)
+    return area_one_hot(resize_labels(labels, multiple)[None], resolution)
+
+
+def resize_labels(labels: np.ndarray, size: int) -> np.ndarray:
+    """(R, R) class ids -> (size, size), each that of the nearest pixel."""
+    nearest = (2 * np.arange(size) + 1) * len(labels) // (2 * size)
+    return labels[nearest][:, nearest]
 
 
 def _no_face(labels: Path | str) -> str:

@@ -21,7 +21,7 @@ from semfaceedit.perceptual import PerceptualFeatures
 from semfaceedit.project import FaceProject
 from semfaceedit.refit import EditSettings, dilate, footprint
 from semfaceedit.renderer import RenderOutput
-from semfaceedit.target import SourceCrop, read_edited_labels
+from semfaceedit.target import SourceCrop, class_shares, read_edited_labels
 
 HAIR = 14  # the class by which the untrained weights show the group hair
 SETTINGS = EditSettings(iterations=40, perceptual_weight=0, learning_rate=1e-2)
@@ -139,6 +139,33 @@ def test_regions_by_hand():
     widened = dilate(mask, 0.1)  # 0.8 pixels, rounded up
     assert widened[2:5, 3:6].all() and widened.sum() == 9
     assert footprint(mask, 4)[0, 0].nonzero().tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("size", [8, 12, 16, 20, 32])
+def test_class_shares_at_any_pair_of_sizes(size):
+    labels = np.zeros((16, 16), np.uint8)
+    labels[:, 8:] = HAIR
+    shares = class_shares(labels, size)
+    assert shares.shape == (1, 19, size, size)
+    torch.testing.assert_close(shares.sum(1), torch.ones(1, size, size))
+    half = torch.zeros(size, size)
+    half[:, size // 2 :] = 1
+    assert torch.equal(shares[0, HAIR], half) and torch.equal(shares[0, 0], 1 - half)
+    labels[::2] = 1
+    assert (class_shares(labels, 8)[0, 1] == 0.5).all()
+
+
+@pytest.mark.parametrize("size", [12, 32])
+def test_a_map_of_another_size_than_the_fit(editor, project, size):
+    goals = []
+    settings = dataclasses.replace(SETTINGS, iterations=0, resolution=size)
+    edit(
+        editor.generator, project, with_hair(project), settings=settings,
+        watch=lambda step, output, goal: goals.append(goal.semantics),
+    )  # fmt: skip
+    torch.testing.assert_close(goals[0].sum(1), torch.ones(1, size, size))
+    corner = size * 6 // 16 - 1
+    assert (goals[0][0, HAIR, :corner, :corner] == 1).all()
 
 
 def test_the_region_is_what_changed_or_what_is_given(editor, project, edited):
