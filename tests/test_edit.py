@@ -10,6 +10,7 @@ from faces import SIZE, face, open_editor, write_checkpoint
 from PIL import Image
 
 from semfaceedit import edit as command
+from semfaceedit import options
 from semfaceedit.align import Window
 from semfaceedit.edit import compare_unmasked, edit
 from semfaceedit.errors import UserError
@@ -249,6 +250,37 @@ def test_the_command_edits(files, capsys):
     # before and after: image and map, three yaws
     assert Image.open(files / "out" / "new.views.png").size == (3 * SIZE, 4 * SIZE)
     assert (files / "out" / "new.preview.png").exists()
+
+
+@pytest.mark.parametrize("when", ["at once", "on the way"])
+def test_an_interrupted_comparison_keeps_the_edit(files, capsys, monkeypatch, when):
+    def stopped(*arguments, settings, **rest):
+        if settings.masked:
+            return edit(*arguments, settings=settings, **rest)
+        if when == "at once":
+            raise KeyboardInterrupt
+        return dataclasses.replace(edit(*arguments, settings=settings), interrupted=True)
+
+    monkeypatch.setattr(command, "edit", stopped)
+    assert run(files, extra=["--compare-unmasked"]) == 130
+    assert "without the mask" not in capsys.readouterr().err
+    metrics = FaceProject.load(files / "out" / "new.safetensors").metrics
+    assert "change_outside" in metrics and "unmasked_change_outside" not in metrics
+
+
+def test_a_region_that_is_all_of_the_picture(files, capsys):
+    assert run(files, extra=["--dilation", "0.99"]) == 0
+    said = capsys.readouterr().err
+    assert "inside the region, which is all of the picture, " in said and "nan" not in said
+
+
+def test_the_project_is_there_before_its_views(files, monkeypatch):
+    def fail(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(options, "view_sheet", fail)
+    assert run(files) == 130
+    assert FaceProject.load(files / "out" / "new.safetensors").iterations == 10
 
 
 def test_edits_painted_by_code(tmp_path, editor, project, capsys):
