@@ -16,7 +16,7 @@ from .errors import UserError
 from .gallery_figures import Figure, Studio
 from .kernels import use_backend
 from .means import fingerprint
-from .options import CheckpointOptions, open_checkpoint
+from .options import CheckpointOptions, make_folder, open_checkpoint
 from .refit import EditSettings
 
 FIGURES: dict[str, tuple[str, Callable[[Studio], Figure]]] = {
@@ -88,7 +88,7 @@ def make_gallery(options: Options) -> None:
         invert_iterations=options.invert_iterations,
         tune=options.tune,
     )
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     record = _read(options.out, fingerprint(generator), keep=bool(options.only))
     record.checkpoint = generator.source.name if generator.source else ""
     record.command = _command(options, record.checkpoint)

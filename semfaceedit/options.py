@@ -91,6 +91,8 @@ def tools(options: FitOptions, out: Path, *, vgg: bool = True) -> Iterator[Tools
     """
     if options.resolution is not None and not 4 <= options.resolution <= 1024:
         raise UserError(f"--resolution {options.resolution}: use 4 to 1024")
+    if out.is_dir() or out.suffix != ".safetensors":
+        raise UserError(f"--out {out}: name a file that ends in .safetensors")
     perceptual = None
     device = select_device(options.device)
     if device.type == "cpu":
@@ -100,9 +102,17 @@ def tools(options: FitOptions, out: Path, *, vgg: bool = True) -> Iterator[Tools
             options.vgg_weights, download=options.download_vgg, device=device
         )
         print(origin, file=sys.stderr)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with use_backend(options.backend):
         yield Tools(perceptual, LiveFit(out.with_suffix(".preview.png")))
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder of --out; UserError where a file is in its place."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"--out: {path} is or lies in a file: name another folder") from None
 
 
 def edit_settings(options: RefitOptions, tools: Tools) -> EditSettings:

@@ -16,7 +16,7 @@ from .generator import Generator
 from .kernels import use_backend
 from .means import mean_codes
 from .media import check_animation, save_animation
-from .options import CheckpointOptions, open_checkpoint
+from .options import CheckpointOptions, make_folder, open_checkpoint
 from .project import FaceProject
 from .renderer import Codes, render
 from .samples import picture_rows, save_png, seed_codes, tile, truncate
@@ -97,7 +97,7 @@ def render_faces(options: Options) -> None:
         views, columns = _turn(options, faces), options.frames
     else:
         views, columns = _grid(options, faces), len(options.yaws) * len(options.pitches)
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     with use_backend(options.backend):
         pictures = _render_views(options, generator, views, resolution)
     for kind in options.kinds:

@@ -14,7 +14,7 @@ from semfaceedit import options
 from semfaceedit.align import Window
 from semfaceedit.edit import compare_unmasked, edit
 from semfaceedit.errors import UserError
-from semfaceedit.fitting import Goal, loss_terms
+from semfaceedit.fitting import Fit, Goal, loss_terms
 from semfaceedit.labels import FLIP_IDS
 from semfaceedit.mask_edits import hat, open_mouth
 from semfaceedit.metrics import ssim
@@ -229,12 +229,12 @@ def files(tmp_path, editor, project):
     return tmp_path
 
 
-def run(files, *, labels="edited.png", weights=None, extra=()) -> int:
+def run(files, *, labels="edited.png", weights=None, out="out/new.safetensors", extra=()) -> int:
     weights = weights or write_checkpoint(files)
     given = ["--labels", str(files / labels)] if labels else []
     return command.main(
         ["--checkpoint", str(weights), "--project", str(files / "face.safetensors"), *given,
-         "--out", str(files / "out" / "new.safetensors"), "--no-vgg", "--iterations", "10", *extra]
+         "--out", str(files / out), "--no-vgg", "--iterations", "10", *extra]
     )  # fmt: skip
 
 
@@ -308,9 +308,14 @@ def test_edits_painted_by_code(tmp_path, editor, project, capsys):
         ({"labels": "none.png"}, "cannot be read"),
         ({"extra": ["--dilation", "-1"]}, "--dilation -1"),
         ({"extra": ["--vgg"]}, "--vgg-weights FILE"),
+        ({"out": "."}, "name a file that ends in .safetensors"),
+        ({"out": "a.1"}, "name a file that ends in .safetensors"),
+        ({"out": "face.safetensors/a.safetensors"}, "face.safetensors is or lies in a file"),
+        ({"out": "face.safetensors/b/a.safetensors"}, "face.safetensors/b is or lies in a file"),
     ],
 )
-def test_bad_input_is_one_line(files, capsys, arguments, said):
+def test_bad_input_is_one_line(files, capsys, monkeypatch, arguments, said):
+    monkeypatch.setattr(Fit, "run", lambda *_: pytest.fail("a fit was begun"))
     assert run(files, **arguments) == 1
     text = capsys.readouterr().err
     assert said in text and text.count("\n") == 1, text

@@ -109,6 +109,12 @@ def test_bad_input_is_one_line(weights, tmp_path, capsys, arguments, said):
     assert said in text and text.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
+def test_a_file_in_the_place_of_the_folder_is_one_line(weights, tmp_path, capsys):
+    assert run(weights, weights) == 1
+    text = capsys.readouterr().err
+    assert f"{weights} is or lies in a file" in text and text.count("\n") == 1
+
+
 def test_mp4_asks_for_its_extra_or_is_written(weights, tmp_path, capsys):
     code = run(weights, tmp_path, "--video", "turn.mp4", "--frames", "4", "--resolution", "16")
     if code:
