@@ -83,11 +83,11 @@ def read_edited_labels(path: Path, resolution: int, source: SourceCrop | None) -
 def check_labels(labels: np.ndarray) -> np.ndarray:
     """A square map of class ids as uint8; UserError for anything else."""
     labels = np.asarray(labels)
-    if labels.ndim != 2 or labels.shape[0] != labels.shape[1]:
+    if labels.ndim != 2 or labels.shape[0] != labels.shape[1] or not labels.size:
         raise UserError(f"labels of shape {labels.shape}: give a square map (R, R) of class ids")
     if not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"labels of type {labels.dtype}: give integer class ids")
-    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < NUM_CLASSES:
+    if not 0 <= int(labels.min()) <= int(labels.max()) < NUM_CLASSES:
         wrong = labels.max() if labels.max() >= NUM_CLASSES else labels.min()
         raise UserError(f"labels hold {wrong}, but class ids run from 0 to {NUM_CLASSES - 1}")
     return labels.astype(np.uint8)

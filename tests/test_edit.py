@@ -307,6 +307,8 @@ def test_edits_painted_by_code(tmp_path, editor, project, capsys):
         ({"labels": "ids.png"}, "holds the label 77"),
         ({"labels": "none.png"}, "cannot be read"),
         ({"extra": ["--dilation", "-1"]}, "--dilation -1"),
+        ({"extra": ["--iterations", "-3"]}, "iterations is -3"),
+        ({"extra": ["--learning-rate", "-1"]}, "learning_rate is -1"),
         ({"extra": ["--vgg"]}, "--vgg-weights FILE"),
         ({"out": "."}, "name a file that ends in .safetensors"),
         ({"out": "a.1"}, "name a file that ends in .safetensors"),
