@@ -79,6 +79,10 @@ def open_checkpoint(
     options: CheckpointOptions, *, preset: str | None = None
 ) -> tuple[Generator, Config]:
     """The generator and its run's configuration, on the device of the options."""
+    if options.checkpoint is not None and options.checkpoint.is_dir():
+        raise UserError(
+            f"--checkpoint {options.checkpoint} is a folder: give the file of weights in it"
+        )
     device = select_device(options.device)
     return load_generator(options.checkpoint, device=device, preset=preset)
 
