@@ -40,6 +40,7 @@ SMALLEST_FRAME = 16  # pixels along an edge
 CHUNK_RAYS = 16384
 SHADING_BYTES = 256 << 20  # what may be kept of a view, so that a changed look needs no geometry
 MOST_STEPS = 200
+MOST_NAME = 200  # bytes; a file's name with all that is put around it may have 255
 THUMBNAIL = 64  # pixels along an edge, at most
 
 
@@ -231,6 +232,8 @@ class EditingSession:
             raise UserError(
                 f"{name!r} is not a name for a face: use letters, digits, spaces, dots and dashes"
             )
+        if len(name.encode()) > MOST_NAME:
+            raise UserError(f"{name!r} is too long for a file: use fewer letters")
         path, number = self.out / f"{name}.safetensors", 1
         while path.exists():
             number += 1
@@ -292,7 +295,8 @@ class EditingSession:
 
     @torch.no_grad()
     def faces(self, seeds: Sequence[int]) -> np.ndarray:
-        """Generated faces side by side, (h, n h, 3) uint8."""
+        """Generated faces side by side, (h, n h, 3) uint8; at least one."""
+        self._check_seeds(seeds)
         size = min(THUMBNAIL, self.model.resolution)
         pose = self._pose((0.0, 0.0))
         outputs = (render(self.generator, seed_codes(self.generator, s), pose, size) for s in seeds)
@@ -302,6 +306,7 @@ class EditingSession:
     def looks(self, group: str, seeds: Sequence[int]) -> np.ndarray:
         """The face at hand with one group's look of each seed, side by side, (h, n h, 3) uint8."""
         self._check_group(group)
+        self._check_seeds(seeds)
         size = min(THUMBNAIL, self.model.resolution)
         index = self.model.group_names.index(group)
         own = self.face.generator(self.generator)
@@ -360,6 +365,10 @@ class EditingSession:
         if group not in self.model.group_names:
             names = ", ".join(self.model.group_names)
             raise UserError(f"there is no group {group!r}: use one of {names}")
+
+    def _check_seeds(self, seeds: Sequence[int]) -> None:
+        if not len(seeds):
+            raise UserError("there are no seeds: give at least one")
 
     def _looks(self, seeds: Sequence[int]) -> Film:  # (n, groups, L + 1, W) offsets
         mean = mean_codes(self.generator).appearance
