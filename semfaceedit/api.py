@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import load_generator
-from .config import Config
+from .config import Config, ModelConfig
 from .edit import edit
 from .errors import UserError
 from .film import Film
@@ -100,7 +100,9 @@ def generate(
     if (seed is None) == (z is None):
         raise UserError("generate: give either a seed or z")
     model, mean = generator.config, mean_codes(generator)
-    own, looks = seed_latents(model, seed or 0)
+    if resolution is not None and resolution < 1:
+        raise UserError(f"generate: resolution {resolution}: use at least 1")
+    own, looks = _latents(model, seed or 0)
     if z is not None:
         own = _code(z, own.shape, "z")
     if isinstance(appearance, Tensor):
@@ -111,7 +113,7 @@ def generate(
                 names = ", ".join(model.group_names)
                 raise UserError(f"appearance of {name!r}: the groups are {names}")
             group = model.group_names.index(name)
-            looks[:, group] = seed_latents(model, other)[1][:, group]
+            looks[:, group] = _latents(model, other)[1][:, group]
     like = mean.geometry.phases
     codes = generator.map(own.to(like), looks.to(like))
     where = torch.tensor([pose]).to(like)
@@ -129,6 +131,12 @@ def generate(
         tuned=weights_of(generator),
     )
     return GeneratedFace(output, project)
+
+
+def _latents(model: ModelConfig, seed: int) -> tuple[Tensor, Tensor]:
+    if not -(2**63) <= seed < 2**64:
+        raise UserError(f"seed {seed}: use 0 to {2**64 - 1}")
+    return seed_latents(model, seed)
 
 
 def _code(given: Tensor, shape: torch.Size, name: str) -> Tensor:

@@ -90,7 +90,8 @@ def compare_unmasked(
     """`edited` with the same edit's change without Eq. 10's masking among its metrics.
 
     There image and VGG terms hold inside the region too, towards the face as it was; its metrics
-    are kept under `unmasked_...`.
+    are kept under `unmasked_...`. KeyboardInterrupt where Ctrl-C ends it: half an edit is no
+    measure.
     """
     without = edit(
         generator,
@@ -100,6 +101,8 @@ def compare_unmasked(
         settings=replace(settings, masked=False),
         perceptual=perceptual,
     )
+    if without.interrupted:
+        raise KeyboardInterrupt
     names = (*edited.change, "labels_inside")
     return with_metrics(edited, {f"unmasked_{n}": without.project.metrics[n] for n in names})
 
@@ -149,9 +152,12 @@ def edit_files(options: Options) -> None:
             watch=using.live,
         )
         if options.compare_unmasked and not edited.interrupted:
-            edited = compare_unmasked(
-                generator, project, edited, settings, perceptual=using.perceptual
-            )
+            try:
+                edited = compare_unmasked(
+                    generator, project, edited, settings, perceptual=using.perceptual
+                )
+            except KeyboardInterrupt:
+                edited = replace(edited, interrupted=True)
         finish_edit(generator, project, edited, options.out, using.live)
 
 

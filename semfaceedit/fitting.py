@@ -61,6 +61,12 @@ class FitSettings:
     patience: int = 10  # evaluations without progress that end a stage; 0: never
     seed: int = 0  # of the noise
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            least = 1 if name in ("decay_every", "evaluate_every", "resolution") else 0
+            if value is not None and not least <= value < math.inf:
+                raise UserError(f"{name} is {value}: give a number from {least} up")
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -197,11 +203,8 @@ class Fit:
         try:
             best.offer(self._evaluate(stage), self)
             leaves = self._leaves(stage)
-            optimizer = torch.optim.Adam(
-                leaves,
-                stage.learning_rate or settings.learning_rate,
-                weight_decay=settings.weight_decay,
-            )
+            rate = settings.learning_rate if stage.learning_rate is None else stage.learning_rate
+            optimizer = torch.optim.Adam(leaves, rate, weight_decay=settings.weight_decay)
             schedule = torch.optim.lr_scheduler.StepLR(
                 optimizer, settings.decay_every, settings.decay
             )

@@ -16,7 +16,7 @@ from .errors import UserError
 from .gallery_figures import Figure, Studio
 from .kernels import use_backend
 from .means import fingerprint
-from .options import CheckpointOptions, open_checkpoint
+from .options import CheckpointOptions, make_folder, open_checkpoint
 from .refit import EditSettings
 
 FIGURES: dict[str, tuple[str, Callable[[Studio], Figure]]] = {
@@ -65,8 +65,17 @@ class Record:
 
     checkpoint: str = ""
     fingerprint: str = ""
-    command: str = ""
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def commands(self) -> list[str]:
+        """What made the figures; where commands differ, each names its own."""
+        made: dict[str, list[str]] = {}
+        for name, entry in self.figures.items():
+            made.setdefault(entry["command"], []).append(name)
+        if len(made) == 1:
+            return list(made)
+        return [f"{command} --only {' '.join(names)}" for command, names in made.items()]
 
 
 def make_gallery(options: Options) -> None:
@@ -88,10 +97,10 @@ def make_gallery(options: Options) -> None:
         invert_iterations=options.invert_iterations,
         tune=options.tune,
     )
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     record = _read(options.out, fingerprint(generator), keep=bool(options.only))
     record.checkpoint = generator.source.name if generator.source else ""
-    record.command = _command(options, record.checkpoint)
+    command = _command(options, record.checkpoint)
     with use_backend(options.backend):
         for name, (title, make) in FIGURES.items():
             if options.only and name not in options.only:
@@ -99,7 +108,9 @@ def make_gallery(options: Options) -> None:
             made = make(studio)
             path = options.out / f"{name}.png"
             _save(path, made.image)
-            record.figures[name] = {"title": title, "caption": made.caption, "facts": made.facts}
+            record.figures[name] = {
+                "title": title, "command": command, "caption": made.caption, "facts": made.facts
+            }  # fmt: skip
             write_text(options.out / RECORD, json.dumps(asdict(record), indent=1) + "\n")
             write_text(options.out / "README.md", _page(record, studio))
             wrote(path)
@@ -110,8 +121,12 @@ def _read(out: Path, own: str, *, keep: bool) -> Record:
     """What is known of the figures that stay; none of another checkpoint."""
     if keep:
         try:
-            found = Record(**json.loads((out / RECORD).read_text()))
-        except (OSError, ValueError, TypeError):
+            facts = json.loads((out / RECORD).read_text())
+            command = facts.pop("command", "")  # before each figure had its own
+            found = Record(**facts)
+            for entry in found.figures.values():
+                entry.setdefault("command", command)
+        except (OSError, ValueError, TypeError, AttributeError):
             return Record(fingerprint=own)
         if found.fingerprint != own:
             raise UserError(f"{out} holds figures of another checkpoint: leave --only out")
@@ -129,12 +144,13 @@ def _command(options: Options, checkpoint: str) -> str:
 
 
 def _page(record: Record, studio: Studio) -> str:
-    model = studio.generator.config
+    model, commands = studio.generator.config, record.commands
+    size = f", rendered at {studio.resolution}" if len(commands) == 1 else ""
     parts = [
         "# Gallery",
         f"Figures of `{record.checkpoint}` (fingerprint {record.fingerprint}), trained at "
-        f"{model.resolution} x {model.resolution} pixels, rendered at {studio.resolution}. Made by",
-        f"```sh\n{record.command}\n```",
+        f"{model.resolution} x {model.resolution} pixels{size}. Made by",
+        "```sh\n" + "\n".join(commands) + "\n```",
         "They re-make the experiments of the paper's section 4.2 (samples, disentanglement, "
         "interpolation, inversion, editing, transfer), with this checkpoint's faces in the place "
         "of photographs. Faces are the first seeds that show what a figure needs; none was picked "

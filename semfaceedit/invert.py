@@ -1,5 +1,6 @@
 """Photograph and label map -> face project (Eq. 9): `python -m semfaceedit.invert`."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -232,7 +233,8 @@ class Options(FitOptions):
 
 
 def invert_files(options: Options) -> None:
-    if (options.seed is None) == (options.image is None or options.labels is None):
+    pair = [path for path in (options.image, options.labels) if path is not None]
+    if len(pair) != (2 if options.seed is None else 0):
         raise UserError("give either --image with --labels, or --seed")
     generator, run = open_checkpoint(options)
     resolution = options.resolution or run.model.resolution
@@ -272,6 +274,8 @@ def _start_pose(options: Options, target: Target) -> tuple[float, float] | None:
     if (options.yaw is None) != (options.pitch is None):
         raise UserError("give --yaw and --pitch together, in radians")
     if options.yaw is not None and options.pitch is not None:
+        if not (math.isfinite(options.yaw) and math.isfinite(options.pitch)):
+            raise UserError("--yaw and --pitch are angles in radians: give numbers")
         return options.yaw, options.pitch
     if options.seed is None or target.pose is None:
         return None

@@ -10,12 +10,18 @@ from .checkpoint import write_atomically
 from .errors import UserError
 
 SUFFIXES = (".mp4", ".gif", ".webp")
+MOST_GIF_FPS = 50  # a frame takes whole hundredths of a second, and viewers slow one of 1 down
 
 
-def check_animation(path: Path) -> None:
-    """Raise UserError before any work is done if `path` cannot be written as a moving picture."""
+def check_animation(path: Path, fps: int) -> None:
+    """UserError, before any work is done, where `path` cannot be written at that speed."""
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path}: a moving picture ends in one of {', '.join(SUFFIXES)}")
+    if path.suffix == ".gif" and fps > MOST_GIF_FPS:
+        raise UserError(
+            f"{path}: a GIF shows at most {MOST_GIF_FPS} frames a second, not {fps}: lower --fps, "
+            "or name a .webp or .mp4 file"
+        )
     if path.suffix == ".mp4":
         try:
             import imageio_ffmpeg  # noqa: F401
@@ -28,7 +34,7 @@ def check_animation(path: Path) -> None:
 
 def save_animation(path: Path, frames: Sequence[np.ndarray], *, fps: int) -> None:
     """Write frames (H, W, 3) uint8 that play endlessly at `fps`."""
-    check_animation(path)
+    check_animation(path, fps)
     if path.suffix == ".mp4":
         write_atomically(path, lambda temporary: _write_mp4(temporary, frames, fps))
         return

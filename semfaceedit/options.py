@@ -1,5 +1,6 @@
 """Options and steps that the commands on faces share: checkpoint, VGG term, fit and output."""
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,6 +79,10 @@ def open_checkpoint(
     options: CheckpointOptions, *, preset: str | None = None
 ) -> tuple[Generator, Config]:
     """The generator and its run's configuration, on the device of the options."""
+    if options.checkpoint is not None and options.checkpoint.is_dir():
+        raise UserError(
+            f"--checkpoint {options.checkpoint} is a folder: give the file of weights in it"
+        )
     device = select_device(options.device)
     return load_generator(options.checkpoint, device=device, preset=preset)
 
@@ -90,6 +95,8 @@ def tools(options: FitOptions, out: Path, *, vgg: bool = True) -> Iterator[Tools
     """
     if options.resolution is not None and not 4 <= options.resolution <= 1024:
         raise UserError(f"--resolution {options.resolution}: use 4 to 1024")
+    if out.is_dir() or out.suffix != ".safetensors":
+        raise UserError(f"--out {out}: name a file that ends in .safetensors")
     perceptual = None
     device = select_device(options.device)
     if device.type == "cpu":
@@ -99,9 +106,17 @@ def tools(options: FitOptions, out: Path, *, vgg: bool = True) -> Iterator[Tools
             options.vgg_weights, download=options.download_vgg, device=device
         )
         print(origin, file=sys.stderr)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with use_backend(options.backend):
         yield Tools(perceptual, LiveFit(out.with_suffix(".preview.png")))
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder of --out; UserError where a file is in its place."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"--out: {path} is or lies in a file: name another folder") from None
 
 
 def edit_settings(options: RefitOptions, tools: Tools) -> EditSettings:
@@ -122,36 +137,41 @@ def edit_settings(options: RefitOptions, tools: Tools) -> EditSettings:
 def finish_edit(
     generator: Generator, before: FaceProject, edited: EditedFace, out: Path, live: LiveFit
 ) -> None:
-    """Write OUT.views.png (the face before and after, from several sides) and all of `finish`."""
+    """All of `finish`, and OUT.views.png: the face before and after, from several sides."""
+    _keep(edited.project, out, live)
     faces = [before.codes(generator), edited.project.codes(generator)]
     resolution = edited.after.image.shape[-1]
-    own = before.generator(generator)
-    live.close()
     path = out.with_suffix(".views.png")
+    own = before.generator(generator)
     save_png(path, view_sheet(own, faces, float(before.pose[1]), resolution))
     wrote(path)
-    finish(edited.project, out, live, interrupted=edited.interrupted)
+    if edited.interrupted:
+        raise KeyboardInterrupt
 
 
 def finish(project: FaceProject, path: Path, live: LiveFit, *, interrupted: bool) -> None:
     """Write a project and its label map, say how well it fits, and pass Ctrl-C on."""
+    _keep(project, path, live)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _keep(project: FaceProject, path: Path, live: LiveFit) -> None:
+    """Write a project and its label map, and say how well it fits."""
     live.close()
-    if live.shown:
-        wrote(live.path)
+    project.save(path)
+    labels = path.with_suffix(".labels.png")
+    save_label_map(labels, project.labels)
+    print(_summary(project.metrics, project.iterations), file=sys.stderr)
+    wrote(path)
     if project.tuned is not None:
-        project.tuned.save(path)
         size = f"{project.tuned.bytes / 1e6:.1f} MB"
         wrote(
             project.tuned.beside(path), f"the weights tuned to this face, {size}: keep them by it"
         )
-    labels = path.with_suffix(".labels.png")
-    save_label_map(labels, project.labels)
     wrote(labels)
-    project.save(path)
-    print(_summary(project.metrics, project.iterations), file=sys.stderr)
-    wrote(path)
-    if interrupted:
-        raise KeyboardInterrupt
+    if live.shown:
+        wrote(live.path)
 
 
 def _summary(metrics: dict[str, float], iterations: int) -> str:
@@ -161,10 +181,10 @@ def _summary(metrics: dict[str, float], iterations: int) -> str:
             inside, outside, like = (
                 metrics[prefix + key] for key in ("change_inside", "change_outside", "ssim_outside")
             )
-            parts.append(
-                f"{name}mean change of RGB {inside:.4f} inside the region, {outside:.4f} outside "
-                f"(SSIM {like:.3f})"
-            )
+            where = f"{outside:.4f} outside (SSIM {like:.3f})"
+            if math.isnan(outside):
+                where = "which is all of the picture"
+            parts.append(f"{name}mean change of RGB {inside:.4f} inside the region, {where}")
         if f"{prefix}labels_inside" in metrics:
             parts[-1] += f", {metrics[prefix + 'labels_inside']:.0%} of the labels inside as asked"
     if "miou_groups" in metrics:

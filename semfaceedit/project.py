@@ -32,6 +32,7 @@ FORMAT = "semfaceedit-face"
 FORMAT_VERSION = 2  # 2: with tuned weights
 TENSORS = ("geometry.frequencies", "geometry.phases", "appearance.frequencies",
            "appearance.phases", "pose", "labels", "image", "preview")  # fmt: skip
+FACTS = ("version", "checkpoint", "group_of_class", "iterations", "metrics", "crop")
 
 
 def add_codes(codes: Codes, offsets: Codes) -> Codes:
@@ -75,13 +76,22 @@ class FaceProject:
         return with_weights(generator, self.tuned)
 
     def check(self, generator: Generator, name: str | Path = "the face project") -> None:
-        """UserError where the project was made with another checkpoint."""
+        """UserError where the project was made with another checkpoint, or does not fit it."""
         found = fingerprint(generator)
         if found != self.checkpoint:
             raise UserError(
                 f"{name} was made with another checkpoint (fingerprint {self.checkpoint}, this one "
                 f"has {found}): give that checkpoint, or invert the face again"
             )
+        mean = mean_codes(generator)
+        for part in ("geometry", "appearance"):
+            own, wanted = getattr(self, part), getattr(mean, part)
+            for tensor in (own.frequencies, own.phases):
+                if tensor.shape != wanted.phases.shape[1:]:
+                    raise UserError(
+                        f"{name} has {part} offsets of shape {tuple(tensor.shape)}, not "
+                        f"{tuple(wanted.phases.shape[1:])}: it was damaged, make it again"
+                    )
 
     def save(self, path: Path | str) -> None:
         """Write one safetensors file, and tuned weights beside it."""
@@ -137,6 +147,8 @@ class FaceProject:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give the face project, a .safetensors file")
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("semfaceedit", "{}"))
@@ -145,14 +157,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError(f"no face project at {path}: `invert` writes one") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is not a readable face project: {error}") from None
-    if header.get("format") != FORMAT:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(f"{path} is no face project: give a file that `invert` or `edit` wrote")
-    if header["version"] > FORMAT_VERSION:
+    if header.get("version", 0) > FORMAT_VERSION:
         raise UserError(
             f"{path} has format version {header['version']}, this semfaceedit reads up to "
             f"{FORMAT_VERSION}: install a newer version"
         )
     missing = [name for name in TENSORS if name not in tensors]
+    missing += [name for name in FACTS if name not in header]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}: it is incomplete, make it again")
     return header, tensors

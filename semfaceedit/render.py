@@ -16,7 +16,7 @@ from .generator import Generator
 from .kernels import use_backend
 from .means import mean_codes
 from .media import check_animation, save_animation
-from .options import CheckpointOptions, open_checkpoint
+from .options import CheckpointOptions, make_folder, open_checkpoint
 from .project import FaceProject
 from .renderer import Codes, render
 from .samples import picture_rows, save_png, seed_codes, tile, truncate
@@ -48,9 +48,10 @@ class Options(CheckpointOptions):
     kinds: tuple[str, ...] = ("image", "semantics", "depth")
     """What to write: image, semantics, depth, normals, labels (raw ids as palette PNGs)."""
     yaws: tuple[float, ...] = (-0.4, 0.0, 0.4)
-    """Head turns in radians, positive turns the nose to the image's right."""
+    """Head turns in radians, positive turns the nose to the image's right. --video goes from the
+    least to the greatest; --interpolate takes one (default: 0)."""
     pitches: tuple[float, ...] = (0.0,)
-    """Head tilts in radians, positive lifts the nose."""
+    """Head tilts in radians, positive lifts the nose; --video and --interpolate take one."""
     video: str | None = None
     """Write a moving picture of this name into --out: .mp4, .gif or .webp."""
     interpolate: str | None = None
@@ -58,7 +59,7 @@ class Options(CheckpointOptions):
     frames: int = 48
     """Frames of a turn, or between two faces (without --video: pictures in a strip)."""
     fps: int = 24
-    """Frames a second of a moving picture."""
+    """Frames a second of a moving picture; at most 50 of a .gif."""
     resolution: int | None = None
     """Pixels along an edge (default: the checkpoint's)."""
     truncation: float = 1.0
@@ -97,7 +98,7 @@ def render_faces(options: Options) -> None:
         views, columns = _turn(options, faces), options.frames
     else:
         views, columns = _grid(options, faces), len(options.yaws) * len(options.pitches)
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     with use_backend(options.backend):
         pictures = _render_views(options, generator, views, resolution)
     for kind in options.kinds:
@@ -110,12 +111,13 @@ def render_faces(options: Options) -> None:
             save_png(path, tile(torch.stack(pictures[kind]), columns=columns))
             wrote(path)
     if options.save_projects:
-        for seed in _seeds(options):
-            _save_project(options, generator, seed)
+        with use_backend(options.backend):
+            for seed in _seeds(options):
+                _save_project(options, generator, seed, resolution)
 
 
-def _save_project(options: Options, generator: Generator, seed: int) -> None:
-    project = generate(generator, seed).project
+def _save_project(options: Options, generator: Generator, seed: int, resolution: int) -> None:
+    project = generate(generator, seed, resolution=resolution).project
     path = options.out / f"face-{seed}.safetensors"
     project.save(path)
     save_label_map(path.with_suffix(".labels.png"), project.labels)
@@ -246,16 +248,27 @@ def _check(options: Options) -> None:
             raise UserError(f"--kinds {kind}: use {', '.join(KINDS)}")
     if options.frames < 1 or options.fps < 1:
         raise UserError("--frames and --fps must be at least 1")
-    if not options.yaws or not options.pitches:
-        raise UserError("--yaws and --pitches need at least one angle each")
+    if not (options.yaws and options.pitches and options.kinds):
+        raise UserError("--yaws, --pitches and --kinds need at least one value each")
+    if not all(map(math.isfinite, (*options.yaws, *options.pitches))):
+        raise UserError("--yaws and --pitches are angles in radians: give numbers")
+    moves = options.video is not None or options.interpolate is not None
+    if moves and len(options.pitches) > 1:
+        raise UserError("--video and --interpolate show one pitch: give one of --pitches")
+    if options.interpolate is not None and options.yaws != Options.yaws and len(options.yaws) > 1:
+        raise UserError("--interpolate shows one side: give one of --yaws")
+    if options.chunk_rays is not None and options.chunk_rays < 1:
+        raise UserError(f"--chunk-rays {options.chunk_rays}: use at least 1")
     if options.video is not None:
-        check_animation(Path(options.video))
+        check_animation(Path(options.video), options.fps)
     if not 0 <= options.truncation <= 1:
         raise UserError(f"--truncation {options.truncation}: use 0 (the mean face) to 1 (none)")
     if not 0 <= options.cull < 1:
         raise UserError(f"--cull {options.cull}: use a weight from 0 (none) to below 1")
     if options.save_projects and options.truncation < 1:
         raise UserError("--save-projects writes faces as they are: leave --truncation out")
+    if options.save_projects and not _seeds(options):
+        raise UserError("--save-projects writes generated faces: name some with --seeds")
     if options.interpolate is not None and faces < 2:
         raise UserError("--interpolate needs at least two --seeds or --projects")
     if options.preset is not None:

@@ -1,5 +1,6 @@
 """What a face is fitted to: an aligned photograph with its label map, at a pose."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,11 +83,11 @@ def read_edited_labels(path: Path, resolution: int, source: SourceCrop | None) -
 def check_labels(labels: np.ndarray) -> np.ndarray:
     """A square map of class ids as uint8; UserError for anything else."""
     labels = np.asarray(labels)
-    if labels.ndim != 2 or labels.shape[0] != labels.shape[1]:
+    if labels.ndim != 2 or labels.shape[0] != labels.shape[1] or not labels.size:
         raise UserError(f"labels of shape {labels.shape}: give a square map (R, R) of class ids")
     if not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"labels of type {labels.dtype}: give integer class ids")
-    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < NUM_CLASSES:
+    if not 0 <= int(labels.min()) <= int(labels.max()) < NUM_CLASSES:
         wrong = labels.max() if labels.max() >= NUM_CLASSES else labels.min()
         raise UserError(f"labels hold {wrong}, but class ids run from 0 to {NUM_CLASSES - 1}")
     return labels.astype(np.uint8)
@@ -125,8 +126,18 @@ def pictures(target: Target, resolution: int) -> tuple[Tensor, Tensor]:
 
 
 def class_shares(labels: np.ndarray, resolution: int) -> Tensor:
-    """(R, R) uint8 ids -> (1, 19, r, r) float32 shares of each class in a footprint."""
-    return area_one_hot(labels[None], resolution)
+    """(R, R) uint8 ids -> (1, 19, r, r) float32 shares of each class in a footprint.
+
+    Where r does not divide R, the map is enlarged to the next multiple of r first.
+    """
+    multiple = resolution * math.ceil(len(labels) / resolution)
+    return area_one_hot(resize_labels(labels, multiple)[None], resolution)
+
+
+def resize_labels(labels: np.ndarray, size: int) -> np.ndarray:
+    """(R, R) class ids -> (size, size), each that of the nearest pixel."""
+    nearest = (2 * np.arange(size) + 1) * len(labels) // (2 * size)
+    return labels[nearest][:, nearest]
 
 
 def _no_face(labels: Path | str) -> str:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +29,7 @@ from .refit import (
 from .renderer import RenderOutput, recolor
 from .report import swap_group
 from .samples import picture_rows
+from .target import resize_labels
 
 What = Literal["appearance", "geometry", "both"]
 
@@ -97,7 +97,8 @@ def transfer(
         torch.where(mask, guide.image, before.image),
         ~mask | _shows(guide.labels, classes)[:, None] if what == "both" else ~mask,
     )
-    start = replace(start, labels=_large(goal.semantics.argmax(1), len(target.labels)))
+    wanted = goal.semantics.argmax(1)[0].to(torch.uint8).cpu().numpy()
+    start = replace(start, labels=resize_labels(wanted, len(target.labels)))
     return refit(generator, start, goal, mask, before, settings, perceptual=perceptual, watch=watch)
 
 
@@ -152,13 +153,6 @@ def _region(labels: Tensor, guide: Tensor, classes: tuple[int, ...], dilation: f
 
 def _shows(labels: Tensor, classes: tuple[int, ...]) -> Tensor:
     return torch.isin(labels, torch.tensor(classes, device=labels.device))
-
-
-def _large(labels: Tensor, size: int) -> np.ndarray:
-    """(1, r, r) class ids -> (size, size) uint8, each pixel repeated."""
-    small = labels[0].to(torch.uint8).cpu().numpy()
-    nearest = np.arange(size) * len(small) // size
-    return small[nearest][:, nearest]
 
 
 @dataclass(kw_only=True)

@@ -58,6 +58,9 @@ def test_a_face_of_given_codes_is_that_of_its_seed(editor):
         ({}, "either a seed or z"),
         ({"seed": 1, "z": torch.zeros(8)}, "either a seed or z"),
         ({"z": torch.zeros(9)}, r"z of shape \(9,\): give \(8,\)"),
+        ({"seed": 1, "resolution": -3}, "resolution -3: use at least 1"),
+        ({"seed": 2**70}, "seed 1180591620717411303424: use 0 to"),
+        ({"seed": 1, "appearance": {"hair": 2**70}}, "seed 1180591620717411303424"),
         (
             {"seed": 1, "appearance": torch.zeros(3, 8)},
             r"appearance of shape \(3, 8\): give \(4, 8\)",

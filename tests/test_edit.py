@@ -10,10 +10,11 @@ from faces import SIZE, face, open_editor, write_checkpoint
 from PIL import Image
 
 from semfaceedit import edit as command
+from semfaceedit import options
 from semfaceedit.align import Window
 from semfaceedit.edit import compare_unmasked, edit
 from semfaceedit.errors import UserError
-from semfaceedit.fitting import Goal, loss_terms
+from semfaceedit.fitting import Fit, Goal, loss_terms
 from semfaceedit.labels import FLIP_IDS
 from semfaceedit.mask_edits import hat, open_mouth
 from semfaceedit.metrics import ssim
@@ -21,7 +22,7 @@ from semfaceedit.perceptual import PerceptualFeatures
 from semfaceedit.project import FaceProject
 from semfaceedit.refit import EditSettings, dilate, footprint
 from semfaceedit.renderer import RenderOutput
-from semfaceedit.target import SourceCrop, read_edited_labels
+from semfaceedit.target import SourceCrop, class_shares, read_edited_labels
 
 HAIR = 14  # the class by which the untrained weights show the group hair
 SETTINGS = EditSettings(iterations=40, perceptual_weight=0, learning_rate=1e-2)
@@ -141,6 +142,33 @@ def test_regions_by_hand():
     assert footprint(mask, 4)[0, 0].nonzero().tolist() == [[1, 2]]
 
 
+@pytest.mark.parametrize("size", [8, 12, 16, 20, 32])
+def test_class_shares_at_any_pair_of_sizes(size):
+    labels = np.zeros((16, 16), np.uint8)
+    labels[:, 8:] = HAIR
+    shares = class_shares(labels, size)
+    assert shares.shape == (1, 19, size, size)
+    torch.testing.assert_close(shares.sum(1), torch.ones(1, size, size))
+    half = torch.zeros(size, size)
+    half[:, size // 2 :] = 1
+    assert torch.equal(shares[0, HAIR], half) and torch.equal(shares[0, 0], 1 - half)
+    labels[::2] = 1
+    assert (class_shares(labels, 8)[0, 1] == 0.5).all()
+
+
+@pytest.mark.parametrize("size", [12, 32])
+def test_a_map_of_another_size_than_the_fit(editor, project, size):
+    goals = []
+    settings = dataclasses.replace(SETTINGS, iterations=0, resolution=size)
+    edit(
+        editor.generator, project, with_hair(project), settings=settings,
+        watch=lambda step, output, goal: goals.append(goal.semantics),
+    )  # fmt: skip
+    torch.testing.assert_close(goals[0].sum(1), torch.ones(1, size, size))
+    corner = size * 6 // 16 - 1
+    assert (goals[0][0, HAIR, :corner, :corner] == 1).all()
+
+
 def test_the_region_is_what_changed_or_what_is_given(editor, project, edited):
     widened = torch.from_numpy(dilate(with_hair(project) != project.labels, SETTINGS.dilation))
     assert torch.equal(edited.region[0, 0], widened)
@@ -201,12 +229,12 @@ def files(tmp_path, editor, project):
     return tmp_path
 
 
-def run(files, *, labels="edited.png", weights=None, extra=()) -> int:
+def run(files, *, labels="edited.png", weights=None, out="out/new.safetensors", extra=()) -> int:
     weights = weights or write_checkpoint(files)
     given = ["--labels", str(files / labels)] if labels else []
     return command.main(
         ["--checkpoint", str(weights), "--project", str(files / "face.safetensors"), *given,
-         "--out", str(files / "out" / "new.safetensors"), "--no-vgg", "--iterations", "10", *extra]
+         "--out", str(files / out), "--no-vgg", "--iterations", "10", *extra]
     )  # fmt: skip
 
 
@@ -222,6 +250,37 @@ def test_the_command_edits(files, capsys):
     # before and after: image and map, three yaws
     assert Image.open(files / "out" / "new.views.png").size == (3 * SIZE, 4 * SIZE)
     assert (files / "out" / "new.preview.png").exists()
+
+
+@pytest.mark.parametrize("when", ["at once", "on the way"])
+def test_an_interrupted_comparison_keeps_the_edit(files, capsys, monkeypatch, when):
+    def stopped(*arguments, settings, **rest):
+        if settings.masked:
+            return edit(*arguments, settings=settings, **rest)
+        if when == "at once":
+            raise KeyboardInterrupt
+        return dataclasses.replace(edit(*arguments, settings=settings), interrupted=True)
+
+    monkeypatch.setattr(command, "edit", stopped)
+    assert run(files, extra=["--compare-unmasked"]) == 130
+    assert "without the mask" not in capsys.readouterr().err
+    metrics = FaceProject.load(files / "out" / "new.safetensors").metrics
+    assert "change_outside" in metrics and "unmasked_change_outside" not in metrics
+
+
+def test_a_region_that_is_all_of_the_picture(files, capsys):
+    assert run(files, extra=["--dilation", "0.99"]) == 0
+    said = capsys.readouterr().err
+    assert "inside the region, which is all of the picture, " in said and "nan" not in said
+
+
+def test_the_project_is_there_before_its_views(files, monkeypatch):
+    def fail(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(options, "view_sheet", fail)
+    assert run(files) == 130
+    assert FaceProject.load(files / "out" / "new.safetensors").iterations == 10
 
 
 def test_edits_painted_by_code(tmp_path, editor, project, capsys):
@@ -248,10 +307,17 @@ def test_edits_painted_by_code(tmp_path, editor, project, capsys):
         ({"labels": "ids.png"}, "holds the label 77"),
         ({"labels": "none.png"}, "cannot be read"),
         ({"extra": ["--dilation", "-1"]}, "--dilation -1"),
+        ({"extra": ["--iterations", "-3"]}, "iterations is -3"),
+        ({"extra": ["--learning-rate", "-1"]}, "learning_rate is -1"),
         ({"extra": ["--vgg"]}, "--vgg-weights FILE"),
+        ({"out": "."}, "name a file that ends in .safetensors"),
+        ({"out": "a.1"}, "name a file that ends in .safetensors"),
+        ({"out": "face.safetensors/a.safetensors"}, "face.safetensors is or lies in a file"),
+        ({"out": "face.safetensors/b/a.safetensors"}, "face.safetensors/b is or lies in a file"),
     ],
 )
-def test_bad_input_is_one_line(files, capsys, arguments, said):
+def test_bad_input_is_one_line(files, capsys, monkeypatch, arguments, said):
+    monkeypatch.setattr(Fit, "run", lambda *_: pytest.fail("a fit was begun"))
     assert run(files, **arguments) == 1
     text = capsys.readouterr().err
     assert said in text and text.count("\n") == 1, text

@@ -164,6 +164,29 @@ def test_thumbnails(session, generator):
     assert not np.array_equal(looks[:, :SIZE], looks[:, 2 * SIZE :])
 
 
+def test_seeds_that_are_none_are_said(session):
+    for work in (lambda: session.faces([]), lambda: session.looks("hair", [])):
+        with pytest.raises(UserError, match="no seeds"):
+            work()
+    with pytest.raises(UserError, match="seed 1180591620717411303424"):
+        session.choose(2**70)
+    assert len(session.history[0]) == 1
+
+
+@pytest.mark.parametrize("size", [SIZE // 2, 3 * SIZE // 2])
+def test_a_face_inverted_at_another_size_is_edited(generator, tmp_path, size):
+    """Its map has other sides than twice those of the checkpoint."""
+    session = EditingSession(generator, tmp_path)
+    generate(generator, 7, resolution=size).project.save(tmp_path / "face.safetensors")
+    session.open(tmp_path / "face.safetensors")
+    goals = []
+    session.edit(
+        np.full_like(session.face.labels, 13), iterations=1,
+        watch=lambda step, output, goal: goals.append(goal.semantics),
+    )  # fmt: skip
+    assert (goals[0][:, 13] == 1).all() and session.face.labels.shape == (size, size)
+
+
 def test_an_edit_is_that_of_the_api(session, generator):
     session.choose(7)
     start, labels = session.face, painted(session)
@@ -242,6 +265,8 @@ def test_saved_faces_come_back_and_none_is_overwritten(session, generator):
     for name in ("", "../up", "a/b", ".hidden", "tuned-1", "x" * 90):
         with pytest.raises(UserError, match="not a name for a face"):
             session.save(name)
+    with pytest.raises(UserError, match="too long for a file"):
+        session.save("漢" * 80)
     with pytest.raises(UserError, match="there is no face 'none'"):
         session.file("none")
 

@@ -215,7 +215,8 @@ def test_changes_reach_every_page(editor, page):
         page.send("look", group="hair", seed=9, amount=0.5)
         for client in (page, second):
             state, _ = client.wait("state")
-            assert state["steps"][-1] == "hair like face 9"
+            assert state["steps"][-1] == "hair like face 9" and state["seeds"][-1] is None
+            assert state["looks"][-1] == {"group": "hair", "seed": 9, "amount": 0.5}
         second.send("go", step=state["at"] - 1)
         for client in (page, second):
             assert client.wait("state")[0]["at"] == state["at"] - 1

@@ -212,6 +212,32 @@ def test_a_look_and_its_amount(opened, page):
     assert not (server.session.face.appearance.phases == whole).all() and step(page) == end
 
 
+def amount(page) -> str:
+    return page.run("document.querySelector('#amount').value")
+
+
+def test_the_amount_is_that_of_the_step(opened, page):
+    server, _ = opened
+    server.session.look("hair", 4, 0.5)
+    server.session.look("face", 4, 0.26)
+    server.session.save("hair like face 3")
+    server.session.open(server.session.file("hair like face 3"))
+    page.call("Page.reload")
+    current = "document.querySelector('#steps [aria-current]')?.textContent"
+    page.wait(f"{current} == 'hair like face 3'")  # a project: it is no look
+    assert page.run("document.querySelector('#amount').disabled")
+    assert page.run("document.querySelector('#looks [aria-pressed=true]') === null")
+    page.press("z", control=True)
+    page.wait(f"{current} == 'face like face 4'")
+    assert amount(page) == "0.26"
+    page.press("z", control=True)
+    page.wait(f"{current} == 'hair like face 4'")
+    assert amount(page) == "0.5"
+    page.press("y", control=True)
+    page.wait(f"{current} == 'face like face 4'")
+    assert amount(page) == "0.26"
+
+
 def test_turning_shows_another_side(opened, page):
     server, _ = opened
     page.click("#front")

@@ -1,6 +1,8 @@
 """The gallery: every figure is made, again the same, and mask edits do what their names say."""
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -44,6 +46,22 @@ def test_one_figure_made_again_is_the_same_and_keeps_the_others(made):
     (page / "appearance.png").unlink()
     assert run(weights, page, "--only", "appearance") == 0
     assert {path.name: path.read_bytes() for path in page.iterdir()} == before
+
+
+def test_a_figure_made_with_other_settings_names_its_own_command(made, tmp_path):
+    """Also beside figures of a page that kept one command for all."""
+    weights, page = made
+    other = shutil.copytree(page, tmp_path / "page")
+    record = json.loads((other / "gallery.json").read_text())
+    for entry in record["figures"].values():
+        record["command"] = entry.pop("command")
+    (other / "gallery.json").write_text(json.dumps(record))
+    assert run(weights, other, "--only", "appearance", "--resolution", "20") == 0
+    text = (other / "README.md").read_text()
+    before, after = re.findall(r"^semfaceedit gallery .*", text, re.MULTILINE)
+    names = [name for name in gallery.FIGURES if name != "appearance"]
+    assert before.endswith("--tune 1 --only " + " ".join(names)) and "--resolution" not in before
+    assert "--resolution 20 " in after and after.endswith("--tune 1 --only appearance")
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,34 @@ def test_ctrl_c_before_there_is_a_face_is_passed_on(editor, monkeypatch):
         invert(editor.generator, target.image, target.labels, pose=(0, 0), settings=QUICK)
 
 
+def test_a_rate_of_0_moves_nothing(editor):
+    goal, pose = goal_of(editor)
+    settings = FitSettings(perceptual_weight=0)
+    fit = Fit(editor.generator, goal, zero_offsets(editor.generator), pose, settings)
+    fit.run(Stage(name="still", iterations=2, learning_rate=0.0))
+    assert fit.offsets.geometry.phases.abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learning_rate": -1.0}, {"learning_rate": float("nan")}, {"evaluate_every": 0},
+        {"decay_every": 0}, {"geometry_iterations": -3}, {"resolution": 0},
+        {"image_weight": float("inf")},
+    ],
+)  # fmt: skip
+def test_settings_that_mean_nothing_are_said(settings):
+    (name,) = settings
+    with pytest.raises(UserError, match=f"{name} is .*: give a number from [01] up"):
+        InvertSettings(**settings)
+
+
+def test_a_map_without_pixels_is_said(editor):
+    empty = np.zeros((0, 0), np.uint8)
+    with pytest.raises(UserError, match="square map"):
+        invert(editor.generator, np.zeros((0, 0, 3), np.uint8), empty, settings=QUICK)
+
+
 def test_terms_by_hand():
     shape = (1, 3, 8, 8)
     semantics = torch.zeros(1, NUM_CLASSES, 8, 8)
@@ -314,6 +342,10 @@ def test_ctrl_c_in_the_command_saves_and_says_so(tmp_path, monkeypatch, capsys):
         (["--seed", "1"], "--vgg-weights FILE"),
         (["--no-vgg"], "--image with --labels, or --seed"),
         (["--no-vgg", "--seed", "1", "--image", "PHOTO", "--labels", "MASK"], "or --seed"),
+        (["--no-vgg", "--seed", "1", "--image", "NONE"], "or --seed"),
+        (["--no-vgg", "--labels", "MASK"], "or --seed"),
+        (["--no-vgg", "--seed", "1", "--yaw", "nan", "--pitch", "0"], "angles in radians"),
+        (["--no-vgg", "--seed", "1", "--tune-rate", "-1"], "tune_learning_rate is -1"),
         (["--no-vgg", "--seed", "1", "--resolution", "2"], "--resolution 2"),
         (["--no-vgg", "--seed", "1", "--yaw", "0.1"], "--yaw and --pitch together"),
         (["--no-vgg", "--image", "PHOTO", "--labels", "EMPTY"], "shows no face"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from faces import face, open_editor
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from semfaceedit.align import Window
@@ -100,17 +101,49 @@ def test_a_project_of_another_checkpoint_is_one_line(editor, tmp_path):
         ("text", "not a readable face project"),
         ("foreign", "is no face project"),
         ("newer", "format version 99"),
-        ("incomplete", "lacks geometry.frequencies"),
+        ("incomplete", "lacks geometry.frequencies.*checkpoint, group_of_class, iterations"),
+        ("list", "is no face project"),
+        ("folder", "is a folder"),
     ],
 )
 def test_files_that_are_no_project_are_said(tmp_path, damage, said):
     path = tmp_path / "bad.safetensors"
-    if damage == "text":
+    if damage == "folder":
+        path.mkdir()
+    elif damage == "text":
         path.write_text("hello")
     elif damage != "missing":
-        version = {"newer": 99, "incomplete": 1}.get(damage)
-        header = {} if version is None else {"format": FORMAT, "version": version}
+        header = {
+            "newer": {"format": FORMAT, "version": 99},
+            "incomplete": {"format": FORMAT, "version": 1},
+            "list": [],
+        }.get(damage, {})
         save_file({"x": torch.zeros(1)}, path, {"semfaceedit": json.dumps(header)})
     with pytest.raises(UserError, match=said) as error:
         FaceProject.load(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["version", "checkpoint", "crop", "metrics"])
+def test_a_header_that_is_not_whole_is_said(editor, tmp_path, name):
+    path = tmp_path / "face.safetensors"
+    face(editor, 1).save(path)
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["semfaceedit"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del header[name]
+    save_file(tensors, path, {"semfaceedit": json.dumps(header)})
+    with pytest.raises(UserError, match=f"face.safetensors lacks {name}: it is incomplete"):
+        FaceProject.load(path)
+
+
+@pytest.mark.parametrize("part", ["geometry", "appearance"])
+def test_offsets_of_another_shape_are_not_spread(editor, tmp_path, part):
+    whole = face(editor, 1)
+    film = getattr(whole, part)
+    project = dataclasses.replace(whole, **{part: film[:1]})
+    with pytest.raises(UserError, match=rf"has {part} offsets of shape \(1, .*make it again"):
+        project.codes(editor.generator)
+    project.save(tmp_path / "face.safetensors")
+    with pytest.raises(UserError, match="face.safetensors has"):
+        FaceProject.load(tmp_path / "face.safetensors", editor.generator)

@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from semfaceedit import checkpoint, config, render
+from semfaceedit import api, checkpoint, config, render
 from semfaceedit.api import load
 from semfaceedit.camera import CameraConfig
 from semfaceedit.generator import Generator
+from semfaceedit.kernels._backend import resolve
 from semfaceedit.labels import PALETTE
 from semfaceedit.project import FaceProject
 from semfaceedit.rays import pixel_directions
@@ -100,6 +101,13 @@ def test_normals_of_a_tilted_plane():
         (["--truncation", "1.5"], "--truncation 1.5"),
         (["--truncation", "0.5", "--save-projects"], "leave --truncation out"),
         (["--cull", "1"], "--cull 1.0"),
+        (["--chunk-rays", "0"], "--chunk-rays 0"),
+        (["--yaws", "nan"], "are angles in radians"),
+        (["--kinds"], "need at least one value each"),
+        (["--video", "turn.gif", "--pitches", "0", "0.2"], "give one of --pitches"),
+        (["--video", "turn.gif", "--fps", "60"], "at most 50 frames a second, not 60"),
+        (["--interpolate", "all", "--pitches", "0", "0.2"], "give one of --pitches"),
+        (["--interpolate", "all", "--yaws", "0", "0.2"], "give one of --yaws"),
         (["--projects", "nowhere.safetensors"], "no face project at nowhere.safetensors"),
     ],
 )
@@ -107,6 +115,12 @@ def test_bad_input_is_one_line(weights, tmp_path, capsys, arguments, said):
     assert run(weights, tmp_path / "out", *arguments) == 1
     text = capsys.readouterr().err
     assert said in text and text.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_line(weights, tmp_path, capsys):
+    assert run(weights, weights) == 1
+    text = capsys.readouterr().err
+    assert f"{weights} is or lies in a file" in text and text.count("\n") == 1
 
 
 def test_mp4_asks_for_its_extra_or_is_written(weights, tmp_path, capsys):
@@ -205,6 +219,25 @@ def test_seeds_are_saved_as_projects_to_go_on_with(weights, tmp_path):
                 for folder in (tmp_path, tmp_path / "again")]  # fmt: skip
     assert np.abs(pictures[0] - pictures[1]).max() <= 1  # offsets are added to the mean again
     assert (tmp_path / "face-0.labels.png").exists()
+
+
+def test_saved_projects_are_made_as_the_pictures_are(weights, tmp_path, monkeypatch):
+    made = []
+
+    def generate(*arguments, **settings):
+        made.append(resolve("film_siren", None, None, torch.zeros(1)).backend)
+        return api.generate(*arguments, **settings)
+
+    monkeypatch.setattr(render, "generate", generate)
+    assert run(weights, tmp_path, "--save-projects", "--backend", "reference") == 0
+    assert made == ["reference"] * 2
+    assert FaceProject.load(tmp_path / "face-0.safetensors").labels.shape == (8, 8)
+
+
+def test_projects_alone_cannot_be_saved_as_projects(weights, projects, tmp_path, capsys):
+    assert render.main(["--checkpoint", str(weights), "--out", str(tmp_path), "--save-projects",
+                        "--projects", *projects]) == 1  # fmt: skip
+    assert "name some with --seeds" in capsys.readouterr().err
 
 
 def test_culling_changes_little(weights, tmp_path):

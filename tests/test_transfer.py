@@ -1,6 +1,9 @@
 """Transfer: an appearance swap touches its group alone; geometry goes where the region is."""
 
 import dataclasses
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from faces import SIZE, face, open_editor, write_checkpoint
 from PIL import Image
 
 from semfaceedit import transfer as command
+from semfaceedit.cli import parse
 from semfaceedit.errors import UserError
 from semfaceedit.kernels import semantic_composite
 from semfaceedit.project import FaceProject
@@ -190,6 +194,24 @@ def test_bad_input_is_one_line(files, capsys, arguments, said):
     assert run(files, *arguments) == 1
     text = capsys.readouterr().err
     assert said in text and text.count("\n") == 1, text
+
+
+def test_a_folder_of_weights_is_one_line(files, capsys):
+    assert run(files, "--region", "hair", weights=files) == 1
+    text = capsys.readouterr().err
+    assert f"--checkpoint {files} is a folder" in text and text.count("\n") == 1
+
+
+def test_the_readme_takes_what_can_be_taken(editor):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    text = readme.replace("\\\n", " ")
+    lines = re.findall(r"^semfaceedit transfer (.*)", text, re.MULTILINE)
+    assert lines
+    for line in lines:
+        options = parse(command.Options, shlex.split(line), name="transfer")
+        classes = parse_region(options.region, editor.generator.config)
+        if options.what != "geometry":
+            command._whole_groups(classes, editor.generator.config)
 
 
 def test_projects_of_another_checkpoint_are_refused(files, capsys):

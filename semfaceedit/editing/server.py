@@ -11,6 +11,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar, cast, get_args
@@ -373,6 +374,8 @@ class EditorServer:
             "type": "state",
             "steps": [revision.name for revision in revisions],
             "numbers": [revision.number for revision in revisions],
+            "seeds": [revision.seed for revision in revisions],
+            "looks": [revision.look and asdict(revision.look) for revision in revisions],
             "at": at,
             "pose": face.pose.tolist(),
             "size": len(face.labels),

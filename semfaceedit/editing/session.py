@@ -40,7 +40,17 @@ SMALLEST_FRAME = 16  # pixels along an edge
 CHUNK_RAYS = 16384
 SHADING_BYTES = 256 << 20  # what may be kept of a view, so that a changed look needs no geometry
 MOST_STEPS = 200
+MOST_NAME = 200  # bytes; a file's name with all that is put around it may have 255
 THUMBNAIL = 64  # pixels along an edge, at most
+
+
+@dataclass(frozen=True)
+class Look:
+    """The appearance code of a seed in one group: 0 of it is the group's own, 1 the seed's."""
+
+    group: str
+    seed: int
+    amount: float
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,8 @@ class Revision:
     name: str
     project: FaceProject
     number: int  # no other revision of the session has it
-    merges: str | None = None  # the next revision with the same word takes this one's place
+    seed: int | None = None  # whose face this is
+    look: Look | None = None  # the next look of the same group takes this one's place
     metrics: tuple[tuple[str, float], ...] = ()  # of the edit or transfer that made it
 
 
@@ -121,7 +132,7 @@ class EditingSession:
         size = OVERSAMPLING * self.model.resolution
         project = generate(self.generator, seed, resolution=size).project
         self._safe.add(project)
-        self._add(f"face {seed}", project)
+        self._add(f"face {seed}", project, seed=seed)
 
     def open(self, path: Path) -> None:
         """Go on with a face project."""
@@ -135,13 +146,12 @@ class EditingSession:
         Looks of a group that follow one another are one revision, and start from the same face.
         """
         self._check_group(group)
-        word = f"look of {group}"
         revisions, at = self._history
-        base = revisions[at - 1 if at > 0 and revisions[at].merges == word else at].project
+        base = revisions[at - self._has_look(group)].project
         wanted = Codes(base.offsets.geometry, self._looks([seed]))
         codes = interpolate(base.offsets, wanted, amount, group, self.model.group_names)
         project = replace(base, appearance=codes.appearance[0])
-        self._add(f"{group} like face {seed}", project, merges=word)
+        self._add(f"{group} like face {seed}", project, look=Look(group, seed, amount))
 
     def turn(self, pose: tuple[float, float]) -> None:
         """Let the map be painted from this side: it becomes what the face shows from there."""
@@ -231,6 +241,8 @@ class EditingSession:
             raise UserError(
                 f"{name!r} is not a name for a face: use letters, digits, spaces, dots and dashes"
             )
+        if len(name.encode()) > MOST_NAME:
+            raise UserError(f"{name!r} is too long for a file: use fewer letters")
         path, number = self.out / f"{name}.safetensors", 1
         while path.exists():
             number += 1
@@ -292,7 +304,8 @@ class EditingSession:
 
     @torch.no_grad()
     def faces(self, seeds: Sequence[int]) -> np.ndarray:
-        """Generated faces side by side, (h, n h, 3) uint8."""
+        """Generated faces side by side, (h, n h, 3) uint8; at least one."""
+        self._check_seeds(seeds)
         size = min(THUMBNAIL, self.model.resolution)
         pose = self._pose((0.0, 0.0))
         outputs = (render(self.generator, seed_codes(self.generator, s), pose, size) for s in seeds)
@@ -302,6 +315,7 @@ class EditingSession:
     def looks(self, group: str, seeds: Sequence[int]) -> np.ndarray:
         """The face at hand with one group's look of each seed, side by side, (h, n h, 3) uint8."""
         self._check_group(group)
+        self._check_seeds(seeds)
         size = min(THUMBNAIL, self.model.resolution)
         index = self.model.group_names.index(group)
         own = self.face.generator(self.generator)
@@ -325,17 +339,24 @@ class EditingSession:
         name: str,
         project: FaceProject,
         *,
-        merges: str | None = None,
+        seed: int | None = None,
+        look: Look | None = None,
         metrics: dict[str, float] | None = None,
     ) -> None:
         """A revision after the one at hand; those after it are dropped."""
         revisions, at = self._history
-        if merges is not None and at > 0 and revisions[at].merges == merges:
+        if look is not None and self._has_look(look.group):
             at -= 1
         told = tuple((metrics or {}).items())
-        added = Revision(name, project, next(self._numbers), merges, told)
+        added = Revision(name, project, next(self._numbers), seed, look, told)
         revisions = (*revisions[: at + 1], added)[-MOST_STEPS:]
         self._history = (revisions, len(revisions) - 1)
+
+    def _has_look(self, group: str) -> bool:
+        """Whether the revision at hand is a look of this group, with the face before it at hand."""
+        revisions, at = self._history
+        look = revisions[at].look if at > 0 else None
+        return look is not None and look.group == group
 
     def _write(self, path: Path) -> None:
         face = self.face
@@ -360,6 +381,10 @@ class EditingSession:
         if group not in self.model.group_names:
             names = ", ".join(self.model.group_names)
             raise UserError(f"there is no group {group!r}: use one of {names}")
+
+    def _check_seeds(self, seeds: Sequence[int]) -> None:
+        if not len(seeds):
+            raise UserError("there are no seeds: give at least one")
 
     def _looks(self, seeds: Sequence[int]) -> Film:  # (n, groups, L + 1, W) offsets
         mean = mean_codes(self.generator).appearance

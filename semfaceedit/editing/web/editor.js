@@ -13,9 +13,9 @@ const NAMES = {
 const MOST_LOOK = 2 ** 30;
 
 let about = null; // what does not change
-let state = { steps: [], numbers: [], at: 0, pose: [0, 0], projects: [], busy: "", metrics: {} };
+let state = { steps: [], numbers: [], seeds: [], looks: [], at: 0, pose: [0, 0], projects: [], busy: "", metrics: {} };
 let group = "hair";
-let look = null; // the look that was chosen last: { group, seed }
+let look = null; // the look that was chosen last: { group, seed, amount }
 let firstFace = 0;
 let firstLook = 0;
 let painting = ""; // the edit by code that is under way
@@ -132,7 +132,7 @@ function frame(header, bytes) {
 }
 
 function faces(header, bytes) {
-  const chosen = (seed) => state.steps[state.at] === `face ${seed}`;
+  const chosen = (seed) => state.seeds[state.at] === seed;
   fillStrip(find("faces"), header, bytes, chosen, (seed) => socket.send({ type: "choose", seed }));
 }
 
@@ -200,11 +200,11 @@ function wantLook() {
   sendLook();
 }
 
-// The look at hand, by the name of the step, unless a newer one is on its way.
+// The look at hand, unless a newer one is on its way.
 function showLook() {
   if (!lookWanted && !lookUnderWay) {
-    const [, of, seed] = /^(\w+) like face (\d+)$/.exec(state.steps[state.at]) ?? [];
-    look = of ? { group: of, seed: Number(seed) } : null;
+    look = state.looks[state.at] ?? null;
+    if (look) find("amount").value = look.amount;
   }
   find("amount").disabled = Boolean(state.busy) || look?.group !== group;
   for (const button of find("looks").children) press(button, look?.group === group && Number(button.dataset.seed) === look.seed);
@@ -219,7 +219,7 @@ function sendLook() {
 // A strip stays while nothing but the look of its own group changes.
 function askLooks() {
   let since = state.at;
-  while (since > 0 && state.steps[since].startsWith(`${group} like face`)) since -= 1;
+  while (since > 0 && state.looks[since]?.group === group) since -= 1;
   const wanted = `${state.numbers[since]} ${group} ${firstLook}`;
   if (wanted === looksShown) return;
   if (socket.send({ type: "looks", group, first: firstLook })) looksShown = wanted;
@@ -314,7 +314,7 @@ function showSteps() {
     item.append(button);
     return item;
   }).reverse());
-  for (const button of find("faces").children) press(button, state.steps[state.at] === `face ${button.dataset.seed}`);
+  for (const button of find("faces").children) press(button, state.seeds[state.at] === Number(button.dataset.seed));
 }
 
 function showBusy(busy) {
