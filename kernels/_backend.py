@@ -178,12 +178,14 @@ def _precisions(op: str, backend: str, device: str) -> tuple[str, ...]:
 
 
 def _auto_precision(op: str, backend: str, device: str) -> str:
-    """Autocast decides on CUDA; elsewhere an implementation's first precision, else fp32."""
+    """On CUDA autocast decides (fp16 whatever its type: operands are sines, gradients are scaled),
+    then PyTorch's switch for TF32; elsewhere an implementation's first precision, else fp32."""
     offered = _precisions(op, backend, device)
     if device == "cuda":
         if torch.is_autocast_enabled("cuda") and "fp16" in offered:
             return "fp16"
-        if torch.backends.cuda.matmul.allow_tf32 and "tf32" in offered:
+        # Not allow_tf32: PyTorch refuses to read that once either of its switches was set anew.
+        if torch.backends.cuda.matmul.fp32_precision == "tf32" and "tf32" in offered:
             return "tf32"
         return "fp32" if "fp32" in offered else offered[0]
     return "fp32" if backend == "reference" else offered[0]

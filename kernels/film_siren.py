@@ -50,6 +50,9 @@ def film_siren(
     arguments that do not fit together, RuntimeError if a backend named explicitly cannot run.
     """
     _check(points, directions, frequencies, phases, row_offsets, row_groups, weights)
+    channels = weights.head_weight.shape[2]
+    if not 0 <= trunk_channels <= channels:
+        raise ValueError(f"film_siren: trunk_channels {trunk_channels} is not in 0 to {channels}")
     choice = resolve("film_siren", backend, precision, points)
     if choice.backend == "reference":
         return film_siren_reference(

@@ -241,3 +241,22 @@ def test_several_python_threads() -> None:
     assert len(results) == 40
     for result in results:
         assert_identical({"map": wanted}, {"map": result})
+
+
+def test_the_switch_for_tf32_is_read_in_its_old_and_its_new_form(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_backend, "_precisions", lambda *_: ("fp32", "tf32", "fp16"))
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    try:
+        for name, value, expected in (
+            ("allow_tf32", True, "tf32"),
+            ("allow_tf32", False, "fp32"),
+            ("fp32_precision", "tf32", "tf32"),
+            ("fp32_precision", "ieee", "fp32"),
+        ):
+            setattr(matmul, name, value)
+            assert _backend._auto_precision(OP, "triton", "cuda") == expected, (name, value)
+    finally:
+        matmul.fp32_precision = before

@@ -188,6 +188,9 @@ def test_shapes_that_do_not_fit() -> None:
         wrong = {**inputs, name: inputs[name][..., :-1]}
         with pytest.raises(ValueError, match=f"film_siren: {name} has shape"):
             call(*rows, "reference")(wrong)
+    for trunk in (-1, 100):
+        with pytest.raises(ValueError, match=f"trunk_channels {trunk} is not in 0 to"):
+            call(*rows, "reference", trunk)(inputs)
     wrong = {**inputs, "phases": inputs["phases"].double()}
     with pytest.raises(ValueError, match="phases is torch.float64"):
         call(*rows, "reference")(wrong)
