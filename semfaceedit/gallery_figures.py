@@ -15,8 +15,8 @@ from .errors import UserError
 from .fitting import Goal, Step
 from .generator import Generator
 from .invert import InversionResult, InvertSettings, invert, seed_target
-from .labels import PALETTE
-from .mask_edits import EDITS, longer_hair, shorter_hair
+from .labels import CLASS_NAMES, PALETTE
+from .mask_edits import EDITS, Edit, longer_hair, shorter_hair
 from .pose import landmarks_from_labels
 from .procedural import render_faces
 from .project import FaceProject, mean_codes
@@ -286,13 +286,25 @@ def _procedural(generator: Generator, seed: int, resolution: int) -> Target:
     return Target(image, batch.labels[0].numpy(), pose[0].numpy())
 
 
+def _wanting(name: str, change: Edit) -> Edit:
+    """`change`, but for faces that wear already what it would put on: None."""
+    worn = {"glasses": "eye_g", "hat": "hat"}.get(name)
+
+    def change_of_others(labels: np.ndarray) -> np.ndarray | None:
+        if worn is not None and (labels == CLASS_NAMES.index(worn)).any():
+            return None
+        return change(labels)
+
+    return change_of_others
+
+
 def edits(studio: Studio) -> Figure:
     generator, settings = studio.generator, studio.edit_settings
     used: tuple[int, ...] = ()
     rows, facts = [], {}
     apart: dict[str, list[float]] = {"background": [], "rest": []}
     for name, change in progress(EDITS.items(), total=len(EDITS), title="edits"):
-        seed = studio.first(change, unlike=used)
+        seed = studio.first(_wanting(name, change), unlike=used)
         face = studio.face(seed)
         wanted = change(face.labels)
         if wanted is None:

@@ -10,7 +10,7 @@ from face_maps import ID, draw_labels
 from faces import write_checkpoint
 from PIL import Image
 
-from semfaceedit import gallery
+from semfaceedit import gallery, gallery_figures
 from semfaceedit.mask_edits import EDITS
 from semfaceedit.sheets import GAP, HEAD, Row, sheet
 
@@ -115,6 +115,17 @@ def test_eyes_and_brows_are_seen_through_glasses():
     edited = EDITS["glasses"](face)
     assert edited is not None and behind.any()
     assert np.array_equal(edited[behind], face[behind])
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_figures_put_on_what_a_face_does_not_wear(name):
+    start = EDITS["shorter hair"](draw_labels(128))
+    wanted = gallery_figures._wanting(name, EDITS[name])
+    worn = EDITS[name](start)
+    if name in ("glasses", "hat"):
+        assert wanted(start) is not None and wanted(worn) is None
+    elif worn is not None:
+        assert np.array_equal(wanted(start), worn)
 
 
 @pytest.mark.parametrize("name", EDITS)
