@@ -46,7 +46,7 @@ def parse_region(names: Sequence[str], config: ModelConfig) -> tuple[int, ...]:
             found |= {c for c, g in enumerate(config.group_of_class) if g == group}
         elif name in CLASS_NAMES:
             found.add(CLASS_NAMES.index(name))
-        elif name.isdigit() and int(name) < len(CLASS_NAMES):
+        elif name.isdecimal() and int(name) < len(CLASS_NAMES):
             found.add(int(name))
         else:
             raise UserError(
