@@ -116,9 +116,9 @@ def test_other_sites_are_refused(editor):
 def test_who_does_not_know_the_key_is_refused(editor, key):
     server, address = editor
     with Client(address, key) as client:
-        with pytest.raises(ConnectionClosed):
+        with pytest.raises(ConnectionClosed) as closed:
             client.hear()
-        assert client.socket.close_code == WRONG_KEY and not server.sockets
+        assert closed.value.rcvd.code == WRONG_KEY and not server.sockets
 
 
 def test_the_key_is_kept_for_its_owner(tmp_path, monkeypatch):
