@@ -30,7 +30,6 @@ from .checkpoint import load_generator
 from .config import Config, ModelConfig
 from .edit import edit
 from .errors import UserError
-from .film import Film
 from .fitting import FitSettings, Watch
 from .generator import Generator
 from .invert import InversionResult, InvertSettings, invert
@@ -122,8 +121,8 @@ def generate(
     project = FaceProject(
         checkpoint=fingerprint(generator),
         group_of_class=model.group_of_class,
-        geometry=_difference(codes.geometry, mean.geometry)[0],
-        appearance=_difference(codes.appearance, mean.appearance)[0],
+        geometry=(codes.geometry - mean.geometry)[0],
+        appearance=(codes.appearance - mean.appearance)[0],
         pose=where[0],
         labels=output.labels[0].to(torch.uint8).cpu().numpy(),
         image=image,
@@ -280,7 +279,3 @@ class Editor:
 
     def _perceptual(self, settings: FitSettings) -> PerceptualFeatures | None:
         return self.perceptual if settings.perceptual_weight else None
-
-
-def _difference(film: Film, mean: Film) -> Film:
-    return Film(film.frequencies - mean.frequencies, film.phases - mean.phases)

@@ -31,6 +31,9 @@ class Film:
     def __add__(self, other: "Film") -> "Film":
         return Film(self.frequencies + other.frequencies, self.phases + other.phases)
 
+    def __sub__(self, other: "Film") -> "Film":
+        return Film(self.frequencies - other.frequencies, self.phases - other.phases)
+
     def lerp(self, other: "Film", weight: float | Tensor) -> "Film":
         """self + weight (other - self); truncation is mean.lerp(film, psi)."""
         return Film(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from .tuning import (
 )
 
 MIN_GAIN = 2e-3  # what a score must gain to count as progress
+TRIAL = 10  # iterations from each start of a stage; the lowest loss goes on
 POSE_LIMIT = math.radians(75)
 NAMES = ("frequencies", "phases")
 
@@ -93,6 +94,11 @@ class Stage:
     pose: bool = False  # step the pose
     weights: bool = False  # move a copy of the generator's weights (pivotal tuning)
     learning_rate: float | None = None  # None: that of the settings
+    starts: tuple[Codes, ...] = ()  # other offsets (batch 1) that it may begin at
+
+    def __post_init__(self) -> None:
+        if self.starts and self.weights:
+            raise ValueError("a stage that moves weights begins where the fit is: give no starts")
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class Step:
     """An evaluation without noise."""
 
     stage: str
-    iteration: int  # over all stages; 0 is the start
+    iteration: int  # over all stages; 0 is the start, and trials of other starts count alike
     loss: float  # weighted, with the terms of its stage
     terms: dict[str, float]  # unweighted
     score: SegmentationScore
@@ -148,6 +154,7 @@ class Fit:
         self._began = time.monotonic()
         self._random = torch.Generator().manual_seed(settings.seed)
         self._pose_step = settings.pose_step
+        self._lowest = math.inf  # the loss of the last stage's best
         self._move(pose)
 
     def run(self, *stages: Stage) -> None:
@@ -157,7 +164,7 @@ class Fit:
         """
         try:
             for stage in stages:
-                self._run(stage)
+                self._run(self._choose_start(stage))
         except KeyboardInterrupt:
             if not self.history:
                 raise
@@ -195,6 +202,28 @@ class Fit:
             crop=crop,
         )
 
+    def _choose_start(self, stage: Stage) -> Stage:
+        """Run trials of the stage from here and from its starts, and go to the lowest loss.
+
+        Gives what is left of the stage: one trial's iterations are done.
+        """
+        if not stage.starts or not stage.iterations:
+            return stage
+        count, began = min(TRIAL, stage.iterations), self.iteration
+        pose, best = self.pose, (math.inf, self.offsets, self.pose)
+        for number, start in enumerate((self.offsets, *stage.starts), 1):
+            name = f"{stage.name}, start {number} of {1 + len(stage.starts)}"
+            self.offsets, self.iteration = _copied(start), began
+            self._move(pose)
+            try:
+                self._run(replace(stage, name=name, iterations=count, starts=()))
+            finally:
+                if self._lowest < best[0]:
+                    best = self._lowest, self.offsets, self.pose
+                self.offsets = best[1]
+                self._move(best[2])
+        return replace(stage, iterations=stage.iterations - count, starts=())
+
     def _run(self, stage: Stage) -> None:
         settings, pivot = self.settings, self.generator
         best = _Best(settings.patience, stage.weights)
@@ -219,6 +248,7 @@ class Fit:
                     if best.stale:
                         break
         finally:
+            self._lowest = best.loss
             if best.offsets is not None and best.pose is not None:
                 self.offsets = best.offsets
                 self._move(best.pose)

@@ -65,6 +65,9 @@ class RefitOptions(FitOptions):
     """At most so many steps."""
     learning_rate: float = EditSettings.learning_rate
     """Adam's rate at the start."""
+    start_samples: int = EditSettings.start_samples
+    """Faces drawn to find other starts for the fit, so that a hat appears on a face that shows
+    none; 0: only the face itself."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ def edit_settings(options: RefitOptions, tools: Tools) -> EditSettings:
         appearance=options.appearance,
         dilation=options.dilation,
         learning_rate=options.learning_rate,
+        start_samples=options.start_samples,
         image_weight=options.image_weight,
         resolution=options.resolution,
         perceptual_weight=EditSettings.perceptual_weight if tools.perceptual else 0.0,

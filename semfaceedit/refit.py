@@ -12,7 +12,8 @@ from .generator import Generator
 from .metrics import ssim
 from .perceptual import PerceptualFeatures
 from .project import FaceProject
-from .renderer import RenderOutput, render
+from .renderer import Codes, RenderOutput, render
+from .starts import other_starts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class EditSettings(FitSettings):
     iterations: int = 150
     appearance: bool = False  # move the appearance offsets too
     dilation: float = 0.03  # how far the changed region is widened, in widths of the picture
+    start_samples: int = 128  # faces drawn to find other starts; 0: only from the face itself
     masked: bool = True  # image and VGG terms only outside the region; False: everywhere
     learning_rate: float = 5e-3
     noise: float = 0.0
@@ -66,22 +68,26 @@ def refit(
     perceptual: PerceptualFeatures | None,
     watch: Watch | None,
 ) -> EditedFace:
-    """Move the offsets of `project`, from where they are, towards `goal` under all terms."""
-    fit = Fit(
-        project.generator(generator),
-        goal,
-        project.offsets,
-        project.pose[None].to(before.image.device),
-        settings,
-        perceptual=perceptual,
-        watch=watch,
-    )
+    """Move the offsets of `project` towards `goal` under all terms.
+
+    They begin where they are, or at one of the `other_starts` if a short trial from there is nearer
+    to the goal.
+    """
+    own = project.generator(generator)
+    pose = project.pose[None].to(before.image.device)
+    fit = Fit(own, goal, project.offsets, pose, settings, perceptual=perceptual, watch=watch)
+    starts: list[Codes] = []
+    if settings.start_samples:
+        starts = other_starts(
+            own, fit.offsets, pose, goal.semantics, region, samples=settings.start_samples
+        )
     fit.run(
         Stage(
             name="edit",
             iterations=settings.iterations,
             appearance=settings.appearance,
             image=True,
+            starts=tuple(starts),
         )
     )
     edited = EditedFace(

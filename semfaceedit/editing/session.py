@@ -388,10 +388,10 @@ class EditingSession:
 
     def _looks(self, seeds: Sequence[int]) -> Film:  # (n, groups, L + 1, W) offsets
         mean = mean_codes(self.generator).appearance
-        films = [seed_codes(self.generator, seed).appearance for seed in seeds]
+        offsets = [seed_codes(self.generator, seed).appearance - mean for seed in seeds]
         return Film(
-            torch.cat([film.frequencies - mean.frequencies for film in films]).detach(),
-            torch.cat([film.phases - mean.phases for film in films]).detach(),
+            torch.cat([film.frequencies for film in offsets]).detach(),
+            torch.cat([film.phases for film in offsets]).detach(),
         )
 
     def _pose(self, pose: tuple[float, float]) -> Tensor:  # (1, 2)
