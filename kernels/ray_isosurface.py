@@ -57,7 +57,8 @@ def ray_isosurface(
     gradient. The plane is always valid; a ray that does not meet it in front of the camera has it
     at `far`.
 
-    `points` and `depths` are differentiable in the weights, the origins and the directions.
+    `points` and `depths` are differentiable in the weights, the origins and the directions; levels
+    are constants, and one that requires a gradient is refused.
     Raises ValueError for arguments that do not fit together, RuntimeError if a backend named
     explicitly cannot run.
     """
@@ -83,6 +84,8 @@ def ray_isosurface(
         raise ValueError(
             f"ray_isosurface: needs samples >= 2 and near < far, got {samples}, {near}, {far}"
         )
+    if levels.requires_grad:
+        raise ValueError("ray_isosurface: levels are constants without a gradient: detach them")
     choice = resolve("ray_isosurface", backend, precision, origins)
     settings = (centre, scale, near, far, samples, plane_z)
     if choice.backend == "reference":

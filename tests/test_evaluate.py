@@ -362,6 +362,22 @@ def test_discriminators_of_another_run_are_refused(weights, tmp_path, data, pair
         consistency.pose_accuracy(evaluation)
 
 
+def test_other_discriminators_are_measured_anew(weights, tmp_path, data, monkeypatch):
+    copy, calls = tmp_path / weights.name, []
+    shutil.copy(weights, copy)
+    evaluation = opened(copy, tmp_path / "out", data=data, resolution=SIZE)
+    for name in ("reprojection", "ground_truth"):
+        monkeypatch.setattr(consistency, name, lambda _: {})
+    monkeypatch.setattr(consistency, "pose_accuracy", lambda _: calls.append(1) or {})
+    beside = checkpoint.discriminators_beside(copy)
+    for seed, expected in ((1, 1), (1, 1), (2, 2)):
+        torch.manual_seed(seed)
+        networks = checkpoint.build_discriminators(settings())
+        checkpoint.save_discriminators(beside, networks, settings(), images=0)
+        consistency.consistency(evaluation)
+        assert len(calls) == expected
+
+
 def test_cost_runs_profile_in_a_process_of_its_own(weights, tmp_path, monkeypatch):
     monkeypatch.undo()
     evaluation = opened(weights, tmp_path, cost_resolutions=(8,), backend="reference")

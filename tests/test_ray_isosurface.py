@@ -366,6 +366,11 @@ def test_settings_that_do_not_fit() -> None:
         look(ramp(1, 0), [0.5], backend="reference", samples=1)
     with pytest.raises(ValueError, match="near < far"):
         look(ramp(1, 0), [0.5], backend="reference", near=2.0)
+    levels = torch.tensor([0.5], requires_grad=True)
+    with pytest.raises(ValueError, match="levels are constants"):
+        ray_isosurface(
+            torch.zeros(1, 3), torch.ones(1, 3), levels, ramp(1, 0), samples=8, **FIELD_SETTINGS
+        )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ..checkpoint import discriminators_beside, load_discriminators, load_state
 from ..discriminator import Discriminator, build_discriminators, image_input
 from ..errors import UserError
 from ..labels import one_hot
-from ..means import mean_codes
+from ..means import hash_tensors, mean_codes
 from ..metrics import psnr, ssim
 from ..procedural import FaceBatch, render_faces
 from ..renderer import Codes, RenderOutput, render
@@ -41,7 +41,7 @@ def consistency(evaluation: Evaluation) -> None:
     }
     results.attempt("consistency.ground_truth", inputs, lambda: ground_truth(evaluation))
     inputs = {**evaluation.generated_inputs, "count": options.count, "data": evaluation.source,
-              "run": str(options.run_folder)}  # fmt: skip
+              "discriminator": _fingerprint(evaluation)}  # fmt: skip
     results.attempt("consistency.pose", inputs, lambda: pose_accuracy(evaluation))
 
 
@@ -220,6 +220,14 @@ def pose_errors(told: np.ndarray, poses: np.ndarray) -> dict[str, Any]:
             "correlation": np.corrcoef(true, ours)[0, 1] if varies else np.nan,
         }
     return found
+
+
+def _fingerprint(evaluation: Evaluation) -> str | None:
+    """What tells D_c from those of other runs and steps; None where there is none."""
+    try:
+        return hash_tensors(_image_discriminator(evaluation)[0].state_dict())
+    except Unmeasured:
+        return None
 
 
 def _image_discriminator(evaluation: Evaluation) -> tuple[Discriminator, str]:
