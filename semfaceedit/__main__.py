@@ -7,6 +7,8 @@ COMMANDS = {
     "train": "train a generator in two stages",
     "synthesize": "make procedural faces in the CelebAMask-HQ layout",
     "prepare": "align and pack photographs with label maps",
+    "train-parser": "train a network that reads label maps off photographs",
+    "parse": "read the label maps of photographs",
     "render": "render faces of a checkpoint from several poses",
     "invert": "fit a photograph with its label map",
     "edit": "change a face through its label map",
@@ -25,7 +27,7 @@ def main() -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: semfaceedit COMMAND [options]\n\ncommands:")
         for name, what in COMMANDS.items():
-            print(f"  {name:<12}{what}")
+            print(f"  {name:<14}{what}")
         print("\nsemfaceedit COMMAND --help shows a command's options.")
         return 0
     name = arguments[0]
@@ -35,7 +37,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    return importlib.import_module(f".{name}", __package__).main(arguments[1:])
+    return importlib.import_module(f".{name.replace('-', '_')}", __package__).main(arguments[1:])
 
 
 if __name__ == "__main__":

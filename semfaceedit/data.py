@@ -82,6 +82,19 @@ class FaceDataset:
             poses=torch.from_numpy(poses),
         )
 
+    def labelled(
+        self, indices: np.ndarray, flips: np.ndarray, resolution: int
+    ) -> tuple[Tensor, Tensor]:
+        """Pictures (B, 3, r, r) in [-1, 1] averaged over footprints, and maps (B, r, r) uint8.
+
+        A map's label is that of one packed pixel near the middle of the footprint: the largest
+        class of a footprint, with its ties, would make small classes rarer than they are.
+        """
+        step = self.resolution // resolution
+        labels = np.asarray(self.labels[indices])[:, step // 2 :: step, step // 2 :: step].copy()
+        labels[flips] = flip_labels(labels[flips])
+        return self.batch(indices, flips, resolution).images, torch.from_numpy(labels)
+
     @functools.cached_property
     def classes(self) -> np.ndarray:
         """(M, 19) bool: which classes each label map shows; read once, face by face."""

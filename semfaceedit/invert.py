@@ -11,13 +11,15 @@ from torch.nn.functional import adaptive_avg_pool2d, mse_loss
 
 from .camera import sample_poses
 from .checkpoint import discriminators_beside, load_discriminators
-from .cli import run_command
+from .cli import run_command, wrote
 from .discriminator import image_input
 from .errors import UserError
 from .fitting import Fit, FitSettings, Goal, Stage, Step, Watch, zero_offsets
 from .generator import Generator
 from .means import mean_codes
 from .options import FitOptions, finish, open_checkpoint, tools
+from .parse import parse_file
+from .parser import load_parser
 from .perceptual import PerceptualFeatures
 from .project import FaceProject
 from .renderer import RenderOutput, render
@@ -210,6 +212,9 @@ class Options(FitOptions):
     """The photograph."""
     labels: Path | None = None
     """Its label map in CelebAMask-HQ ids or colours, showing the same area."""
+    parser: Path | None = None
+    """In place of --labels: a network of `train-parser`, which reads the map off the photograph. It
+    is kept as OUT.mask.png, to be mended and given as --labels where it is wrong."""
     seed: int | None = None
     """Invert the generated face of this seed instead: a check of checkpoint and settings."""
     out: Path = Path("face.safetensors")
@@ -233,9 +238,10 @@ class Options(FitOptions):
 
 
 def invert_files(options: Options) -> None:
-    pair = [path for path in (options.image, options.labels) if path is not None]
-    if len(pair) != (2 if options.seed is None else 0):
-        raise UserError("give either --image with --labels, or --seed")
+    photograph = options.seed is None
+    maps = [path for path in (options.labels, options.parser) if path is not None]
+    if (options.image is not None) != photograph or len(maps) != photograph:
+        raise UserError("give --image with --labels or --parser, or --seed alone")
     generator, run = open_checkpoint(options)
     resolution = options.resolution or run.model.resolution
     with tools(options, options.out) as using:
@@ -264,9 +270,14 @@ def invert_files(options: Options) -> None:
 
 
 def _target(options: Options, generator: Generator, resolution: int) -> Target:
-    if options.image is not None and options.labels is not None:
-        size = OVERSAMPLING * resolution
-        return read_target(options.image, options.labels, size, align=options.align)
+    size, labels = OVERSAMPLING * resolution, options.labels
+    if options.image is not None and options.parser is not None:
+        labels = options.out.with_suffix(".mask.png")
+        parser = load_parser(options.parser, next(generator.parameters()).device)
+        parse_file(*parser, options.image, labels)
+        wrote(labels, "the label map read off the photograph")
+    if options.image is not None and labels is not None:
+        return read_target(options.image, labels, size, align=options.align)
     return seed_target(generator, options.seed or 0, resolution)
 
 

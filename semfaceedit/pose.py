@@ -64,7 +64,10 @@ def landmarks_from_labels(labels: np.ndarray) -> Landmarks | None:
         return None
     eyes, source = found
     height = (nose[:, 1] - nose[:, 1].min()) / max(np.ptp(nose[:, 1]), 1)
-    tip = nose[(height >= TIP_BAND[0]) & (height <= TIP_BAND[1])].mean(0)
+    band = nose[(height >= TIP_BAND[0]) & (height <= TIP_BAND[1])]
+    if not len(band):
+        return None
+    tip = band.mean(0)
     width = np.ptp(mouth[:, 0])
     left = mouth[mouth[:, 0] <= mouth[:, 0].min() + 0.05 * width].mean(0)
     right = mouth[mouth[:, 0] >= mouth[:, 0].max() - 0.05 * width].mean(0)

@@ -9,8 +9,9 @@ import torch
 from faces import SIZE, write_checkpoint
 from training import drawn_faces
 
+from semfaceedit.data import flip_labels
 from semfaceedit.distributed import World
-from semfaceedit.evaluation import consistency, inversion, locality, parser, pictures, semantics
+from semfaceedit.evaluation import consistency, inversion, locality, pictures, semantics
 from semfaceedit.evaluation.session import HELD_OUT, Evaluation, Options, Unmeasured
 from semfaceedit.evaluation.writing import number, table
 from semfaceedit.labels import CLASS_NAMES, GROUP_OF_CLASS
@@ -78,47 +79,20 @@ def test_statistics_are_kept_and_told_apart(tmp_path, monkeypatch):
 
 def test_real_labels_are_pixels_of_the_packed_maps(data):
     flips = np.array([False, True])
-    images, labels = pictures.labelled(data, np.array([3, 3]), flips, SIZE)
+    images, labels = data.labelled(np.array([3, 3]), flips, SIZE)
     assert torch.equal(labels[0], torch.from_numpy(np.array(data.labels[3])[1::2, 1::2]))
-    mirrored = torch.from_numpy(pictures.flip_labels(labels[0].numpy()))
+    mirrored = torch.from_numpy(flip_labels(labels[0].numpy()))
     assert torch.equal(labels[1], mirrored)
     torch.testing.assert_close(images[1], images[0].flip(-1))
 
 
-def test_the_parser_learns_to_read_drawn_faces(data):
-    trained = parser.train_parser(data, SIZE, 60, 0, torch.device("cpu"))
-    untrained = parser.Parser().eval()
-    score, count = parser.held_out_score(trained, data, SIZE, GROUP_OF_CLASS)
-    before, _ = parser.held_out_score(untrained, data, SIZE, GROUP_OF_CLASS)
-    assert count == 5 and score.groups > 0.5 > 1.5 * before.groups
-    again = parser.train_parser(data, SIZE, 3, 0, torch.device("cpu"))
-    twice = parser.train_parser(data, SIZE, 3, 0, torch.device("cpu"))
-    for one, two in zip(again.parameters(), twice.parameters(), strict=True):
-        assert torch.equal(one, two)
-
-
-def test_held_out_pictures_are_never_trained_on(data, monkeypatch):
-    seen: set[int] = set()
-    original = parser.labelled
-
-    def watched(data, indices, flips, resolution):
-        seen.update(indices.tolist())
-        return original(data, indices, flips, resolution)
-
-    monkeypatch.setattr(parser, "labelled", watched)
-    parser.train_parser(data, 8, 6, 0, torch.device("cpu"))
-    training, held_out = parser.split(len(data))
-    assert seen == set(training.tolist()) and not seen & set(held_out.tolist())
-
-
 def test_too_few_pictures_for_the_parser(tmp_path):
     few = drawn_faces(tmp_path / "few", count=10)
+    options = Options(checkpoint=write_checkpoint(tmp_path), out=tmp_path, resolution=8)
+    evaluation = Evaluation.open(options, torch.device("cpu"), World())
+    evaluation.__dict__["data"] = few
     with pytest.raises(Unmeasured, match="10 pictures are too few"):
-        parser.train_parser(few, 8, 1, 0, torch.device("cpu"))
-
-
-def test_odd_sizes_are_parsed():
-    assert parser.Parser()(torch.zeros(1, 3, 10, 10)).shape == (1, 19, 10, 10)
+        semantics.agreement(evaluation, picture_set(tmp_path, torch.zeros(1, 8, 8), "few"))
 
 
 def view(labels: torch.Tensor, image: torch.Tensor, depth: float = 1.0) -> RenderOutput:

@@ -340,7 +340,7 @@ def test_ctrl_c_in_the_command_saves_and_says_so(tmp_path, monkeypatch, capsys):
     "arguments,said",
     [
         (["--seed", "1"], "--vgg-weights FILE"),
-        (["--no-vgg"], "--image with --labels, or --seed"),
+        (["--no-vgg"], "--image with --labels or --parser, or --seed"),
         (["--no-vgg", "--seed", "1", "--image", "PHOTO", "--labels", "MASK"], "or --seed"),
         (["--no-vgg", "--seed", "1", "--image", "NONE"], "or --seed"),
         (["--no-vgg", "--labels", "MASK"], "or --seed"),

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..camera import sample_poses
 from ..checkpoint import write_atomically
 from ..cli import progress
-from ..data import FaceDataset, flip_labels
+from ..data import FaceDataset
 from ..generator import Generator, sample_latents
 from ..means import mean_codes
 from ..packing import cache_root
@@ -81,22 +81,8 @@ def real_pictures(evaluation: Evaluation) -> PictureSet:
 
 def real_chunk(data: FaceDataset, indices: range, resolution: int) -> Chunk:
     """Those pictures of the data at `resolution`, which must divide the packed one."""
-    images, labels = labelled(data, np.array(indices), np.zeros(len(indices), bool), resolution)
+    images, labels = data.labelled(np.array(indices), np.zeros(len(indices), bool), resolution)
     return Chunk(indices.start, ((images + 1) * 127.5).round().byte(), labels)
-
-
-def labelled(
-    data: FaceDataset, indices: np.ndarray, flips: np.ndarray, resolution: int
-) -> tuple[Tensor, Tensor]:
-    """Pictures (B, 3, r, r) in [-1, 1] averaged over footprints, and label maps (B, r, r) uint8.
-
-    A map's label is that of one packed pixel near the middle of the footprint: the largest class of
-    a footprint, with its ties, would make small classes rarer than they are.
-    """
-    step = data.resolution // resolution
-    labels = np.asarray(data.labels[indices])[:, step // 2 :: step, step // 2 :: step].copy()
-    labels[flips] = flip_labels(labels[flips])
-    return data.batch(indices, flips, resolution).images, torch.from_numpy(labels)
 
 
 def generated_pictures(evaluation: Evaluation) -> PictureSet:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..labels import CLASS_NAMES, NUM_CLASSES
 from ..packing import cache_root
+from ..parser import LEAST, VERSION, ParserSettings, held_out_score, saved_parser
 from ..segmentation_metrics import SegmentationScore, confusion, score_of
-from .parser import VERSION, held_out_score, saved_parser
 from .pictures import (
     Chunk,
     PictureSet,
@@ -20,7 +20,7 @@ from .pictures import (
     real_pictures,
 )
 from .quality import MAPS, compare
-from .session import Evaluation, digest
+from .session import Evaluation, Unmeasured, digest
 
 
 def semantics(evaluation: Evaluation) -> None:
@@ -66,10 +66,11 @@ def class_shares(labels: Tensor) -> Tensor:  # (B, R, R) -> (B, 19) float64
 def agreement(evaluation: Evaluation, made: PictureSet) -> dict[str, Any]:
     """A parse of the rendered pictures against their maps, pooled over pictures."""
     options, groups = evaluation.options, evaluation.config.model.group_of_class
-    data, resolution, seed = evaluation.data, evaluation.resolution, options.seed
-    parser = saved_parser(
-        _parser_path(evaluation), data, resolution, options.parser_steps, seed, evaluation.device
-    )
+    data, resolution = evaluation.data, evaluation.resolution
+    if len(data) < LEAST:
+        raise Unmeasured(f"{len(data)} pictures are too few to train a parser: at least {LEAST}")
+    settings = ParserSettings(resolution, options.parser_steps, options.seed)
+    parser = saved_parser(_parser_path(evaluation), data, settings, evaluation.device)
     joint = torch.zeros(NUM_CLASSES, NUM_CLASSES, dtype=torch.int64)
     for chunk in made.read():
         for images, labels in zip(chunk.images.split(16), chunk.labels.split(16), strict=True):
