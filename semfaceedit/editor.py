@@ -16,6 +16,7 @@ from .kernels import use_backend
 from .memory import keep_freed_memory
 from .options import CheckpointOptions, open_checkpoint
 from .packing import cache_root
+from .parser import load_parser
 from .perceptual import load_perceptual
 
 HOST = "127.0.0.1"
@@ -44,6 +45,8 @@ class Options(CheckpointOptions):
     """Pixels along an edge of a still view (default: twice the checkpoint's)."""
     vgg_weights: Path | None = None
     """Weights of torchvision's vgg16: edits and inversions then use the perceptual term."""
+    parser: Path | None = None
+    """A network of `train-parser`, which reads the label map off a photograph that has none."""
     browser: bool = False
     """Open the page in the browser."""
 
@@ -64,8 +67,13 @@ def serve(options: Options) -> None:
     perceptual = None
     if options.vgg_weights is not None:
         perceptual, _ = load_perceptual(options.vgg_weights, device=device)
+    parser = None if options.parser is None else load_parser(options.parser, device)
     session = EditingSession(
-        generator, options.out, resolution=options.resolution, perceptual=perceptual
+        generator,
+        options.out,
+        resolution=options.resolution,
+        perceptual=perceptual,
+        parser=parser,
     )
     with use_backend(options.backend):
         if options.project is not None:

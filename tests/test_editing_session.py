@@ -316,4 +316,27 @@ def test_a_photograph(generator, tmp_path, monkeypatch):
     save_label_map(tmp_path / "empty.png", np.zeros((64, 64), np.uint8))
     with pytest.raises(UserError, match="shows no face"):
         session.invert(tmp_path / "ann.png", tmp_path / "empty.png")
+    with pytest.raises(UserError, match="without --parser"):
+        session.invert(tmp_path / "ann.png", None)
     assert len(session.history[0]) == 2
+
+
+def test_a_photograph_without_a_map(generator, tmp_path, monkeypatch):
+    """The parser's map takes the place of one that is given."""
+    labels, parser = draw_labels(128), (object(), object())
+
+    def read(*arguments):
+        assert arguments[:3] == (*parser, tmp_path / "ann.png")
+        save_label_map(arguments[3], labels)
+
+    Image.fromarray(paint(labels)).save(tmp_path / "ann.png")
+    short = functools.partial(InvertSettings, geometry_iterations=2, appearance_iterations=2)
+    monkeypatch.setattr(module, "InvertSettings", short)
+    monkeypatch.setattr(module, "parse_file", read)
+    session = EditingSession(generator, tmp_path, parser=parser)
+    session.choose(1)
+    session.invert(tmp_path / "ann.png", None)
+    save_label_map(tmp_path / "mask.png", labels)
+    found = session.face
+    session.invert(tmp_path / "ann.png", tmp_path / "mask.png")
+    assert np.array_equal(session.face.labels, found.labels) and found.labels.any()

@@ -257,7 +257,7 @@ class EditorServer:
         )
 
     async def _invert(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
-        """The payload is the photograph, of `split` bytes, and then its label map."""
+        """The payload is the photograph, of `split` bytes, and its label map, if it has one."""
         split = whole(header, "split", 1, len(payload))
         name = Path(word(header, "name")).stem or "photograph"
         photograph, mask = payload[:split], payload[split:]
@@ -268,9 +268,11 @@ class EditorServer:
                 image.write_bytes(photograph)
                 labels.write_bytes(mask)
                 try:
-                    self.session.invert(image, labels, watch=watch)
+                    self.session.invert(image, labels if mask else None, watch=watch)
                 except UserError as error:
-                    told = str(error).replace(str(labels), "the label map")
+                    told = str(error)
+                    for path in (labels, image.with_suffix(".mask.png")):
+                        told = told.replace(str(path), "the label map")
                     raise UserError(told.replace(str(image), "the photograph")) from None
 
         self._begin("looking for the face of the photograph", 500, work)

@@ -24,6 +24,8 @@ from ..fitting import Watch
 from ..generator import Generator
 from ..invert import InvertSettings, invert
 from ..means import mean_codes
+from ..parse import parse_file
+from ..parser import Parser, ParserSettings
 from ..perceptual import PerceptualFeatures
 from ..project import FaceProject
 from ..refit import EditedFace, EditSettings, render_project
@@ -86,7 +88,8 @@ class EditingSession:
     asked for from another thread than the one that changes the face.
 
     resolution: pixels of a still view, by default twice those of the checkpoint. perceptual: the
-    VGG term of edits and inversions; None leaves it out.
+    VGG term of edits and inversions; None leaves it out. parser: reads the label map off a
+    photograph that has none.
     """
 
     def __init__(
@@ -96,8 +99,10 @@ class EditingSession:
         *,
         resolution: int | None = None,
         perceptual: PerceptualFeatures | None = None,
+        parser: tuple[Parser, ParserSettings] | None = None,
     ):
         self.generator, self.out, self.perceptual = generator, out, perceptual
+        self.parser = parser
         self.model = generator.config
         self.resolution = resolution or OVERSAMPLING * self.model.resolution
         self._history: tuple[tuple[Revision, ...], int] = ((), -1)  # one value, for other threads
@@ -200,8 +205,19 @@ class EditingSession:
         words = {"appearance": "look", "geometry": "shape", "both": "shape and look"}
         self._add_edited(f"{words[what]} of {', '.join(region)} from {giver_name}", edited)
 
-    def invert(self, image: Path, labels: Path, *, watch: Watch | None = None) -> None:
-        """Go on with the face of a photograph, found by inversion (Eq. 9)."""
+    def invert(self, image: Path, labels: Path | None, *, watch: Watch | None = None) -> None:
+        """Go on with the face of a photograph, found by inversion (Eq. 9).
+
+        Without `labels` the parser reads a map off it, which is written beside the photograph.
+        """
+        if labels is None:
+            if self.parser is None:
+                raise UserError(
+                    "a label map is needed too: this editor was started without --parser, which "
+                    "would read one off the photograph"
+                )
+            labels = image.with_suffix(".mask.png")
+            parse_file(*self.parser, image, labels)
         target = read_target(image, labels, OVERSAMPLING * self.model.resolution)
         settings = InvertSettings(perceptual_weight=self._perceptual_weight)
         found = invert(

@@ -413,11 +413,11 @@ function openFaces() {
 
 async function invert() {
   const [photo, mask] = [find("photo").files[0], find("mask").files[0]];
-  if (!photo || !mask) {
-    say("Both a photograph and its label map are needed.", true);
+  if (!photo) {
+    say("A photograph is needed.", true);
     return;
   }
-  const parts = [new Uint8Array(await photo.arrayBuffer()), new Uint8Array(await mask.arrayBuffer())];
+  const parts = await Promise.all([photo, mask].map(async (file) => new Uint8Array(file ? await file.arrayBuffer() : 0)));
   const payload = new Uint8Array(parts[0].length + parts[1].length);
   payload.set(parts[0]);
   payload.set(parts[1], parts[0].length);
