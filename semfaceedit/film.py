@@ -34,6 +34,11 @@ class Film:
     def __sub__(self, other: "Film") -> "Film":
         return Film(self.frequencies - other.frequencies, self.phases - other.phases)
 
+    def cat(self, *others: "Film") -> "Film":
+        """All of them one after the other along the first dimension."""
+        films = (self, *others)
+        return Film(torch.cat([f.frequencies for f in films]), torch.cat([f.phases for f in films]))
+
     def lerp(self, other: "Film", weight: float | Tensor) -> "Film":
         """self + weight (other - self); truncation is mean.lerp(film, psi)."""
         return Film(

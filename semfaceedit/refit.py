@@ -26,7 +26,7 @@ class EditSettings(FitSettings):
     iterations: int = 150
     appearance: bool = False  # move the appearance offsets too
     dilation: float = 0.03  # how far the changed region is widened, in widths of the picture
-    start_samples: int = 128  # faces drawn to find other starts; 0: only from the face itself
+    start_samples: int = 256  # faces drawn to find other starts; 0: only from the face itself
     masked: bool = True  # image and VGG terms only outside the region; False: everywhere
     learning_rate: float = 5e-3
     noise: float = 0.0

@@ -16,10 +16,10 @@ from .means import mean_codes
 from .renderer import Codes, find_intersections, render
 
 SEED = 0  # of the latents
-LEADERS = 8  # the samples nearest to the goal, whose mean gives the direction
+LEADERS = (2, 8)  # how many samples nearest to the goal; each mean gives a direction
 RESOLUTION = 32  # pixels along an edge at which maps are compared, at most
 BATCH = 8
-STEPS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # lengths tried, in distances of that mean
+STEPS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # lengths tried, in distances of such a mean
 OUTSIDE = (1.0, 0.25)  # what errors outside the region count; each gives a start
 
 
@@ -36,9 +36,9 @@ def other_starts(
     """Offsets nearer to the goal than `offsets` in their label map; none where none is found.
 
     Of `samples` drawn faces, the leaders are those whose maps differ least from the goal inside the
-    region. Geometry offsets step from `offsets` along the way from the mean face to the leaders'
-    mean; the best length is kept for each weight of the errors outside the region. Appearance
-    offsets stay. The same arguments give the same starts.
+    region. Geometry offsets step from `offsets` along the ways from the mean face to the mean of
+    the first leaders; the best step is kept for each weight of the errors outside the region.
+    Appearance offsets stay. The same arguments give the same starts.
     """
     size = min(RESOLUTION, semantics.shape[-1])
     goal = adaptive_avg_pool2d(semantics, size)
@@ -65,11 +65,12 @@ def other_starts(
         generator.config, samples, generator=torch.Generator().manual_seed(SEED)
     )
     drawn = generator.map(z.to(goal.device), appearance.to(goal.device)).geometry
-    leaders = drawn[errors(drawn)[0].argsort()[:LEADERS]]
-    leading = Film(leaders.frequencies.mean(0, True), leaders.phases.mean(0, True))
-    own = mean.geometry + offsets.geometry
-    steps = torch.tensor((0.0, *STEPS), device=goal.device)[:, None, None]
-    tried = own.lerp(own + (leading - mean.geometry), steps)
+    order = errors(drawn)[0].argsort()
+    tried = own = mean.geometry + offsets.geometry
+    for count in LEADERS:
+        way = drawn[order[:count]] - mean.geometry
+        ahead = own + Film(way.frequencies.mean(0, True), way.phases.mean(0, True))
+        tried = tried.cat(*(own.lerp(ahead, step) for step in STEPS))
     within, without = errors(tried)
     best = {int((within + share * without).argmin()) for share in OUTSIDE} - {0}
     return [Codes(tried[[i]] - mean.geometry, offsets.appearance) for i in sorted(best)]

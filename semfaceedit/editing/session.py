@@ -404,11 +404,8 @@ class EditingSession:
 
     def _looks(self, seeds: Sequence[int]) -> Film:  # (n, groups, L + 1, W) offsets
         mean = mean_codes(self.generator).appearance
-        offsets = [seed_codes(self.generator, seed).appearance - mean for seed in seeds]
-        return Film(
-            torch.cat([film.frequencies for film in offsets]).detach(),
-            torch.cat([film.phases for film in offsets]).detach(),
-        )
+        first, *others = (seed_codes(self.generator, seed).appearance - mean for seed in seeds)
+        return first.cat(*others).detach()
 
     def _pose(self, pose: tuple[float, float]) -> Tensor:  # (1, 2)
         return torch.tensor([pose], device=next(self.generator.parameters()).device)
