@@ -57,7 +57,7 @@ def train_parser_file(options: Options) -> None:
         options.data, resolution=options.resolution, procedural_count=options.procedural_count
     )
     settings = ParserSettings(
-        options.resolution, options.steps, options.seed, widths=WIDTHS, warp=True
+        options.resolution, options.steps, options.seed, WIDTHS, warp=True, balance=True
     )
     keep = options.out.with_suffix(".training.safetensors")
     parser = train_parser(data, settings, device, keep=keep)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from semfaceedit import parse as command
 from semfaceedit.align import Window, crop
 from semfaceedit.checkpoint import SHIPPED_WEIGHTS
 from semfaceedit.errors import UserError
-from semfaceedit.labels import GROUP_OF_CLASS, one_hot
+from semfaceedit.labels import CLASS_NAMES, GROUP_OF_CLASS, one_hot
 from semfaceedit.layouts import read_label_map
 from semfaceedit.parse import find_face, read_labels_off
 from semfaceedit.parser import OUTSIDE, Parser, ParserSettings, held_out_score, warped
@@ -103,6 +104,19 @@ def test_a_damaged_state_is_begun_anew(data, tmp_path):
     keep = tmp_path / "training.safetensors"
     keep.write_bytes(b"damaged")
     assert same(train(data, QUICK, CPU, keep=keep), train(data, QUICK, CPU))
+
+
+def test_small_classes_count_more(data):
+    weights = parser.class_weights(data, np.arange(len(data)))
+    counts = np.bincount(np.asarray(data.labels).reshape(-1), minlength=19)
+    largest, eye = int(counts.argmax()), CLASS_NAMES.index("l_eye")
+    assert weights[largest] == 1 and weights.max() <= 20
+    assert weights[eye] == pytest.approx(min(20, math.sqrt(counts[largest] / counts[eye])))
+    assert weights[eye] > 5 and weights[CLASS_NAMES.index("hat")] == 20  # none is drawn
+    plain = dataclasses.replace(QUICK, balance=False)
+    assert not same(
+        train(data, plain, CPU), train(data, dataclasses.replace(QUICK, balance=True), CPU)
+    )
 
 
 def test_held_out_pictures_are_never_trained_on(data, monkeypatch):
@@ -239,7 +253,7 @@ def test_the_command_trains_a_parser(tmp_path, capsys, monkeypatch):
     assert train_parser.main(arguments) == 0
     assert "5 pictures not trained on" in capsys.readouterr().err
     found, settings = parser.load_parser(out, CPU)
-    assert settings == ParserSettings(16, 4, widths=train_parser.WIDTHS, warp=True)
+    assert settings == ParserSettings(16, 4, widths=train_parser.WIDTHS, warp=True, balance=True)
     assert same(found, train(drawn, settings, CPU))
     assert [path.name for path in out.parent.iterdir()] == [out.name]
     with safe_open(out, "pt") as file:
