@@ -27,6 +27,9 @@ TEMPLATE = np.array(
 )
 """Five landmarks of the mean face, x right, y up, z towards the camera, in template units."""
 
+DESIGN = np.concatenate([TEMPLATE * (1, -1, -1), np.ones((5, 1))], 1)
+"""The template in a picture's axes, y down, with a column of ones for the shift."""
+
 WINDOW_UNITS = 256 / 108.6
 """Side of the crop in template units (one unit is 108.6 pixels at 256 x 256)."""
 
@@ -50,14 +53,20 @@ class Window:
 
 def fit_window(landmarks: Landmarks) -> Window | None:
     """The window that the template prescribes; None where the landmarks fit no face."""
-    design = np.concatenate([TEMPLATE * (1, -1, -1), np.ones((5, 1))], 1)
-    solution = np.linalg.lstsq(design, landmarks.points, rcond=None)[0]  # (4, 2)
+    solution = np.linalg.lstsq(DESIGN, landmarks.points, rcond=None)[0]  # (4, 2)
     scales = np.linalg.norm(solution[:3], axis=0)
     if scales.min() <= 0 or scales.max() > 2 * scales.min():
         return None
     side = WINDOW_UNITS * float(scales.mean())
     x, y = (float(value) for value in solution[3])
     return Window(x - side / 2, y - side / 2, side)
+
+
+def template_misfit(landmarks: Landmarks, window: Window) -> float:
+    """RMS distance of the landmarks from the fitted template, in sides of its window."""
+    solution = np.linalg.lstsq(DESIGN, landmarks.points, rcond=None)[0]
+    distances = np.linalg.norm(DESIGN @ solution - landmarks.points, axis=1)
+    return float(np.sqrt(np.mean(distances**2)) / window.side)
 
 
 def choose_window(landmarks: Landmarks | None, width: int, height: int) -> tuple[Window, str]:

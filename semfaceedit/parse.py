@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .align import Window, crop, fit_window
+from .align import Window, crop, fit_window, template_misfit
 from .cli import run_command, select_device, wrote
 from .errors import UserError
 from .labels import CLASS_NAMES
@@ -29,6 +29,7 @@ SMALLEST = 0.2  # side of the smallest square tried, in the photograph's shorter
 ZOOM = math.sqrt(2)  # between sizes of squares; the parser was trained within 1.5 of the right one
 STRIDE = 0.25  # between squares, in their sides
 TOLERANCE = 0.35  # how far from the asked crop a square may be, in sides and in powers of e
+MISFIT = 0.03  # of landmarks from the template, in sides of the crop; faces have 0.01
 MARGIN = 1.15  # of the last crop, whose border then lies outside the aligned one
 LARGEST_MAP = 1024  # pixels along the longer edge of a label map
 BACKGROUND = CLASS_NAMES.index("background")
@@ -59,31 +60,38 @@ def read_labels_off(
 
 
 def find_face(parser: Parser, settings: ParserSettings, image: np.ndarray) -> Window | None:
-    """The crop that alignment asks for, in pixels of the photograph; None where no face is seen."""
-    best, found = TOLERANCE, None
-    candidates = list(_squares(image.shape[1], image.shape[0]))
-    for first in range(0, len(candidates), BATCH):
-        some = candidates[first : first + BATCH]
-        for square, asked in zip(some, _asked(parser, settings, image, some), strict=True):
-            distance = math.inf if asked is None else _distance(square, asked)
-            if distance < best:
-                best, found = distance, asked
-    if found is None:
-        return None
-    (again,) = _asked(parser, settings, image, [found])
-    return again if again is not None and _distance(found, again) < TOLERANCE else found
+    """The crop that alignment asks for, in pixels of the photograph; None where no face is seen.
+
+    A crop counts only if its own parse asks for it again.
+    """
+    found: list[tuple[float, Window]] = []
+    squares = list(_squares(image.shape[1], image.shape[0]))
+    for first in range(0, len(squares), BATCH):
+        found += _confirmed(parser, settings, image, squares[first : first + BATCH])
+    nearest = [window for _, window in sorted(found, key=lambda pair: pair[0])[:BATCH]]
+    again = _confirmed(parser, settings, image, nearest) if nearest else []
+    return min(again, key=lambda pair: pair[0])[1] if again else None
+
+
+def _confirmed(
+    parser: Parser, settings: ParserSettings, image: np.ndarray, windows: list[Window]
+) -> list[tuple[float, Window]]:
+    """What the windows' parses ask for, with its distance, where that is near."""
+    asked = _asked(parser, settings, image, windows)
+    pairs = [(_distance(w, a), a) for w, a in zip(windows, asked, strict=True) if a is not None]
+    return [pair for pair in pairs if pair[0] < TOLERANCE]
 
 
 def _asked(
     parser: Parser, settings: ParserSettings, image: np.ndarray, windows: list[Window]
 ) -> Iterator[Window | None]:
-    """Where the landmarks of each window's parse put the crop."""
+    """Where the landmarks of each window's parse put the crop; None where they are no face's."""
     with torch.no_grad():
         parsed = _scores(parser, settings, image, windows).argmax(1).cpu().numpy()
     for window, labels in zip(windows, parsed, strict=True):
         landmarks = landmarks_from_labels(labels)
         fitted = None if landmarks is None else fit_window(landmarks)
-        if fitted is None:
+        if landmarks is None or fitted is None or template_misfit(landmarks, fitted) > MISFIT:
             yield None
             continue
         scaled = fitted.scaled(window.side / settings.resolution)

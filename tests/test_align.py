@@ -13,6 +13,7 @@ from semfaceedit.align import (
     crop,
     crop_pair,
     fit_window,
+    template_misfit,
 )
 from semfaceedit.pose import Landmarks, landmarks_from_labels
 
@@ -30,6 +31,17 @@ def test_fit_finds_scale_and_centre():
     assert window.side == pytest.approx(120 * WINDOW_UNITS)
     assert window.left + window.side / 2 == pytest.approx(300)
     assert window.top + window.side / 2 == pytest.approx(200)
+
+
+def test_misfit_is_in_sides_of_the_window():
+    points = weak_perspective(120.0, (300.0, 200.0), yaw=0.3)
+    window = fit_window(Landmarks(points))
+    assert template_misfit(Landmarks(points), window) == pytest.approx(0, abs=1e-9)
+    moved = points + np.random.default_rng(0).normal(0, 12, points.shape)
+    assert 0.005 < template_misfit(Landmarks(moved), window) < 0.1
+    doubled = fit_window(Landmarks(2 * moved))
+    halved = template_misfit(Landmarks(moved), fit_window(Landmarks(moved)))
+    assert template_misfit(Landmarks(2 * moved), doubled) == pytest.approx(halved)
 
 
 def test_template_unit_at_256():
