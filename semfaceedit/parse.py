@@ -1,8 +1,8 @@
 """Photograph -> label map: `python -m semfaceedit.parse`.
 
 The parser is trained on aligned crops, so the face is sought first: squares of several sizes all
-over the photograph are parsed, and the one is taken whose own parse asks for just that crop. That
-crop is parsed again, once where its landmarks put it.
+over the photograph are parsed, and those count whose parse asks for nearly that crop. The crops
+asked for are parsed again, and the one that most nearly asks for itself is taken.
 """
 
 import math
