@@ -15,7 +15,7 @@ from training import drawn_faces
 
 from semfaceedit import invert, parser, train_parser
 from semfaceedit import parse as command
-from semfaceedit.align import Window, crop
+from semfaceedit.align import Window, crop, fit_window
 from semfaceedit.checkpoint import SHIPPED_WEIGHTS
 from semfaceedit.errors import UserError
 from semfaceedit.labels import CLASS_NAMES, GROUP_OF_CLASS, one_hot
@@ -23,6 +23,7 @@ from semfaceedit.layouts import read_label_map
 from semfaceedit.parse import find_face, read_labels_off
 from semfaceedit.parser import OUTSIDE, Parser, ParserSettings, held_out_score, warped
 from semfaceedit.parser import train_parser as train
+from semfaceedit.pose import landmarks_from_labels
 from semfaceedit.project import FaceProject
 from semfaceedit.segmentation_metrics import segmentation_score
 
@@ -193,6 +194,30 @@ def test_a_face_is_found_wherever_it_is(reader, height, width, left, top, side):
         torch.from_numpy(read)[None].long(), torch.from_numpy(labels)[None].long(), GROUP_OF_CLASS
     )
     assert groups.groups > 0.6
+
+
+def test_features_that_fit_no_face_are_none(reader):
+    """Eyes, nose and mouth are there, but the mouth is far wider than a face has it."""
+    image, labels = photograph(64, 64, 0, 0, 64)
+    assert find_face(reader, SHARP, image) is not None
+    labels = labels.copy()
+    rows = np.nonzero(labels == CLASS_NAMES.index("u_lip"))[0]
+    labels[rows.min(), 17:48] = CLASS_NAMES.index("u_lip")
+    landmarks = landmarks_from_labels(labels)
+    assert fit_window(landmarks) is not None
+    TRUTH[image.tobytes()] = labels
+    assert find_face(reader, SHARP, image) is None
+
+
+def test_a_crop_must_ask_for_itself_again(monkeypatch):
+    image = np.zeros((40, 50, 3), np.uint8)
+    squares = set(command._squares(50, 40))
+
+    def asked(_, __, ___, windows):
+        return [Window(w.left + 1, w.top, w.side) if w in squares else None for w in windows]
+
+    monkeypatch.setattr(command, "_asked", asked)
+    assert find_face(None, SHARP, image) is None
 
 
 def test_the_parser_sees_the_crop():
