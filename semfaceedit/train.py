@@ -21,7 +21,7 @@ from .errors import UserError
 from .files import write_text
 from .memory import keep_freed_memory
 from .model import checkpoint, config
-from .model.config import Config, Phase
+from .model.config import Config, ModelConfig, Phase
 from .model.generator import count_parameters
 from .training.distributed import World, join_world
 from .training.run_folder import Cadence, Run, RunWriter, new_run_folder
@@ -274,7 +274,7 @@ def _open_data(
 
 def _start_from(trainer: Trainer, path: Path) -> None:
     generator, found = checkpoint.load_generator(path)
-    if replace(found.model, resolution=0) != replace(trainer.run.model, resolution=0):
+    if _shape(found.model) != _shape(trainer.run.model):
         raise UserError(
             f"--init {path}: its model has other settings than this run's (it is of preset "
             f"{found.preset!r}): give --preset {found.preset}, or other weights"
@@ -289,6 +289,11 @@ def _start_from(trainer: Trainer, path: Path) -> None:
     if networks and trainer.d_image.inputs > networks[0].inputs:
         which += ", whose D_c now learns to read label maps"
     print(f"starting from {path}, {which}", file=sys.stderr)
+
+
+def _shape(model: ModelConfig) -> ModelConfig:
+    """What weights depend on: all but the resolution and the spread of poses."""
+    return replace(model, resolution=0, camera=replace(model.camera, yaw_std=0, pitch_std=0))
 
 
 def _source_name(source: Path | None) -> str:
