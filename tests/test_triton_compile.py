@@ -246,13 +246,14 @@ def test_field_backward(sizes: tuple[int, int, int], architecture: int) -> None:
 
 
 FILM_TENSORS = (
-    "points directions frequencies phases first_bias biases view_direction head_bias output affine "
-    "grad_output scale sums grad_points grad_directions product row_sums"
+    "points directions scales shifts view_direction head_bias output affine inverses film_bounds "
+    "matrix_bounds head_bounds grad_output sums grad_points grad_directions product row_sums"
 )
 FILM_OPERANDS = "first_weight weights head_weight copied scratch deltas output_deltas left right"
 FILM_INTEGERS = (
     "first_tile tile_bound inputs padded_inputs channels padded_channels trunk_channels heads "
-    "slots size left_slot left_layer right_slot right_layer left_width right_width groups"
+    "slots size left_slot left_layer right_slot right_layer inverse_slot inverse_layer left_width "
+    "right_width groups"
 )
 
 
@@ -342,7 +343,7 @@ def test_stack_backward(name: str, precision: str, architecture: int, kernel: st
 
 def test_row_sums() -> None:
     host = film_siren_triton
-    constants = {"BLOCK": host.SUMS_BLOCK}
+    constants = {"BLOCK": host.SUMS_BLOCK, "DEPTH": host.SUMS_DEPTH}
     types = film_types("fp32", 3)
     resources = compile_kernel(
         "film_siren_triton_kernels", "row_sums_kernel", types, constants, ARCHITECTURES[0]
