@@ -97,11 +97,11 @@ def _store_layer(
     WIDTH: tl.constexpr,
     FAST: tl.constexpr,
 ):
-    at = tl.arange(0, ROWS)[:, None] * WIDTH + column[None, :]
+    tile_row = tl.arange(0, ROWS)[:, None] * WIDTH
     if KEEP:
-        tl.store(affine + at, product)
+        tl.store(affine + tile_row + column[None, :], product)
     angle = tl.load(scales + column)[None, :] * product + tl.load(shifts + column)[None, :]
-    tl.store(scratch + at, sine(angle, FAST).to(scratch.dtype.element_ty))
+    tl.store(scratch + tile_row + column[None, :], sine(angle, FAST).to(scratch.dtype.element_ty))
 
 
 @triton.jit
@@ -299,7 +299,7 @@ def forward_kernel(
         end = tl.minimum(end, first_tile + tl.num_programs(0))
     for tile in range(first_tile + tl.program_id(0), end, tl.num_programs(0)):
         film_row = tl.load(tiles + 2 * tile_bound + tile)
-        group = tl.load(row_groups + film_row)
+        group = tl.load(row_groups + film_row).to(tl.int32)
         row = tl.load(tiles + tile) + tl.arange(0, ROWS)
         inside = row < tl.load(tiles + tile_bound + tile)
         _layers(
