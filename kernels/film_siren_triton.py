@@ -63,9 +63,10 @@ def forward_tiling(precision: str, architecture: int, inputs: int) -> Tiling:
     if architecture == 90:  # chains of eight wgmma, fed by what its shared memory holds
         slab = 128 if inputs <= THIN else 64
         return Tiling(rows=128, columns=128, slab=slab, warps=8, stages=2, wide=193)
-    if architecture == 89:  # deeper pipelines spill registers
-        return Tiling(rows=128, columns=128, slab=32, warps=8, stages=2, wide=193)
-    return Tiling(rows=128, columns=128, slab=32, warps=8, stages=4)  # wide heads spill
+    if architecture == 80:
+        return Tiling(rows=128, columns=128, slab=32, warps=8, stages=4)  # wide heads spill
+    # Deeper pipelines spill registers. Others than 89 take these tiles untuned.
+    return Tiling(rows=128, columns=128, slab=32, warps=8, stages=2, wide=193)
 
 
 def backward_tiling(precision: str, architecture: int) -> Tiling:
