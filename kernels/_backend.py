@@ -107,6 +107,8 @@ def _choose(
     reasons = []
     for candidate in candidates:
         reason = _reason_against(op, candidate, precision, device, index, dtype)
+        if reason is None and backend == "auto" and precision is None:
+            reason = _reason_against_auto(op, candidate, device)
         if reason is None:
             return Choice(candidate, precision or _auto_precision(op, candidate, device))
         reasons.append(f"backend {candidate!r} cannot be used: {reason}")
@@ -181,6 +183,15 @@ def _reason_against(
     if why is not None:
         return f"precision {precision!r}: {why}; use {' or '.join(offered)}"
     return f"precision {precision!r} is not among its precisions {', '.join(offered)}"
+
+
+def _reason_against_auto(op: str, backend: str, device: str) -> str | None:
+    """Precision is not lowered below fp32 unless something asks for that."""
+    if device != "cuda" or "fp32" in _precisions(op, backend, device):
+        return None
+    if torch.is_autocast_enabled("cuda"):
+        return None
+    return "it has no precision fp32; ask for what it has, or use autocast"
 
 
 def _precisions(op: str, backend: str, device: str) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 Every sum over points is added up in one order, so results do not change from run to run.
 """
 
-import math
 import os
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from ._triton import (
 )
 from .film_siren import FilmSirenWeights
 from .film_siren_ops import empty_output, register
+from .film_siren_tiles import TURN, Tiles, folded_film, layer_biases, point_tiles
 
 __all__ = ["PRECISIONS", "backward", "forward", "unavailable"]
 
@@ -32,7 +32,6 @@ DOT_PRECISION = {"fp32": "ieee", "tf32": "tf32", "fp16": "ieee"}
 CHUNK_TILES = 256  # tiles whose activations the backward pass holds at a time
 SPLITS = 8  # partial sums of each weight gradient
 SUMS_BLOCK, SUMS_DEPTH = 64, 32
-TURN = 2 * math.pi
 THIN = 3  # up to so many inputs the first layer is in fp32, straight from the points
 
 
@@ -81,7 +80,7 @@ def _forward(inputs: list[Tensor], trunk_channels: int, precision: str) -> Tenso
     points, output = inputs[0], empty_output(inputs)
     tiling = forward_tiling(precision, capability(points), points.shape[1])
     network = _prepared(inputs, trunk_channels, precision, tiling)
-    tiles = _tiles(inputs[4], len(points), tiling.rows)
+    tiles = point_tiles(inputs[4], len(points), tiling.rows)
     programs = min(8 // tiling.warps * multiprocessors(points), tiles.bound)
     _launch_forward(network, tiles, tiling, output, _scratch(network, programs, tiling.rows))
     return output
@@ -99,28 +98,6 @@ def _backward(
         grad.contiguous() if need else grad_output.new_empty(0)
         for need, grad in zip(needed, grads, strict=True)
     ]
-
-
-class Tiles(NamedTuple):
-    """Tiles of at most `rows` points that share a FiLM row; only `bound` is known to the host."""
-
-    table: Tensor  # (3, T) int64: first point, point after the last, FiLM row
-    used: Tensor  # (1,) int64: how many of T are used
-    first: Tensor  # (M + 1,) int64: the first tile of each FiLM row
-    bound: int  # T
-
-
-def _tiles(row_offsets: Tensor, points: int, rows: int) -> Tiles:
-    film_rows = len(row_offsets) - 1
-    bound = points // rows + film_rows
-    first = torch.zeros_like(row_offsets)
-    first[1:] = ((row_offsets.diff() + rows - 1) // rows).cumsum(0)
-    tile = torch.arange(bound, device=row_offsets.device)
-    film_row = torch.searchsorted(first, tile, right=True) - 1
-    film_row = film_row.clamp(max=film_rows - 1)
-    start = row_offsets[film_row] + (tile - first[film_row]) * rows
-    stop = torch.minimum(start + rows, row_offsets[film_row + 1])
-    return Tiles(torch.stack([start, stop, film_row]), first[-1:], first, bound)
 
 
 class Network(NamedTuple):
@@ -141,7 +118,7 @@ class Network(NamedTuple):
 
 
 def _prepared(inputs: list[Tensor], trunk_channels: int, precision: str, tiling: Tiling) -> Network:
-    points, directions, frequencies, phases, _, row_groups = inputs[:6]
+    points, directions, frequencies, _, _, row_groups = inputs[:6]
     weights = FilmSirenWeights(*inputs[6:])
     groups, heads, channels, own_width = weights.head_weight.shape
     size = points.shape[1]
@@ -156,13 +133,12 @@ def _prepared(inputs: list[Tensor], trunk_channels: int, precision: str, tiling:
     view = weights.view_weight
     matrices = torch.cat([weights.hidden_weight, view[:, :, 3:]])
     film_shape = (len(frequencies), heads + 2, width)
-    shifts = torch.addcmul(phases, frequencies, _biases(inputs))
-    unit = TURN if constants["FAST"] else 1.0
+    scales, shifts = folded_film(inputs, 1 / TURN if constants["FAST"] else 1.0)
     return Network(
         points,
         directions,
-        padded(frequencies / unit, film_shape),
-        padded(shifts / unit, film_shape),
+        padded(scales, film_shape),
+        padded(shifts, film_shape),
         row_groups,
         first_weight if constants["THIN"] else first_weight.to(operand),
         padded(matrices, (heads + groups, width, width)).to(operand),
@@ -172,14 +148,6 @@ def _prepared(inputs: list[Tensor], trunk_channels: int, precision: str, tiling:
         (size, padded_inputs, channels, padded_channels, trunk_channels),
         constants,
     )
-
-
-def _biases(inputs: list[Tensor]) -> Tensor:
-    """(M, L + 1, W): of every layer, the view layer's that of the FiLM row's group."""
-    weights = FilmSirenWeights(*inputs[6:])
-    trunk = torch.cat([weights.first_bias[None], weights.hidden_bias])
-    rows = len(inputs[5])
-    return torch.cat([trunk.expand(rows, -1, -1), weights.view_bias[inputs[5]][:, None]], 1)
 
 
 def network_constants(
@@ -296,7 +264,7 @@ class _Backward:
         points = inputs[0]
         self.tiling = backward_tiling(precision, capability(points))
         self.network = _prepared(inputs, trunk_channels, precision, self.tiling)
-        self.tiles = _tiles(inputs[4], len(points), self.tiling.rows)
+        self.tiles = point_tiles(inputs[4], len(points), self.tiling.rows)
         self.slots = min(CHUNK_TILES, self.tiles.bound)
         self.precision = precision
         self.inputs, self.needed, self.grad_output = inputs, needed, grad_output
@@ -456,7 +424,7 @@ class _Backward:
         channel_sums = by_row[:, self.layer_sums :][:, :channels]  # (M, C)
         by_layer = by_row[:, : self.layer_sums].unflatten(1, (layers + 1, 5, self.width))
         phases = by_layer[:, :, 0, :width]
-        frequencies = torch.addcmul(by_layer[:, :, 1, :width], _biases(self.inputs), phases)
+        frequencies = torch.addcmul(by_layer[:, :, 1, :width], layer_biases(self.inputs), phases)
         coordinates = by_layer[:, :, 2:, :width]  # (M, L + 1, 3, W)
         biases = self.inputs[2] * phases  # (M, L + 1, W)
         if network.constants["THIN"]:
