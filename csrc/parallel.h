@@ -47,10 +47,12 @@ inline Partition partition(int64_t count, int64_t size) {
   return {count, std::max<int64_t>(parts, 1)};
 }
 
-// A matrix whose gradient is summed in each part, its rows padded there to whole vectors.
+// A matrix whose gradient is summed in each part, its rows padded there to whole vectors. Columns
+// may lie in strips of `padded`, `strip` floats apart.
 struct MatrixSum {
   int64_t rows, columns, padded, offset;
-  float* result;
+  float* result;  // null: not needed
+  int64_t strip = 0, stride = columns;  // stride: between rows of the result
 };
 
 // result = the parts' sums, in order; `size` floats lie between two parts.
@@ -59,11 +61,14 @@ inline void add_parts(const MatrixSum& matrix, const float* sums, int64_t size, 
   if (!matrix.result) return;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t row = 0; row < matrix.rows; ++row) {
-    float* to = matrix.result + row * matrix.columns;
+    float* to = matrix.result + row * matrix.stride;
     std::fill(to, to + matrix.columns, 0.0f);
     for (int64_t part = 0; part < parts; ++part) {
       const float* from = sums + part * size + matrix.offset + row * matrix.padded;
-      for (int64_t i = 0; i < matrix.columns; ++i) to[i] += from[i];
+      for (int64_t at = 0; at < matrix.columns; at += matrix.padded, from += matrix.strip) {
+        const int64_t count = std::min(matrix.padded, matrix.columns - at);
+        for (int64_t i = 0; i < count; ++i) to[at + i] += from[i];
+      }
     }
   }
 }
