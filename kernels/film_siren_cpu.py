@@ -1,8 +1,8 @@
 """`film_siren` on the CPU: one native launch forward, one backward (`csrc/film_siren_*.cpp`).
 
-A precision is that of both: `accurate` has operands of two bf16 parts, `fast` of one, and sums are in
-fp32 either way. Relative to float64 every output and gradient of `accurate` is within 1e-4 (root mean
-square), and those of `fast` are not worse than what bf16 autocast gives.
+A precision is that of both: `accurate` has operands of two bf16 parts, `fast` of one, and sums are
+in fp32 either way. Against float64 every output and gradient of `accurate` is within 1e-4 (relative
+root mean square), and none of `fast` is worse than what bf16 autocast gives.
 """
 
 from torch import Tensor
