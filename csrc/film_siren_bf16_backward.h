@@ -327,11 +327,12 @@ static void film_siren_backward_parts(const FilmSirenProblem& p, const float* gr
   std::vector<Tile> tiles = make_tiles(p, POINTS);
   const PackedWeights<parts> packed(p, true, threads);
   const WeightSums layout(p, gradients);
-  const Partition division = partition(static_cast<int64_t>(tiles.size()), layout.size);
+  const int64_t together = tiles_together(layout);
+  const Partition division =
+      partition(static_cast<int64_t>(tiles.size()), layout.size, 2 * together);
   const std::vector<int64_t> segment_rows = make_segments(tiles, division);
   std::vector<float> segment_sums(segment_rows.size() * SegmentSums::floats(p));
-  const Buffer weight_sums(division.parts * layout.size);
-  const int64_t together = tiles_together(layout);
+  float* const weight_sums = sums_scratch(division.parts * layout.size);
 
 #pragma omp parallel num_threads(threads)
   {
@@ -343,7 +344,7 @@ static void film_siren_backward_parts(const FilmSirenProblem& p, const float* gr
     runs.reserve(together);
 #pragma omp for schedule(dynamic)
     for (int64_t part = 0; part < division.parts; ++part) {
-      shared.weights = weight_sums.data() + part * layout.size;
+      shared.weights = weight_sums + part * layout.size;
       std::fill(shared.weights, shared.weights + layout.size, 0.0f);
       for (int64_t i = division.begin(part); i < division.end(part); i += together) {
         const int64_t end = std::min(i + together, division.end(part));
@@ -362,6 +363,6 @@ static void film_siren_backward_parts(const FilmSirenProblem& p, const float* gr
     }
   }
   for (const MatrixSum& matrix : layout.matrices)
-    add_parts(matrix, weight_sums.data(), layout.size, division.parts, threads);
+    add_parts(matrix, weight_sums, layout.size, division.parts, threads);
   add_segments(p, segment_rows, segment_sums.data(), gradients);
 }

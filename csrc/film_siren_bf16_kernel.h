@@ -197,14 +197,17 @@ struct Activations {
 
   // Rows (count, size) of memory, rounded; zero beyond them up to `points`.
   void round(const float* from, int64_t count, int64_t size, int64_t points) const {
-    float line[BLOCK];
+    alignas(64) float line[BLOCK];
     for (int64_t i = 0; i < points; ++i)
       for (int64_t step = 0; step < steps; ++step) {
-        const int64_t inside = std::clamp<int64_t>(size - step * BLOCK, 0, BLOCK);
-        const float* begin = from + i * size + step * BLOCK;
-        std::fill(std::copy(begin, begin + (i < count ? inside : 0), line), line + BLOCK, 0.0f);
+        const int64_t inside = i < count ? std::min(size - step * BLOCK, BLOCK) : 0;
+        const float* row = from + i * size + step * BLOCK;
+        if (inside < BLOCK) {
+          for (int64_t k = 0; k < BLOCK; ++k) line[k] = k < inside ? row[k] : 0.0f;
+          row = line;
+        }
         const int64_t at = (i / 16 * steps + step) * TILE_SIZE + i % 16 * BLOCK;
-        for (int64_t k = 0; k < BLOCK; k += LANES) store_parts<parts>(part, at + k, load(line + k));
+        for (int64_t k = 0; k < BLOCK; k += LANES) store_parts<parts>(part, at + k, load(row + k));
       }
   }
 };

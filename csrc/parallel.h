@@ -30,6 +30,14 @@ inline float* thread_scratch(int64_t size) {
   return buffer.data();
 }
 
+// Memory for the sums of all parts, kept by the thread that calls an op: the system would clear new
+// memory at every call.
+inline float* sums_scratch(int64_t size) {
+  static thread_local Buffer buffer(0);
+  if (buffer.size() < size) buffer = Buffer(size);
+  return buffer.data();
+}
+
 // `count` items divided into contiguous parts, each summed by one thread, then added in order.
 struct Partition {
   int64_t count, parts;
@@ -40,8 +48,8 @@ struct Partition {
 
 // Enough parts to keep the threads of a large machine busy, few enough that their sums of `size`
 // floats stay small beside the work.
-inline Partition partition(int64_t count, int64_t size) {
-  constexpr int64_t most = 32, most_floats = int64_t{1} << 24, items_each = 4;
+inline Partition partition(int64_t count, int64_t size, int64_t items_each = 4) {
+  constexpr int64_t most = 32, most_floats = int64_t{1} << 24;
   const int64_t affordable = std::max<int64_t>(4, most_floats / std::max<int64_t>(size, 1));
   const int64_t parts = std::min({most, affordable, (count + items_each - 1) / items_each});
   return {count, std::max<int64_t>(parts, 1)};
