@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cli import run_command, select_device, wrote
-from .editing.session import EditingSession
 from .errors import UserError
+from .files import cache_root
 from .kernels import use_backend
 from .memory import keep_freed_memory
+from .metrics.perceptual import load_perceptual
 from .options import CheckpointOptions, open_checkpoint
-from .packing import cache_root
-from .parser import load_parser
-from .perceptual import load_perceptual
+from .parsing.network import load_parser
+from .web_editor.session import EditingSession
 
 HOST = "127.0.0.1"
 KEY_BYTES = 16
 
 
 @dataclass(kw_only=True)
-class Options(CheckpointOptions):
+class EditorOptions(CheckpointOptions):
     """Edit faces on a web page: turn the head, paint its label map, change the look of a region.
 
     Example: semfaceedit editor --out faces, then open the address that it prints.
@@ -51,9 +51,9 @@ class Options(CheckpointOptions):
     """Open the page in the browser."""
 
 
-def serve(options: Options) -> None:
+def run(options: EditorOptions) -> None:
     try:
-        from .editing.server import EditorServer, PageServer
+        from .web_editor.server import EditorServer, PageServer
     except ImportError as error:
         raise UserError(
             f"the editor needs {error.name}: pip install 'semfaceedit[editor]'"
@@ -138,7 +138,7 @@ def listen(port: int) -> socket.socket:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(Options, serve, argv, name="editor")
+    return run_command(EditorOptions, run, argv, name="editor")
 
 
 if __name__ == "__main__":

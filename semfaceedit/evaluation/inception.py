@@ -1,6 +1,5 @@
 """Inception-v3 features through torch-fidelity, on weights that the user provides or asks for."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .session import Options, Unmeasured
+from ..files import sha256_of_file
+from .session import EvaluateOptions, Unmeasured
 
 URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
@@ -26,11 +26,11 @@ class Inception:
     sha256: str
 
 
-def asked_for(options: Options) -> bool:
+def asked_for(options: EvaluateOptions) -> bool:
     return options.inception_weights is not None or options.download_inception
 
 
-def load_inception(options: Options, device: torch.device) -> Inception:
+def load_inception(options: EvaluateOptions, device: torch.device) -> Inception:
     """The network of the options; `Unmeasured` with the reason where it cannot be had."""
     if not asked_for(options):
         raise Unmeasured(
@@ -57,20 +57,15 @@ def load_inception(options: Options, device: torch.device) -> Inception:
     def features(pictures: Tensor) -> Tensor:
         return network(pictures.to(device))[0].float().cpu()
 
-    return Inception(features, _sha256(path))
+    return Inception(features, sha256_of_file(path))
 
 
-def weights_key(options: Options) -> str:
+def weights_key(options: EvaluateOptions) -> str:
     """What results are told apart by: the weights' SHA-256, or that they are downloaded."""
     path = options.inception_weights
     if path is None or not path.is_file():
         return "downloaded" if options.download_inception else "none"
-    return _sha256(path)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of_file(path)
 
 
 def _downloaded() -> Path:

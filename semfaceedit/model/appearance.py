@@ -1,0 +1,98 @@
+"""Appearance Module Psi_a: the colour of each hit from the code of its semantic group (Eq. 1)."""
+
+import torch
+from torch import Tensor, nn
+
+from .codes import Film
+from .config import ModelConfig
+from .film import FilmSirenStack, MappingNetwork
+from .geometry import widened_sigmoid
+
+COLORS = 3
+
+
+class AppearanceModule(nn.Module):
+    """FiLM-SIREN stack on descriptors; FiLM vectors are those of each point's image and group.
+
+    `sharing` "proposed": one trunk, a colour layer and RGB heads for each group. "all": these are
+    shared too. "none": each group has a stack of its own.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.mappings = nn.ModuleList(
+            MappingNetwork(
+                config.latent_dim,
+                config.mapping_width,
+                config.mapping_layers,
+                config.appearance_depth,
+                config.width,
+            )
+            for _ in range(config.groups)
+        )
+        stacks = config.groups if config.sharing == "none" else 1
+        heads = config.groups if config.sharing == "proposed" else 1
+        self.stacks = nn.ModuleList(
+            FilmSirenStack(
+                config.width,
+                config.width,
+                config.appearance_depth,
+                groups=heads,
+                gains=[config.color_gain] * COLORS,
+                trunk_channels=0,
+            )
+            for _ in range(stacks)
+        )
+
+    def mapping(self, z: Tensor) -> Film:  # (B, n, Z) -> (B, n, L + 1, W)
+        films = [network(z[:, group]) for group, network in enumerate(self.mappings)]
+        return Film(
+            torch.stack([film.frequencies for film in films], 1),
+            torch.stack([film.phases for film in films], 1),
+        )
+
+    def forward(
+        self,
+        descriptor: Tensor,  # (P, W)
+        directions: Tensor,  # (P, 3)
+        images: Tensor,  # (P,) int64, the image of each point
+        groups: Tensor,  # (P,) int64, the group of each point
+        film: Film,  # (B, n, L + 1, W)
+    ) -> Tensor:  # (P, 3) colours in [0, 1]
+        # Rows are ordered by group, then image, so that a stack or a set of heads is one run of
+        # points. The stable sort makes the result independent of how ties would fall.
+        count = film.frequencies.shape[0]
+        rows = groups * count + images
+        order = torch.argsort(rows, stable=True)
+        ends = torch.arange(count * self.config.groups + 1, device=rows.device)
+        offsets = torch.searchsorted(rows[order], ends)  # a bincount would wait for the device
+        row_groups = torch.arange(self.config.groups, device=rows.device).repeat_interleave(count)
+        by_row = Film(
+            film.frequencies.transpose(0, 1).flatten(0, 1),
+            film.phases.transpose(0, 1).flatten(0, 1),
+        )
+        sorted_colors = self._sorted(
+            descriptor[order], directions[order], by_row, offsets, row_groups
+        )
+        colors = torch.empty_like(sorted_colors).index_copy(0, order, sorted_colors)
+        return widened_sigmoid(colors)
+
+    def _sorted(
+        self, descriptor: Tensor, directions: Tensor, film: Film, offsets: Tensor, groups: Tensor
+    ) -> Tensor:
+        if self.config.sharing == "proposed":
+            return self.stacks[0](descriptor, directions, film, offsets, groups)
+        one = torch.zeros_like(groups)
+        if self.config.sharing == "all":
+            return self.stacks[0](descriptor, directions, film, offsets, one)
+        images = len(groups) // self.config.groups
+        outputs = []
+        for group, stack in enumerate(self.stacks):
+            rows = slice(group * images, (group + 1) * images)
+            part = offsets[rows.start : rows.stop + 1]
+            points = slice(int(part[0]), int(part[-1]))
+            outputs.append(
+                stack(descriptor[points], directions[points], film[rows], part - part[0], one[rows])
+            )
+        return torch.cat(outputs)

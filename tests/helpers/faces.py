@@ -1,0 +1,39 @@
+"""What the tests of inversion, editing and transfer share: a tiny checkpoint and its faces."""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from semfaceedit.api import Editor, load
+from semfaceedit.editing.project import FaceProject
+from semfaceedit.model import checkpoint
+from semfaceedit.model.config import Config, tiny
+from semfaceedit.model.generator import Generator
+
+SIZE = 16
+WEIGHTS = 278  # a seed whose untrained weights show three groups (`test_several_groups_are_seen`)
+
+
+def settings() -> Config:
+    """The `tiny` preset without a prior for background, so that several groups occur untrained."""
+    run = tiny()
+    model = dataclasses.replace(run.model, background_prior=0.0, semantic_gain=30.0)
+    return dataclasses.replace(run, model=model)
+
+
+def write_checkpoint(folder: Path, seed: int = WEIGHTS) -> Path:
+    path = folder / f"tiny-{seed}.safetensors"
+    torch.manual_seed(seed)
+    run = settings()
+    checkpoint.save_generator(path, Generator(run.model), run, images=0, ema_decay=None)
+    return path
+
+
+def open_editor(folder: Path, seed: int = WEIGHTS) -> Editor:
+    return load(write_checkpoint(folder, seed))
+
+
+def face(editor: Editor, seed: int, size: int = SIZE) -> FaceProject:
+    """A generated face at a turned pose."""
+    return editor.generate(seed, pose=(0.2, -0.1), resolution=size).project
