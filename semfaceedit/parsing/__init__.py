@@ -1,0 +1,1 @@
+"""Label maps, alignment and pose of photographs."""
