@@ -13,8 +13,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from semfaceedit import film
 from semfaceedit.kernels import FilmSirenWeights, use_backend
+from semfaceedit.model import film
 
 HALF = {"cuda": torch.float16, "cpu": torch.bfloat16}  # what autocast uses
 NAMES = ("eager fp32", "eager AMP", "compile AMP")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from support import needs_native
 
-from semfaceedit.editing.session import FRAME_CULL, EditingSession
-from semfaceedit.generator import Generator
-from semfaceedit.mask_edits import paint
-from semfaceedit.renderer import render
-from semfaceedit.samples import picture_rows
+from semfaceedit.editing.mask_edits import paint
+from semfaceedit.model.generator import Generator
+from semfaceedit.model.renderer import render
+from semfaceedit.pictures.grids import picture_rows
+from semfaceedit.web_editor.session import FRAME_CULL, EditingSession
 
 pytestmark = needs_native
 POSE = (0.3, 0.1)

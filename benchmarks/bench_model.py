@@ -18,14 +18,14 @@ from support import needs_native
 from torch import Tensor
 from training import drawn_faces
 
-from semfaceedit import config
-from semfaceedit.distributed import World
-from semfaceedit.fitting import FitSettings, Goal, loss_terms, weighted, zero_offsets
-from semfaceedit.generator import Generator, sample_latents
+from semfaceedit.editing.fit import FitSettings, Goal, loss_terms, weighted, zero_offsets
+from semfaceedit.editing.project import add_codes, mean_codes
 from semfaceedit.kernels import _extension, use_backend
-from semfaceedit.project import add_codes, mean_codes
-from semfaceedit.renderer import RenderOutput, find_intersections, render
-from semfaceedit.trainer import Trainer
+from semfaceedit.model import config
+from semfaceedit.model.generator import Generator, sample_latents
+from semfaceedit.model.renderer import RenderOutput, find_intersections, render
+from semfaceedit.training.distributed import World
+from semfaceedit.training.trainer import Trainer
 
 pytestmark = needs_native
 

@@ -16,11 +16,11 @@ from op_problems import Inputs, composite_problem, field_problem, film_problem
 from torch import Tensor
 from workloads import Op, color_op, field_op, film_op, semantic_op, within
 
-from semfaceedit import checkpoint, config
-from semfaceedit.generator import Generator, sample_latents
 from semfaceedit.kernels import use_backend
-from semfaceedit.labels import NUM_CLASSES
-from semfaceedit.renderer import find_intersections
+from semfaceedit.model import checkpoint, config
+from semfaceedit.model.generator import Generator, sample_latents
+from semfaceedit.model.labels import NUM_CLASSES
+from semfaceedit.model.renderer import find_intersections
 
 AUTOCAST_EPS = 16  # what autocast may lose on `film_problem`: on a CPU it is 1 to 2 eps of bf16
 

@@ -50,11 +50,12 @@ from workloads import (  # noqa: E402
     within,
 )
 
-from semfaceedit import config, floors  # noqa: E402
-from semfaceedit.film import Film  # noqa: E402
+from semfaceedit.evaluation import roofline as floors  # noqa: E402
 from semfaceedit.kernels import available_backends  # noqa: E402
-from semfaceedit.labels import NUM_CLASSES  # noqa: E402
-from semfaceedit.renderer import find_intersections, recolor, render  # noqa: E402
+from semfaceedit.model import config  # noqa: E402
+from semfaceedit.model.film import Film  # noqa: E402
+from semfaceedit.model.labels import NUM_CLASSES  # noqa: E402
+from semfaceedit.model.renderer import find_intersections, recolor, render  # noqa: E402
 
 CULL = 1e-3
 

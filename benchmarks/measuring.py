@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from semfaceedit.floors import Peaks
+from semfaceedit.evaluation.roofline import Peaks
 from semfaceedit.info import cpu_name
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,8 +17,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from measuring import RESULTS, fail  # noqa: E402
 
-from semfaceedit.checkpoint import write_atomically  # noqa: E402
-from semfaceedit.plots import bar_plot  # noqa: E402
+from semfaceedit.model.checkpoint import write_atomically  # noqa: E402
+from semfaceedit.pictures.plots import bar_plot  # noqa: E402
 
 PAPER_MODE = ("eager AMP", "autocast")  # what ratios are given to
 BASELINES = (*PAPER_MODE, "eager fp32", "compile AMP", "eager", "chunked", "compiled", "reference")

@@ -15,10 +15,7 @@ from baselines import NAMES, baseline, baseline_film_siren
 from op_problems import FIELD_SETTINGS, Inputs, field_levels
 from torch import Tensor
 
-from semfaceedit import config
-from semfaceedit.data import Batch
-from semfaceedit.distributed import World
-from semfaceedit.generator import Generator
+from semfaceedit.data.dataset import Batch
 from semfaceedit.kernels import (
     FieldWeights,
     FilmSirenWeights,
@@ -28,8 +25,11 @@ from semfaceedit.kernels import (
     semantic_composite,
     use_backend,
 )
-from semfaceedit.labels import NUM_CLASSES
-from semfaceedit.trainer import Trainer
+from semfaceedit.model import config
+from semfaceedit.model.generator import Generator
+from semfaceedit.model.labels import NUM_CLASSES
+from semfaceedit.training.distributed import World
+from semfaceedit.training.trainer import Trainer
 
 Op = Callable[[Inputs], dict[str, Tensor]]
 

@@ -26,22 +26,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checkpoint import load_generator
-from .config import Config, ModelConfig
 from .edit import edit
+from .editing.fit import FitSettings, Watch
+from .editing.mask_edits import paint
+from .editing.project import FaceProject, fingerprint, mean_codes
+from .editing.refit import EditedFace, EditSettings
+from .editing.target import OVERSAMPLING, read_edited_labels, read_target
+from .editing.tuning import weights_of
 from .errors import UserError
-from .fitting import FitSettings, Watch
-from .generator import Generator
 from .invert import InversionResult, InvertSettings, invert
-from .mask_edits import paint
-from .perceptual import PerceptualFeatures, load_perceptual
-from .project import FaceProject, fingerprint, mean_codes
-from .refit import EditedFace, EditSettings
-from .renderer import RenderOutput, render
-from .samples import picture_rows, seed_latents
-from .target import OVERSAMPLING, read_edited_labels, read_target
+from .metrics.perceptual import PerceptualFeatures, load_perceptual
+from .model.checkpoint import load_generator
+from .model.config import Config, ModelConfig
+from .model.generator import Generator
+from .model.renderer import RenderOutput, render
+from .pictures.grids import picture_rows, seed_latents
 from .transfer import What, transfer
-from .tuning import weights_of
 
 __all__ = [
     "EditSettings", "EditedFace", "Editor", "FaceProject", "FitSettings", "GeneratedFace",

@@ -6,14 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from .cli import run_command
-from .errors import UserError
-from .fitting import Goal, Watch
-from .generator import Generator
-from .mask_edits import paint
-from .options import RefitOptions, edit_settings, finish_edit, open_checkpoint, tools
-from .perceptual import PerceptualFeatures
-from .project import FaceProject
-from .refit import (
+from .editing.fit import Goal, Watch
+from .editing.mask_edits import paint
+from .editing.project import FaceProject
+from .editing.refit import (
     EditedFace,
     EditSettings,
     dilate,
@@ -22,7 +18,11 @@ from .refit import (
     render_project,
     with_metrics,
 )
-from .target import check_labels, class_shares, read_edited_labels
+from .editing.target import check_labels, class_shares, read_edited_labels
+from .errors import UserError
+from .metrics.perceptual import PerceptualFeatures
+from .model.generator import Generator
+from .options import RefitOptions, edit_settings, finish_edit, open_checkpoint, tools
 
 
 def edit(

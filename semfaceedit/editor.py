@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cli import run_command, select_device, wrote
-from .editing.session import EditingSession
+from .data.packing import cache_root
 from .errors import UserError
 from .kernels import use_backend
 from .memory import keep_freed_memory
+from .metrics.perceptual import load_perceptual
 from .options import CheckpointOptions, open_checkpoint
-from .packing import cache_root
-from .parser import load_parser
-from .perceptual import load_perceptual
+from .parsing.network import load_parser
+from .web_editor.session import EditingSession
 
 HOST = "127.0.0.1"
 KEY_BYTES = 16
@@ -53,7 +53,7 @@ class Options(CheckpointOptions):
 
 def serve(options: Options) -> None:
     try:
-        from .editing.server import EditorServer, PageServer
+        from .web_editor.server import EditorServer, PageServer
     except ImportError as error:
         raise UserError(
             f"the editor needs {error.name}: pip install 'semfaceedit[editor]'"

@@ -11,15 +11,12 @@ from itertools import takewhile
 
 import torch
 
-from .checkpoint import write_text
 from .cli import run_command, select_device, wrote
-from .distributed import join_world
 from .errors import UserError
 from .evaluation import ablation
 from .evaluation.consistency import POSE_PICTURES, consistency
 from .evaluation.cost import cost
 from .evaluation.figures import draw
-from .evaluation.inception import asked_for
 from .evaluation.inversion import inversion, invert_pairs
 from .evaluation.locality import locality
 from .evaluation.pictures import generate
@@ -28,6 +25,9 @@ from .evaluation.semantics import semantics
 from .evaluation.session import COMPARED, Evaluation, Options
 from .evaluation.writing import collect, markdown
 from .kernels import use_backend
+from .metrics.inception import asked_for
+from .model.checkpoint import write_text
+from .training.distributed import join_world
 
 QUESTIONS: dict[str, Callable[[Evaluation], None]] = {
     "quality": quality,

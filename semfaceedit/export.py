@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from . import checkpoint, config
 from .cli import run_command, wrote
-from .discriminator import build_discriminators
 from .errors import UserError
-from .generator import Generator
-from .renderer import RenderOutput, render
-from .samples import seed_codes
-from .trainer import images_before
+from .model import checkpoint, config
+from .model.discriminator import build_discriminators
+from .model.generator import Generator
+from .model.renderer import RenderOutput, render
+from .pictures.grids import seed_codes
+from .training.trainer import images_before
 
 CHECK_SEEDS = range(8)
 CHECK_POSE = (0.2, 0.1)  # yaw, pitch

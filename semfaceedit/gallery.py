@@ -9,15 +9,15 @@ from typing import Any
 
 from PIL import Image
 
-from . import gallery_figures as figures
-from .checkpoint import write_atomically, write_text
 from .cli import parse_seeds, run_command, wrote
+from .editing.refit import EditSettings
 from .errors import UserError
-from .gallery_figures import Figure, Studio
+from .evaluation import gallery_figures as figures
+from .evaluation.gallery_figures import Figure, Studio
 from .kernels import use_backend
-from .means import fingerprint
+from .model.checkpoint import write_atomically, write_text
+from .model.mean_face import fingerprint
 from .options import CheckpointOptions, make_folder, open_checkpoint
-from .refit import EditSettings
 
 FIGURES: dict[str, tuple[str, Callable[[Studio], Figure]]] = {
     "multiview": ("Generated faces from several sides", figures.multiview),

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from . import __version__, config
+from . import __version__
 from .cli import print_json, run_command
-from .generator import Generator, count_parameters
 from .kernels import available_backends, available_precisions, resolve
+from .model import config
+from .model.generator import Generator, count_parameters
 
 PACKAGES = ("torch", "triton", "numpy", "pillow", "safetensors", "tyro", "rich")
 

@@ -9,22 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, mse_loss
 
-from .camera import sample_poses
-from .checkpoint import discriminators_beside, load_discriminators
 from .cli import run_command, wrote
-from .discriminator import image_input
-from .errors import UserError
-from .fitting import Fit, FitSettings, Goal, Stage, Step, Watch, zero_offsets
-from .generator import Generator
-from .means import mean_codes
-from .options import FitOptions, finish, open_checkpoint, tools
-from .parse import parse_file
-from .parser import load_parser
-from .perceptual import PerceptualFeatures
-from .project import FaceProject
-from .renderer import RenderOutput, render
-from .samples import picture_rows, seed_codes
-from .target import (
+from .editing.fit import Fit, FitSettings, Goal, Stage, Step, Watch, zero_offsets
+from .editing.project import FaceProject
+from .editing.target import (
     OVERSAMPLING,
     SourceCrop,
     Target,
@@ -34,6 +22,18 @@ from .target import (
     pose_from_labels,
     read_target,
 )
+from .errors import UserError
+from .metrics.perceptual import PerceptualFeatures
+from .model.camera import sample_poses
+from .model.checkpoint import discriminators_beside, load_discriminators
+from .model.discriminator import image_input
+from .model.generator import Generator
+from .model.mean_face import mean_codes
+from .model.renderer import RenderOutput, render
+from .options import FitOptions, finish, open_checkpoint, tools
+from .parse import parse_file
+from .parsing.network import load_parser
+from .pictures.grids import picture_rows, seed_codes
 
 
 @dataclass(frozen=True, kw_only=True)

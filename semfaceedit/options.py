@@ -7,20 +7,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .checkpoint import load_generator
 from .cli import select_device, wrote
-from .config import Config
+from .editing.fit import FitSettings
+from .editing.fit_display import LiveFit, view_sheet
+from .editing.project import FaceProject
+from .editing.refit import EditedFace, EditSettings
+from .editing.target import save_label_map
 from .errors import UserError
-from .fit_display import LiveFit, view_sheet
-from .fitting import FitSettings
-from .generator import Generator
 from .kernels import use_backend
 from .memory import keep_freed_memory
-from .perceptual import PerceptualFeatures, load_perceptual
-from .project import FaceProject
-from .refit import EditedFace, EditSettings
-from .samples import save_png
-from .target import save_label_map
+from .metrics.perceptual import PerceptualFeatures, load_perceptual
+from .model.checkpoint import load_generator
+from .model.config import Config
+from .model.generator import Generator
+from .pictures.grids import save_png
 
 
 @dataclass(kw_only=True)

@@ -16,14 +16,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .align import Window, crop, fit_window, template_misfit
 from .cli import run_command, select_device, wrote
+from .data.align import Window, crop, fit_window, template_misfit
+from .data.layouts import IMAGE_SUFFIXES, read_image
+from .data.pose import landmarks_from_labels
+from .editing.target import save_label_map
 from .errors import UserError
-from .labels import CLASS_NAMES
-from .layouts import IMAGE_SUFFIXES, read_image
-from .parser import BATCH, Parser, ParserSettings, load_parser
-from .pose import landmarks_from_labels
-from .target import save_label_map
+from .model.labels import CLASS_NAMES
+from .parsing.network import BATCH, Parser, ParserSettings, load_parser
 
 SMALLEST = 0.2  # side of the smallest square tried, in the photograph's shorter sides
 ZOOM = math.sqrt(2)  # between sizes of squares; the parser was trained within 1.5 of the right one

@@ -13,13 +13,21 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from .align import crop_pair
 from .cli import run_command, wrote
-from .data import LocatedFace, holds_source, is_packed, locate, open_packed, pack_source, source_key
+from .data.align import crop_pair
+from .data.dataset import (
+    LocatedFace,
+    holds_source,
+    is_packed,
+    locate,
+    open_packed,
+    pack_source,
+    source_key,
+)
+from .data.layouts import IMAGE_SUFFIXES, Face, Source, find_source
+from .data.pose import Landmarks
 from .errors import UserError
-from .labels import colorize
-from .layouts import IMAGE_SUFFIXES, Face, Source, find_source
-from .pose import Landmarks
+from .model.labels import colorize
 
 PREVIEW_FACES = 24
 PREVIEW_COLUMNS = 4  # faces in a row, each with its photograph and its crop

@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch.profiler import record_function
 
-from . import checkpoint, config
-from .checkpoint import write_atomically
 from .cli import print_json, run_command, select_device, wrote
 from .errors import UserError
-from .floors import device_peaks, measured_peaks, stage_work
-from .generator import Generator, sample_latents
+from .evaluation.roofline import device_peaks, measured_peaks, stage_work
 from .info import machine
 from .kernels import resolve, use_backend
-from .rays import camera_rays
-from .renderer import STAGES, render, stage_clock
+from .model import checkpoint, config
+from .model.checkpoint import write_atomically
+from .model.generator import Generator, sample_latents
+from .model.rays import camera_rays
+from .model.renderer import STAGES, render, stage_clock
 
 OP_OF_STAGE = {
     "manifolds": "ray_isosurface",
@@ -241,7 +241,7 @@ def show(facts: dict[str, Any], repeats: int) -> None:
     print(f"  peak memory {facts['peak_bytes'] / 2**20:,.0f} MiB ({where})")
     peaks = facts["peaks"]
     if peaks is None:
-        print("  no floor: the peak rates of this device are not in semfaceedit/floors.py")
+        print("  no floor: the peak rates of this device are not in evaluation/roofline.py")
         return
     rates = ", ".join(f"{name} {rate / 1e12:.3g}" for name, rate in peaks["rates"].items())
     print(f"  floor: products at {rates} TFLOP/s, memory at {peaks['bandwidth'] / 1e9:,.0f} GB/s "

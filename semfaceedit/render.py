@@ -7,21 +7,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import config
 from .api import generate
 from .cli import parse_seeds, progress, run_command, wrote
+from .editing.project import FaceProject
+from .editing.target import save_label_map
+from .editing.tuning import TunedWeights, blend, with_weights
 from .errors import UserError
-from .film import Film
-from .generator import Generator
 from .kernels import use_backend
-from .means import mean_codes
-from .media import check_animation, save_animation
+from .model import config
+from .model.film import Film
+from .model.generator import Generator
+from .model.mean_face import mean_codes
+from .model.renderer import Codes, render
 from .options import CheckpointOptions, make_folder, open_checkpoint
-from .project import FaceProject
-from .renderer import Codes, render
-from .samples import picture_rows, save_png, seed_codes, tile, truncate
-from .target import save_label_map
-from .tuning import TunedWeights, blend, with_weights
+from .pictures.grids import picture_rows, save_png, seed_codes, tile, truncate
+from .pictures.video import check_animation, save_animation
 
 KINDS = ("image", "semantics", "depth", "normals", "labels")
 

@@ -21,14 +21,14 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from .camera import CELEBAMASKHQ_PITCH, CameraConfig
 from .cli import progress, run_command, wrote
+from .data.layouts import NATIVE_IMAGES, NATIVE_MASKS, POSE_TABLE, SYNTHETIC_FORMAT
+from .data.parallel import mapped
 from .errors import UserError
-from .labels import CLASS_NAMES
-from .layouts import NATIVE_IMAGES, NATIVE_MASKS, POSE_TABLE, SYNTHETIC_FORMAT
-from .parallel import mapped
-from .procedural import render_faces
-from .procedural_heads import sample_head
+from .model.camera import CELEBAMASKHQ_PITCH, CameraConfig
+from .model.labels import CLASS_NAMES
+from .procedural.heads import sample_head
+from .procedural.render import render_faces
 
 VERSION = 1
 DEPTH_SCALE = 1 / 32768  # world units a step of the depth maps; farther than 2 is cut off

@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import checkpoint, config, data
 from .cli import print_json, run_command, select_device, wrote
-from .config import Config, Phase
-from .distributed import World, join_world
+from .data import dataset as data
+from .data.sources import open_training_data
 from .errors import UserError
-from .generator import count_parameters
 from .memory import keep_freed_memory
-from .monitor import Monitor, RateDisplay, manifold_warning
-from .report import report
-from .samples import sample_grid, save_png
-from .sources import open_training_data
-from .trainer import NonFiniteLossError, Trainer
+from .metrics.generator_checks import report
+from .model import checkpoint, config
+from .model.config import Config, Phase
+from .model.generator import count_parameters
+from .pictures.grids import sample_grid, save_png
+from .training.distributed import World, join_world
+from .training.monitor import Monitor, RateDisplay, manifold_warning
+from .training.trainer import NonFiniteLossError, Trainer
 
 PROCEDURAL_COUNT = 2000
 

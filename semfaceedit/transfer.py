@@ -9,15 +9,9 @@ import torch
 from torch import Tensor
 
 from .cli import run_command
-from .config import ModelConfig
-from .errors import UserError
-from .fitting import Goal, Watch
-from .generator import Generator
-from .labels import CLASS_NAMES
-from .options import RefitOptions, edit_settings, finish_edit, open_checkpoint, tools
-from .perceptual import PerceptualFeatures
-from .project import FaceProject
-from .refit import (
+from .editing.fit import Goal, Watch
+from .editing.project import FaceProject
+from .editing.refit import (
     EditedFace,
     EditSettings,
     dilate,
@@ -26,10 +20,16 @@ from .refit import (
     render_project,
     with_metrics,
 )
-from .renderer import RenderOutput, recolor
-from .report import swap_group
-from .samples import picture_rows
-from .target import resize_labels
+from .editing.target import resize_labels
+from .errors import UserError
+from .metrics.generator_checks import swap_group
+from .metrics.perceptual import PerceptualFeatures
+from .model.config import ModelConfig
+from .model.generator import Generator
+from .model.labels import CLASS_NAMES
+from .model.renderer import RenderOutput, recolor
+from .options import RefitOptions, edit_settings, finish_edit, open_checkpoint, tools
+from .pictures.grids import picture_rows
 
 What = Literal["appearance", "geometry", "both"]
 

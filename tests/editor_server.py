@@ -13,9 +13,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from semfaceedit import editor as command
 from semfaceedit.api import Generator
-from semfaceedit.editing.messages import pack, unpack
-from semfaceedit.editing.server import EditorServer, PageServer
-from semfaceedit.editing.session import EditingSession
+from semfaceedit.web_editor.messages import pack, unpack
+from semfaceedit.web_editor.server import EditorServer, PageServer
+from semfaceedit.web_editor.session import EditingSession
 
 KEY = "a key of the tests"
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from semfaceedit.camera import CameraConfig, project
-from semfaceedit.labels import CLASS_NAMES, PALETTE
-from semfaceedit.pose import TEMPLATE, TIP_BAND, WORLD_PER_UNIT
+from semfaceedit.data.pose import TEMPLATE, TIP_BAND, WORLD_PER_UNIT
+from semfaceedit.model.camera import CameraConfig, project
+from semfaceedit.model.labels import CLASS_NAMES, PALETTE
 
 ID = {name: index for index, name in enumerate(CLASS_NAMES)}
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from semfaceedit import checkpoint
 from semfaceedit.api import Editor, load
-from semfaceedit.config import Config, tiny
-from semfaceedit.generator import Generator
-from semfaceedit.project import FaceProject
+from semfaceedit.editing.project import FaceProject
+from semfaceedit.model import checkpoint
+from semfaceedit.model.config import Config, tiny
+from semfaceedit.model.generator import Generator
 
 SIZE = 16
 WEIGHTS = 278  # a seed whose untrained weights show three groups (`test_several_groups_are_seen`)

@@ -9,8 +9,8 @@ from training import drawn_faces
 from semfaceedit.errors import UserError
 from semfaceedit.evaluation import ablation
 from semfaceedit.evaluation.ablation import DEPTH, VARIANTS, Options, ablate, settings
-from semfaceedit.generator import Generator, count_parameters
-from semfaceedit.trainer import Trainer
+from semfaceedit.model.generator import Generator, count_parameters
+from semfaceedit.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

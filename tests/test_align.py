@@ -5,7 +5,7 @@ import pytest
 from face_maps import draw_labels, paint
 from PIL import Image
 
-from semfaceedit.align import (
+from semfaceedit.data.align import (
     TEMPLATE,
     WINDOW_UNITS,
     Window,
@@ -15,7 +15,7 @@ from semfaceedit.align import (
     fit_window,
     template_misfit,
 )
-from semfaceedit.pose import Landmarks, landmarks_from_labels
+from semfaceedit.data.pose import Landmarks, landmarks_from_labels
 
 NEAREST, LANCZOS = Image.Resampling.NEAREST, Image.Resampling.LANCZOS
 

@@ -9,10 +9,10 @@ import torch
 from faces import face, open_editor, write_checkpoint
 
 from semfaceedit import api
+from semfaceedit.editing.refit import EditSettings
 from semfaceedit.errors import UserError
 from semfaceedit.invert import InvertSettings
-from semfaceedit.refit import EditSettings
-from semfaceedit.samples import seed_latents
+from semfaceedit.pictures.grids import seed_latents
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from semfaceedit.camera import (
+from semfaceedit.model.camera import (
     CELEBAMASKHQ_PITCH,
     CameraConfig,
     camera_to_world,
@@ -19,7 +19,7 @@ from semfaceedit.camera import (
     project,
     sample_poses,
 )
-from semfaceedit.rays import camera_rays
+from semfaceedit.model.rays import camera_rays
 
 CAMERA = CameraConfig()
 

@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from semfaceedit import checkpoint, cli, config, info, profile, render
+from semfaceedit import cli, info, profile, render
 from semfaceedit.__main__ import COMMANDS
 from semfaceedit.errors import UserError
-from semfaceedit.generator import Generator
-from semfaceedit.labels import PALETTE
+from semfaceedit.model import checkpoint, config
+from semfaceedit.model.generator import Generator
+from semfaceedit.model.labels import PALETTE
 
 ROOT = Path(__file__).parent.parent
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from semfaceedit import config
 from semfaceedit.errors import UserError
+from semfaceedit.model import config
 
 
 @pytest.mark.parametrize("name", config.PRESETS)

@@ -16,11 +16,17 @@ import torch
 from face_maps import ID, draw_labels, write_pairs
 from PIL import Image
 
-from semfaceedit import packing
-from semfaceedit.data import MOST_REPEATS, FaceDataset, flip_labels, open_dataset, sample_order
+from semfaceedit.data import packing
+from semfaceedit.data.dataset import (
+    MOST_REPEATS,
+    FaceDataset,
+    flip_labels,
+    open_dataset,
+    sample_order,
+)
+from semfaceedit.data.packing import pack
 from semfaceedit.errors import UserError
-from semfaceedit.labels import FLIP_IDS, GROUP_OF_CLASS, one_hot
-from semfaceedit.packing import pack
+from semfaceedit.model.labels import FLIP_IDS, GROUP_OF_CLASS, one_hot
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,16 @@ import dataclasses
 import pytest
 import torch
 
-from semfaceedit import config
-from semfaceedit.config import Phase
-from semfaceedit.discriminator import CoordConv, Discriminator, build_discriminators, image_input
 from semfaceedit.errors import UserError
-from semfaceedit.generator import count_parameters
+from semfaceedit.model import config
+from semfaceedit.model.config import Phase
+from semfaceedit.model.discriminator import (
+    CoordConv,
+    Discriminator,
+    build_discriminators,
+    image_input,
+)
+from semfaceedit.model.generator import count_parameters
 
 
 def test_paper_sizes_halve_256_down_to_2():

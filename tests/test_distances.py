@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from semfaceedit.evaluation import distances as module
-from semfaceedit.evaluation.distances import (
+from semfaceedit.metrics import distances as module
+from semfaceedit.metrics.distances import (
     descriptors,
     directions,
     enlarge,

@@ -11,18 +11,18 @@ from PIL import Image
 
 from semfaceedit import edit as command
 from semfaceedit import options
-from semfaceedit.align import Window
+from semfaceedit.data.align import Window
 from semfaceedit.edit import compare_unmasked, edit
+from semfaceedit.editing.fit import Fit, Goal, loss_terms
+from semfaceedit.editing.mask_edits import hat, open_mouth
+from semfaceedit.editing.project import FaceProject
+from semfaceedit.editing.refit import EditSettings, dilate, footprint
+from semfaceedit.editing.target import SourceCrop, class_shares, read_edited_labels
 from semfaceedit.errors import UserError
-from semfaceedit.fitting import Fit, Goal, loss_terms
-from semfaceedit.labels import FLIP_IDS
-from semfaceedit.mask_edits import hat, open_mouth
-from semfaceedit.metrics import ssim
-from semfaceedit.perceptual import PerceptualFeatures
-from semfaceedit.project import FaceProject
-from semfaceedit.refit import EditSettings, dilate, footprint
-from semfaceedit.renderer import RenderOutput
-from semfaceedit.target import SourceCrop, class_shares, read_edited_labels
+from semfaceedit.metrics.perceptual import PerceptualFeatures
+from semfaceedit.metrics.pictures import ssim
+from semfaceedit.model.labels import FLIP_IDS
+from semfaceedit.model.renderer import RenderOutput
 
 HAIR = 14  # the class by which the untrained weights show the group hair
 SETTINGS = EditSettings(iterations=40, perceptual_weight=0, learning_rate=1e-2)

@@ -10,15 +10,15 @@ from faces import SIZE, WEIGHTS, write_checkpoint
 from PIL import Image
 
 from semfaceedit.api import EditSettings, Generator, edit, generate, transfer
-from semfaceedit.editing import session as module
-from semfaceedit.editing.session import EditingSession
+from semfaceedit.editing.fit import StopFit
+from semfaceedit.editing.project import FaceProject
+from semfaceedit.editing.target import save_label_map
 from semfaceedit.errors import UserError
-from semfaceedit.fitting import StopFit
 from semfaceedit.invert import InvertSettings
-from semfaceedit.project import FaceProject
-from semfaceedit.renderer import render
-from semfaceedit.samples import picture_rows, seed_codes
-from semfaceedit.target import save_label_map
+from semfaceedit.model.renderer import render
+from semfaceedit.pictures.grids import picture_rows, seed_codes
+from semfaceedit.web_editor import session as module
+from semfaceedit.web_editor.session import EditingSession
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HAIR, FACE, GARMENT, BACKGROUND = range(4)

@@ -20,13 +20,13 @@ from PIL import Image
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from semfaceedit import editor as command
-from semfaceedit.editing import server as server_module
-from semfaceedit.editing.messages import pack, unpack
-from semfaceedit.editing.server import WRONG_KEY, PageServer
+from semfaceedit.editing.mask_edits import EDITS
+from semfaceedit.editing.project import FaceProject
 from semfaceedit.errors import UserError
-from semfaceedit.labels import CLASS_NAMES
-from semfaceedit.mask_edits import EDITS
-from semfaceedit.project import FaceProject
+from semfaceedit.model.labels import CLASS_NAMES
+from semfaceedit.web_editor import server as server_module
+from semfaceedit.web_editor.messages import pack, unpack
+from semfaceedit.web_editor.server import WRONG_KEY, PageServer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 VIEW = {"target": "face", "kind": "image", "yaw": 0.2, "pitch": 0}
@@ -373,7 +373,7 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path, capsys):
 
 
 def test_what_is_not_installed_is_named(monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "semfaceedit.editing.server")
+    monkeypatch.delitem(sys.modules, "semfaceedit.web_editor.server")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert command.main([]) == 1
     assert "pip install 'semfaceedit[editor]'" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from browser import CHROMIUM, open_page
 from editor_server import KEY, running
 from PIL import Image
 
-from semfaceedit.project import FaceProject
+from semfaceedit.editing.project import FaceProject
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here"),

@@ -13,12 +13,14 @@ import torch
 from faces import SIZE, settings, write_checkpoint
 from training import drawn_faces
 
-from semfaceedit import checkpoint, evaluate
-from semfaceedit.distributed import World
-from semfaceedit.evaluation import consistency, cost, inception, pictures, quality
+from semfaceedit import evaluate
+from semfaceedit.evaluation import consistency, cost, pictures, quality
 from semfaceedit.evaluation.session import Evaluation, Options, Results, Unmeasured, plain
-from semfaceedit.generator import Generator
-from semfaceedit.means import mean_codes
+from semfaceedit.metrics import inception
+from semfaceedit.model import checkpoint
+from semfaceedit.model.generator import Generator
+from semfaceedit.model.mean_face import mean_codes
+from semfaceedit.training.distributed import World
 
 QUICK = ("--count", "12", "--batch", "4", "--pairs", "1", "--geometry-iterations", "2",
          "--appearance-iterations", "2", "--faces", "4", "--parser-steps", "2",

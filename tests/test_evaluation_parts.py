@@ -9,16 +9,16 @@ import torch
 from faces import SIZE, write_checkpoint
 from training import drawn_faces
 
-from semfaceedit.data import flip_labels
-from semfaceedit.distributed import World
+from semfaceedit.data.dataset import flip_labels
 from semfaceedit.evaluation import consistency, inversion, locality, pictures, semantics
 from semfaceedit.evaluation.session import HELD_OUT, Evaluation, Options, Unmeasured
 from semfaceedit.evaluation.writing import number, table
-from semfaceedit.labels import CLASS_NAMES, GROUP_OF_CLASS
-from semfaceedit.masking import GroupTable
-from semfaceedit.procedural import render_faces
-from semfaceedit.renderer import RenderOutput
-from semfaceedit.report import widened
+from semfaceedit.metrics.generator_checks import widened
+from semfaceedit.model.labels import CLASS_NAMES, GROUP_OF_CLASS
+from semfaceedit.model.masking import GroupTable
+from semfaceedit.model.renderer import RenderOutput
+from semfaceedit.procedural.render import render_faces
+from semfaceedit.training.distributed import World
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,11 @@ import pytest
 import torch
 from training import drawn_faces, tiny
 
-from semfaceedit import checkpoint, export, render, train
-from semfaceedit.data import FaceDataset
-from semfaceedit.discriminator import Discriminator
-from semfaceedit.trainer import Trainer
+from semfaceedit import export, render, train
+from semfaceedit.data.dataset import FaceDataset
+from semfaceedit.model import checkpoint
+from semfaceedit.model.discriminator import Discriminator
+from semfaceedit.training.trainer import Trainer
 
 TINY = ["--preset", "tiny", "--stage1-iterations", "3", "--stage2-iterations", "1"]
 

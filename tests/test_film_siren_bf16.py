@@ -15,10 +15,10 @@ from film_siren_cases import LARGE_SHAPES, SHAPES, Sizes, call, expected, proble
 from support import bf16_paths, isas, needs_native, use_isa, use_threads
 from torch import Tensor
 
-from semfaceedit import config
-from semfaceedit.generator import Generator, sample_latents
 from semfaceedit.kernels import BackendError, FilmSirenWeights, _extension, film_siren, use_backend
 from semfaceedit.kernels.film_siren_reference import _film_siren_row
+from semfaceedit.model import config
+from semfaceedit.model.generator import Generator, sample_latents
 
 pytestmark = [needs_native, pytest.mark.usefixtures("one_thread")]
 

@@ -10,9 +10,10 @@ from face_maps import ID, draw_labels
 from faces import write_checkpoint
 from PIL import Image
 
-from semfaceedit import gallery, gallery_figures
-from semfaceedit.mask_edits import EDITS
-from semfaceedit.sheets import GAP, HEAD, Row, sheet
+from semfaceedit import gallery
+from semfaceedit.editing.mask_edits import EDITS
+from semfaceedit.evaluation import gallery_figures
+from semfaceedit.pictures.sheets import GAP, HEAD, Row, sheet
 
 QUICK = ["--iterations", "1", "--invert-iterations", "3", "--tune", "1", "--seeds", "0-5"]
 

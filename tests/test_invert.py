@@ -10,18 +10,18 @@ from faces import SIZE, face, open_editor, write_checkpoint
 from PIL import Image
 
 from semfaceedit import invert as command
-from semfaceedit.checkpoint import discriminators_beside, save_discriminators
-from semfaceedit.discriminator import build_discriminators
+from semfaceedit.editing.fit import Fit, FitSettings, Goal, Stage, loss_terms, zero_offsets
+from semfaceedit.editing.fit_display import LiveFit
+from semfaceedit.editing.project import FaceProject, mean_codes
+from semfaceedit.editing.target import pictures
 from semfaceedit.errors import UserError
-from semfaceedit.fit_display import LiveFit
-from semfaceedit.fitting import Fit, FitSettings, Goal, Stage, loss_terms, zero_offsets
 from semfaceedit.invert import InvertSettings, invert, seed_target
-from semfaceedit.labels import NUM_CLASSES, PALETTE
-from semfaceedit.metrics import psnr
-from semfaceedit.perceptual import PerceptualFeatures
-from semfaceedit.project import FaceProject, mean_codes
-from semfaceedit.renderer import RenderOutput, render
-from semfaceedit.target import pictures
+from semfaceedit.metrics.perceptual import PerceptualFeatures
+from semfaceedit.metrics.pictures import psnr
+from semfaceedit.model.checkpoint import discriminators_beside, save_discriminators
+from semfaceedit.model.discriminator import build_discriminators
+from semfaceedit.model.labels import NUM_CLASSES, PALETTE
+from semfaceedit.model.renderer import RenderOutput, render
 
 QUICK = InvertSettings(
     geometry_iterations=40, appearance_iterations=60, perceptual_weight=0, resolution=8

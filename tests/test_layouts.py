@@ -10,11 +10,8 @@ import pytest
 from face_maps import ID, draw_labels, paint, write_native, write_pairs
 from PIL import Image
 
-from semfaceedit.camera import CELEBAMASKHQ_PITCH
-from semfaceedit.data import open_dataset
-from semfaceedit.errors import UserError
-from semfaceedit.labels import FLIP_IDS, PALETTE
-from semfaceedit.layouts import (
+from semfaceedit.data.dataset import open_dataset
+from semfaceedit.data.layouts import (
     BAD_MASKS,
     POSE_TABLE,
     find_source,
@@ -22,6 +19,9 @@ from semfaceedit.layouts import (
     read_image,
     read_label_map,
 )
+from semfaceedit.errors import UserError
+from semfaceedit.model.camera import CELEBAMASKHQ_PITCH
+from semfaceedit.model.labels import FLIP_IDS, PALETTE
 
 TABLE = "2\nYaw Pitch Raw\n"
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from semfaceedit.losses import (
+from semfaceedit.training.losses import (
     discriminator_loss,
     generator_loss,
     known_pose_loss,

@@ -4,9 +4,9 @@ import pytest
 import torch
 from faces import open_editor, settings, write_checkpoint
 
-from semfaceedit import means
-from semfaceedit.generator import Generator
-from semfaceedit.means import fingerprint, mean_codes
+from semfaceedit.model import mean_face as means
+from semfaceedit.model.generator import Generator
+from semfaceedit.model.mean_face import fingerprint, mean_codes
 
 
 def kept(folder) -> list[str]:

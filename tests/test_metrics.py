@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from semfaceedit import monitor
-from semfaceedit.data import FaceDataset
-from semfaceedit.metrics import PixelFrechet, frechet_distance, pixel_features, psnr, ssim, ssim_map
-from semfaceedit.monitor import Monitor
+from semfaceedit.data.dataset import FaceDataset
+from semfaceedit.metrics.pictures import (
+    PixelFrechet,
+    frechet_distance,
+    pixel_features,
+    psnr,
+    ssim,
+    ssim_map,
+)
+from semfaceedit.training import monitor
+from semfaceedit.training.monitor import Monitor
 
 
 def grey(*values: float, size: int = 16) -> torch.Tensor:

@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from semfaceedit import config
-from semfaceedit.camera import sample_poses
-from semfaceedit.film import Film
-from semfaceedit.generator import Generator, count_parameters, sample_latents
 from semfaceedit.kernels import semantic_composite, use_backend
-from semfaceedit.labels import GROUP_OF_CLASS
-from semfaceedit.rays import camera_rays
-from semfaceedit.renderer import find_intersections, render
+from semfaceedit.model import config
+from semfaceedit.model.camera import sample_poses
+from semfaceedit.model.film import Film
+from semfaceedit.model.generator import Generator, count_parameters, sample_latents
+from semfaceedit.model.labels import GROUP_OF_CLASS
+from semfaceedit.model.rays import camera_rays
+from semfaceedit.model.renderer import find_intersections, render
 
 PARAMETERS = {
     "paper": 8_780_641,

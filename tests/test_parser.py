@@ -13,19 +13,20 @@ from PIL import Image
 from safetensors import safe_open
 from training import drawn_faces
 
-from semfaceedit import invert, parser, train_parser
+from semfaceedit import invert, train_parser
 from semfaceedit import parse as command
-from semfaceedit.align import Window, crop, fit_window
-from semfaceedit.checkpoint import SHIPPED_WEIGHTS
+from semfaceedit.data.align import Window, crop, fit_window
+from semfaceedit.data.layouts import read_label_map
+from semfaceedit.data.pose import landmarks_from_labels
+from semfaceedit.editing.project import FaceProject
 from semfaceedit.errors import UserError
-from semfaceedit.labels import CLASS_NAMES, GROUP_OF_CLASS, one_hot
-from semfaceedit.layouts import read_label_map
+from semfaceedit.metrics.segmentation import segmentation_score
+from semfaceedit.model.checkpoint import SHIPPED_WEIGHTS
+from semfaceedit.model.labels import CLASS_NAMES, GROUP_OF_CLASS, one_hot
 from semfaceedit.parse import find_face, read_labels_off
-from semfaceedit.parser import OUTSIDE, Parser, ParserSettings, held_out_score, warped
-from semfaceedit.parser import train_parser as train
-from semfaceedit.pose import landmarks_from_labels
-from semfaceedit.project import FaceProject
-from semfaceedit.segmentation_metrics import segmentation_score
+from semfaceedit.parsing import network as parser
+from semfaceedit.parsing.network import OUTSIDE, Parser, ParserSettings, held_out_score, warped
+from semfaceedit.parsing.network import train_parser as train
 
 CPU = torch.device("cpu")
 SIZE = 16

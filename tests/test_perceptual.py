@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from semfaceedit import perceptual
 from semfaceedit.errors import UserError
-from semfaceedit.perceptual import PerceptualFeatures, load_perceptual
+from semfaceedit.metrics import perceptual
+from semfaceedit.metrics.perceptual import PerceptualFeatures, load_perceptual
 
 INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # of torchvision's vgg16 convolutions
 WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)

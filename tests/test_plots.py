@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semfaceedit import plots
-from semfaceedit.plots import Line, bar_plot, line_plot, ticks
+from semfaceedit.pictures import plots
+from semfaceedit.pictures.plots import Line, bar_plot, line_plot, ticks
 
 
 def rows_of(path, color, x):

@@ -8,11 +8,9 @@ import pytest
 import torch
 from face_maps import ID, draw_labels, template_points
 
-from semfaceedit.camera import CameraConfig, project
-from semfaceedit.data import locate, prepare_face
-from semfaceedit.labels import FLIP_IDS
-from semfaceedit.layouts import Face, read_label_map, read_pose_table
-from semfaceedit.pose import (
+from semfaceedit.data.dataset import locate, prepare_face
+from semfaceedit.data.layouts import Face, read_label_map, read_pose_table
+from semfaceedit.data.pose import (
     TEMPLATE,
     WORLD_PER_UNIT,
     _project,
@@ -20,6 +18,8 @@ from semfaceedit.pose import (
     landmarks_from_labels,
     sides_exchanged,
 )
+from semfaceedit.model.camera import CameraConfig, project
+from semfaceedit.model.labels import FLIP_IDS
 
 # CelebAMask-HQ id of each id in the order of BiSeNet's face parsing.
 FROM_BISENET = np.array(

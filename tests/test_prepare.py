@@ -12,9 +12,9 @@ import pytest
 from face_maps import draw_labels, write_native, write_pairs
 from PIL import Image
 
-from semfaceedit.data import open_packed
-from semfaceedit.layouts import BAD_MASKS, POSE_TABLE
-from semfaceedit.pose import landmarks_from_labels
+from semfaceedit.data.dataset import open_packed
+from semfaceedit.data.layouts import BAD_MASKS, POSE_TABLE
+from semfaceedit.data.pose import landmarks_from_labels
 from semfaceedit.prepare import main
 
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from semfaceedit import procedural
 from semfaceedit import synthesize as synthesis
-from semfaceedit.camera import CameraConfig, project
-from semfaceedit.labels import CLASS_NAMES
-from semfaceedit.layouts import find_source, read_labels
-from semfaceedit.procedural import render_faces
-from semfaceedit.procedural_heads import HEAD_UNIT, sample_head
-from semfaceedit.rays import camera_rays
+from semfaceedit.data.layouts import find_source, read_labels
+from semfaceedit.model.camera import CameraConfig, project
+from semfaceedit.model.labels import CLASS_NAMES
+from semfaceedit.model.rays import camera_rays
+from semfaceedit.procedural import render as procedural
+from semfaceedit.procedural.heads import HEAD_UNIT, sample_head
+from semfaceedit.procedural.render import render_faces
 from semfaceedit.synthesize import DEPTH_SCALE, main
 
 CONFIG = CameraConfig()

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from semfaceedit import config, floors, profile
-from semfaceedit.generator import Generator, sample_latents
+from semfaceedit import profile
+from semfaceedit.evaluation import roofline as floors
 from semfaceedit.kernels import use_backend
-from semfaceedit.rays import camera_rays
-from semfaceedit.renderer import STAGES, render, stage_clock
+from semfaceedit.model import config
+from semfaceedit.model.generator import Generator, sample_latents
+from semfaceedit.model.rays import camera_rays
+from semfaceedit.model.renderer import STAGES, render, stage_clock
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,12 +10,12 @@ from faces import face, open_editor
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from semfaceedit.align import Window
+from semfaceedit.data.align import Window
+from semfaceedit.editing.project import FORMAT, FaceProject, fingerprint, mean_codes
+from semfaceedit.editing.target import SourceCrop
 from semfaceedit.errors import UserError
-from semfaceedit.project import FORMAT, FaceProject, fingerprint, mean_codes
-from semfaceedit.renderer import render
-from semfaceedit.samples import seed_codes
-from semfaceedit.target import SourceCrop
+from semfaceedit.model.renderer import render
+from semfaceedit.pictures.grids import seed_codes
 
 
 @pytest.fixture(scope="module")

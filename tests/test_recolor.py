@@ -6,12 +6,12 @@ import pytest
 import torch
 from support import needs_native
 
-from semfaceedit import config, renderer
-from semfaceedit.film import Film
-from semfaceedit.generator import Generator, sample_latents
 from semfaceedit.kernels import use_backend
-from semfaceedit.renderer import Codes, recolor, render
-from semfaceedit.report import swap_group
+from semfaceedit.metrics.generator_checks import swap_group
+from semfaceedit.model import config, renderer
+from semfaceedit.model.film import Film
+from semfaceedit.model.generator import Generator, sample_latents
+from semfaceedit.model.renderer import Codes, recolor, render
 
 SIZE = 12
 POSES = torch.tensor([[0.2, 0.0], [-0.3, 0.1]])

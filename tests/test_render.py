@@ -8,18 +8,19 @@ import pytest
 import torch
 from PIL import Image
 
-from semfaceedit import api, checkpoint, config, render
+from semfaceedit import api, render
 from semfaceedit.api import load
-from semfaceedit.camera import CameraConfig
-from semfaceedit.generator import Generator
+from semfaceedit.editing.project import FaceProject
+from semfaceedit.editing.tuning import TunedWeights, read_weights
 from semfaceedit.kernels._backend import resolve
-from semfaceedit.labels import PALETTE
-from semfaceedit.project import FaceProject
-from semfaceedit.rays import pixel_directions
+from semfaceedit.model import checkpoint, config
+from semfaceedit.model.camera import CameraConfig
+from semfaceedit.model.generator import Generator
+from semfaceedit.model.labels import PALETTE
+from semfaceedit.model.rays import pixel_directions
+from semfaceedit.model.renderer import RenderOutput
+from semfaceedit.pictures.grids import normals, seed_codes
 from semfaceedit.render import interpolate
-from semfaceedit.renderer import RenderOutput
-from semfaceedit.samples import normals, seed_codes
-from semfaceedit.tuning import TunedWeights, read_weights
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,16 @@ import math
 import torch
 from test_model import draw, tiny_generator
 
-from semfaceedit import report as module
-from semfaceedit.renderer import RenderOutput
-from semfaceedit.report import class_shares, locality, relief, report, swap_group, tint_shift
+from semfaceedit.metrics import generator_checks as module
+from semfaceedit.metrics.generator_checks import (
+    class_shares,
+    locality,
+    relief,
+    report,
+    swap_group,
+    tint_shift,
+)
+from semfaceedit.model.renderer import RenderOutput
 
 
 def view(labels: torch.Tensor, depth: torch.Tensor, image: torch.Tensor) -> RenderOutput:

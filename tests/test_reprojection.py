@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from semfaceedit.camera import CameraConfig
-from semfaceedit.evaluation.reprojection import HIDDEN, carry, edges, normal_angle, sample
-from semfaceedit.rays import camera_rays
+from semfaceedit.metrics.reprojection import HIDDEN, carry, edges, normal_angle, sample
+from semfaceedit.model.camera import CameraConfig
+from semfaceedit.model.rays import camera_rays
 
 CAMERA = CameraConfig()
 SIZE = 48

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from semfaceedit.labels import GROUP_OF_CLASS
-from semfaceedit.segmentation_metrics import (
+from semfaceedit.metrics.segmentation import (
     confusion,
     intersection_over_union,
     score_of,
     segmentation_score,
 )
+from semfaceedit.model.labels import GROUP_OF_CLASS
 
 
 def test_iou_by_hand():

@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from semfaceedit.checkpoint import (
+from semfaceedit.model.checkpoint import (
     SHIPPED_WEIGHTS,
     discriminators_beside,
     load_discriminators,
     load_generator,
 )
-from semfaceedit.discriminator import image_input
-from semfaceedit.labels import CLASS_NAMES, one_hot
-from semfaceedit.procedural import render_faces
-from semfaceedit.renderer import render
-from semfaceedit.samples import seed_codes
+from semfaceedit.model.discriminator import image_input
+from semfaceedit.model.labels import CLASS_NAMES, one_hot
+from semfaceedit.model.renderer import render
+from semfaceedit.pictures.grids import seed_codes
+from semfaceedit.procedural.render import render_faces
 
 YAWS = (-0.4, 0.0, 0.4)
 FEATURES = ("skin", "nose", "l_eye", "r_eye", "hair", "neck", "cloth")

@@ -7,14 +7,14 @@ import torch
 
 from semfaceedit.api import Editor, load
 from semfaceedit.edit import edit
-from semfaceedit.fitting import TRIAL, Fit, FitSettings, Goal, Stage
-from semfaceedit.labels import CLASS_NAMES
-from semfaceedit.mask_edits import hat
-from semfaceedit.project import add_codes, mean_codes
-from semfaceedit.refit import EditSettings, render_project
-from semfaceedit.renderer import Codes, render
-from semfaceedit.starts import other_starts
-from semfaceedit.target import class_shares
+from semfaceedit.editing.fit import TRIAL, Fit, FitSettings, Goal, Stage
+from semfaceedit.editing.initialisation import other_starts
+from semfaceedit.editing.mask_edits import hat
+from semfaceedit.editing.project import add_codes, mean_codes
+from semfaceedit.editing.refit import EditSettings, render_project
+from semfaceedit.editing.target import class_shares
+from semfaceedit.model.labels import CLASS_NAMES
+from semfaceedit.model.renderer import Codes, render
 
 SIZE, SAMPLES = 32, 24
 HAT = CLASS_NAMES.index("hat")

@@ -14,7 +14,8 @@ import pytest
 import torch
 from training import drawn_faces
 
-from semfaceedit import checkpoint, config, train
+from semfaceedit import train
+from semfaceedit.model import checkpoint, config
 from semfaceedit.train import new_run_folder
 
 ROOT = Path(__file__).parent.parent
@@ -290,7 +291,7 @@ def test_a_full_disk_ends_the_command_in_one_line(data, straight, tmp_path, caps
 
 
 def test_a_loss_that_is_no_number_ends_the_command(data, tmp_path, capsys, monkeypatch):
-    from semfaceedit import trainer
+    from semfaceedit.training import trainer
 
     monkeypatch.setattr(trainer, "generator_loss", lambda fake: fake.mean() * float("nan"))
     code, text = run(command(data, tmp_path, *STEPS), capsys)

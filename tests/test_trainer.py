@@ -11,11 +11,11 @@ import pytest
 import torch
 from training import drawn_faces, tiny, train_five_steps
 
-from semfaceedit import distributed
-from semfaceedit.config import Phase
-from semfaceedit.distributed import World, join_world
 from semfaceedit.errors import UserError
-from semfaceedit.trainer import NonFiniteLossError, Trainer
+from semfaceedit.model.config import Phase
+from semfaceedit.training import distributed
+from semfaceedit.training.distributed import World, join_world
+from semfaceedit.training.trainer import NonFiniteLossError, Trainer
 
 CPU = torch.device("cpu")
 
@@ -29,7 +29,7 @@ def data_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(data_folder):
-    from semfaceedit.data import open_packed
+    from semfaceedit.data.dataset import open_packed
 
     return open_packed(data_folder)
 
@@ -103,7 +103,7 @@ def depends(result: torch.Tensor, on: torch.Tensor) -> bool:
 
 def test_rare_classes_come_more_often(data, data_folder, monkeypatch):
     """Of 24 samples drawn from 12 faces, one of which alone shows glasses."""
-    from semfaceedit.data import FaceDataset, open_packed
+    from semfaceedit.data.dataset import FaceDataset, open_packed
 
     glasses = 3
     labels = np.where(data.labels == glasses, 1, data.labels)

@@ -13,12 +13,12 @@ from PIL import Image
 
 from semfaceedit import transfer as command
 from semfaceedit.cli import parse
+from semfaceedit.editing.project import FaceProject
+from semfaceedit.editing.refit import EditSettings, render_project
 from semfaceedit.errors import UserError
 from semfaceedit.kernels import semantic_composite
-from semfaceedit.project import FaceProject
-from semfaceedit.rays import camera_rays
-from semfaceedit.refit import EditSettings, render_project
-from semfaceedit.renderer import find_intersections
+from semfaceedit.model.rays import camera_rays
+from semfaceedit.model.renderer import find_intersections
 from semfaceedit.transfer import parse_region, transfer
 
 SETTINGS = EditSettings(iterations=40, perceptual_weight=0, learning_rate=1e-2)

@@ -15,11 +15,7 @@ from typing import Any
 
 import pytest
 
-from semfaceedit.kernels import (
-    film_siren_triton,
-    ray_isosurface_triton,
-    semantic_composite_triton,
-)
+from semfaceedit.kernels import film_siren_triton, ray_isosurface_triton, semantic_composite_triton
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed"

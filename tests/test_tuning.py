@@ -10,12 +10,12 @@ from faces import face, open_editor, write_checkpoint
 
 from semfaceedit import invert as command
 from semfaceedit.edit import edit
+from semfaceedit.editing.project import FaceProject, fingerprint, mean_codes
+from semfaceedit.editing.refit import EditSettings, render_project
+from semfaceedit.editing.tuning import blend, read_weights, weights_of, with_weights
 from semfaceedit.errors import UserError
 from semfaceedit.invert import InvertSettings, invert, seed_target
-from semfaceedit.project import FaceProject, fingerprint, mean_codes
-from semfaceedit.refit import EditSettings, render_project
 from semfaceedit.transfer import transfer
-from semfaceedit.tuning import blend, read_weights, weights_of, with_weights
 
 TUNED = InvertSettings(
     geometry_iterations=5, appearance_iterations=10, tune_iterations=40, perceptual_weight=0,

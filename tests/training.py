@@ -10,12 +10,12 @@ import torch
 import torch.distributed as dist
 from face_maps import draw_labels, paint
 
-from semfaceedit import config
-from semfaceedit.config import Config, Phase
-from semfaceedit.data import FaceDataset, open_packed
-from semfaceedit.distributed import World
-from semfaceedit.packing import pack
-from semfaceedit.trainer import Trainer
+from semfaceedit.data.dataset import FaceDataset, open_packed
+from semfaceedit.data.packing import pack
+from semfaceedit.model import config
+from semfaceedit.model.config import Config, Phase
+from semfaceedit.training.distributed import World
+from semfaceedit.training.trainer import Trainer
 
 
 def drawn_faces(folder: Path, count: int = 12, resolution: int = 32) -> FaceDataset:

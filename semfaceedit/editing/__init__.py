@@ -1,2 +1,1 @@
-"""The web editor in three layers: `session` (a face and its steps), `server` (messages), and the
-page in `web/`."""
+"""Faces to edit: inversion, edits through the label map, transfer, face projects."""

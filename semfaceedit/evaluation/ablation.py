@@ -12,13 +12,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from .. import config
-from ..checkpoint import STATE_PATTERN, write_text
 from ..cli import parse_seeds, run_command, wrote
-from ..config import Config, Phase
+from ..data.sources import open_training_data
 from ..errors import UserError
-from ..generator import Generator, count_parameters
-from ..sources import open_training_data
+from ..model import config
+from ..model.checkpoint import STATE_PATTERN, write_text
+from ..model.config import Config, Phase
+from ..model.generator import Generator, count_parameters
 from ..train import Options as TrainOptions
 from ..train import train
 from .session import Options as EvaluationOptions

@@ -8,20 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import config as configuration
-from ..checkpoint import discriminators_beside, load_discriminators, load_state
-from ..discriminator import Discriminator, build_discriminators, image_input
 from ..errors import UserError
-from ..labels import one_hot
-from ..means import hash_tensors, mean_codes
-from ..metrics import psnr, ssim
-from ..procedural import FaceBatch, render_faces
-from ..renderer import Codes, RenderOutput, render
-from ..samples import normals
-from ..segmentation_metrics import segmentation_score
+from ..metrics.pictures import psnr, ssim
+from ..metrics.reprojection import carry, normal_angle, sample
+from ..metrics.segmentation import segmentation_score
+from ..model import config as configuration
+from ..model.checkpoint import discriminators_beside, load_discriminators, load_state
+from ..model.discriminator import Discriminator, build_discriminators, image_input
+from ..model.labels import one_hot
+from ..model.mean_face import hash_tensors, mean_codes
+from ..model.renderer import Codes, RenderOutput, render
+from ..pictures.grids import normals
+from ..procedural.render import FaceBatch, render_faces
 from .inversion import kept_pairs, load_project, pair_count, pair_inputs
 from .pictures import first_generated, float_images, poses_of, sampled_faces
-from .reprojection import carry, normal_angle, sample
 from .session import HELD_OUT, Evaluation, Unmeasured
 
 TURNS = ((0.15, 0.0), (0.3, 0.0), (-0.3, 0.0), (0.0, 0.15))  # radians from the frontal view

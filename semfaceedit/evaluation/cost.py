@@ -6,8 +6,8 @@ import sys
 from typing import Any
 
 from ..cli import progress
-from ..generator import count_parameters
 from ..kernels import available_backends
+from ..model.generator import count_parameters
 from .session import Evaluation, Unmeasured
 
 LONGEST = 900.0  # seconds for one resolution and backend

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..labels import CLASS_NAMES, colorize
-from ..plots import Line, bar_plot, line_plot
-from ..renderer import Codes, render
-from ..samples import picture_rows, save_png, tile
+from ..model.labels import CLASS_NAMES, colorize
+from ..model.renderer import Codes, render
+from ..pictures.grids import picture_rows, save_png, tile
+from ..pictures.plots import Line, bar_plot, line_plot
 from .inversion import kept_pairs, load_project, pair
 from .pictures import generated_pictures, real_pictures
 from .session import Evaluation

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from ..cli import progress
+from ..editing.fit import Goal, Step
+from ..editing.project import FaceProject
+from ..editing.target import OVERSAMPLING
 from ..errors import UserError
-from ..fitting import Goal, Step
 from ..invert import InversionResult, InvertSettings, invert
-from ..labels import CLASS_NAMES
-from ..metrics import ssim
-from ..procedural import render_faces
-from ..project import FaceProject
-from ..renderer import RenderOutput
-from ..target import OVERSAMPLING
+from ..metrics.pictures import ssim
+from ..model.labels import CLASS_NAMES
+from ..model.renderer import RenderOutput
+from ..procedural.render import render_faces
 from .session import HELD_OUT, Evaluation, Unmeasured
 
 CURVES = ("groups", "classes", "psnr", "ssim")

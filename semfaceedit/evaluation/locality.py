@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..renderer import Codes, RenderOutput, render
-from ..report import locality as group_changes
+from ..metrics.generator_checks import locality as group_changes
+from ..model.renderer import Codes, RenderOutput, render
 from .pictures import sampled_faces
 from .session import Evaluation
 

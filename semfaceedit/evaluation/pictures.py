@@ -17,16 +17,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..camera import sample_poses
-from ..checkpoint import write_atomically
 from ..cli import progress
-from ..data import FaceDataset
-from ..generator import Generator, sample_latents
-from ..means import mean_codes
-from ..packing import cache_root
-from ..renderer import Codes, render
-from ..samples import picture_rows, truncate
-from ..seeds import mixed_seed
+from ..data.dataset import FaceDataset
+from ..data.packing import cache_root
+from ..data.seeds import mixed_seed
+from ..model.camera import sample_poses
+from ..model.checkpoint import write_atomically
+from ..model.generator import Generator, sample_latents
+from ..model.mean_face import mean_codes
+from ..model.renderer import Codes, render
+from ..pictures.grids import picture_rows, truncate
 from .session import METRICS_VERSION, Evaluation, digest
 
 PIECE = 100  # pictures in a file

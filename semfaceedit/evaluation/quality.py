@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..labels import colorize, one_hot
-from ..metrics import PixelFrechet, pixel_features
-from .distances import (
+from ..metrics.distances import (
     descriptors,
     directions,
     gaussian_distance,
@@ -20,7 +18,9 @@ from .distances import (
     sliced_wasserstein,
     spread,
 )
-from .inception import EXTRACTOR, RESIZE, Inception, load_inception, weights_key
+from ..metrics.inception import EXTRACTOR, RESIZE, Inception, load_inception, weights_key
+from ..metrics.pictures import PixelFrechet, pixel_features
+from ..model.labels import colorize, one_hot
 from .pictures import (
     Chunk,
     PictureSet,

@@ -7,18 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..labels import CLASS_NAMES, NUM_CLASSES
-from ..packing import cache_root
-from ..parser import LEAST, VERSION, ParserSettings, held_out_score, saved_parser
-from ..segmentation_metrics import SegmentationScore, confusion, score_of
-from .pictures import (
-    Chunk,
-    PictureSet,
-    Statistics,
-    float_images,
-    generated_pictures,
-    real_pictures,
-)
+from ..data.packing import cache_root
+from ..metrics.segmentation import SegmentationScore, confusion, score_of
+from ..model.labels import CLASS_NAMES, NUM_CLASSES
+from ..parsing.network import LEAST, VERSION, ParserSettings, held_out_score, saved_parser
+from .pictures import Chunk, PictureSet, Statistics, float_images, generated_pictures, real_pictures
 from .quality import MAPS, compare
 from .session import Evaluation, Unmeasured, digest
 

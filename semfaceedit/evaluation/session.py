@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..checkpoint import load_generator, read_header, write_text
-from ..config import Config
-from ..data import FaceDataset
-from ..distributed import World
+from ..data.dataset import FaceDataset
+from ..data.sources import open_training_data
 from ..errors import UserError
-from ..generator import Generator
-from ..means import fingerprint
+from ..metrics.perceptual import PerceptualFeatures, load_perceptual
+from ..model.checkpoint import load_generator, read_header, write_text
+from ..model.config import Config
+from ..model.generator import Generator
+from ..model.mean_face import fingerprint
 from ..options import CheckpointOptions
-from ..perceptual import PerceptualFeatures, load_perceptual
-from ..sources import open_training_data
+from ..training.distributed import World
 
 METRICS_VERSION = 1  # changes when a metric's definition does, so that no old result is reused
 COMPARED = {"quality", "semantics"}  # with real pictures, over the whole set

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from ..generator import count_parameters
 from ..info import machine
-from ..labels import GROUP_OF_CLASS
-from ..means import fingerprint
+from ..model.generator import count_parameters
+from ..model.labels import GROUP_OF_CLASS
+from ..model.mean_face import fingerprint
 from .session import Evaluation, Options, plain
 
 FORMAT = "semfaceedit-evaluation"

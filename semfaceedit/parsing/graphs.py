@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..checkpoint import write_atomically
+from ..model.checkpoint import write_atomically
 from ..errors import UserError
 
 FORMAT, FORMAT_VERSION = "semfaceedit-graph", 1

@@ -1,0 +1,1 @@
+"""Photographs and label maps: layouts on disk, alignment, pose, the packed cache."""

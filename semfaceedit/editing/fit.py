@@ -1,0 +1,437 @@
+"""Gradient descent on the offsets of a face: the loop under inversion, editing and transfer.
+
+Only offsets carry gradients, and in pivotal tuning the weights of both modules' stacks instead.
+While the pose stands still the rays' intersections with the manifolds are found once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from ..errors import UserError
+from ..metrics.perceptual import PerceptualFeatures
+from ..metrics.pictures import psnr
+from ..metrics.segmentation import SegmentationScore, segmentation_score
+from ..model.film import Film
+from ..model.generator import Generator
+from ..model.renderer import Codes, RenderOutput, find_intersections, render
+from ..pictures.grids import picture_rows
+from .project import FaceProject, add_codes, fingerprint, mean_codes
+from .target import SourceCrop
+from .tuning import (
+    TunedWeights,
+    read_weights,
+    trainable_copy,
+    tuned_parameters,
+    weights_of,
+    with_weights,
+)
+
+MIN_GAIN = 2e-3  # what a score must gain to count as progress
+TRIAL = 10  # iterations from each start of a stage; the lowest loss goes on
+POSE_LIMIT = math.radians(75)
+NAMES = ("frequencies", "phases")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """How offsets are found: weights of the terms, Adam, noise, pose steps and stopping.
+
+    Example: FitSettings(learning_rate=5e-3, perceptual_weight=0)
+    """
+
+    semantic_weight: float = 10.0  # lambda_s of Eq. 9
+    image_weight: float = 1.0  # lambda_im
+    perceptual_weight: float = 1.0  # lambda_vgg; 0 leaves the term out
+    learning_rate: float = 1e-2
+    decay: float = 0.75  # the rate is multiplied by this ...
+    decay_every: int = 100  # ... after so many iterations of a stage
+    weight_decay: float = 0.0
+    noise: float = 0.03  # standard deviation on offsets, falling to 0 over a stage
+    pose_every: int = 20  # iterations between pose steps; 0: the pose stays
+    pose_step: float = 0.06  # radians, at first
+    evaluate_every: int = 10  # iterations between evaluations without noise
+    patience: int = 10  # evaluations without progress that end a stage; 0: never
+    seed: int = 0  # of the noise
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            least = 1 if name in ("decay_every", "evaluate_every", "resolution") else 0
+            if value is not None and not least <= value < math.inf:
+                raise UserError(f"{name} is {value}: give a number from {least} up")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a face should look like from its pose, at r x r pixels."""
+
+    semantics: Tensor  # (1, N, r, r) class shares in [0, 1]
+    image: Tensor  # (1, 3, r, r) in [-1, 1]
+    keep: Tensor | None = None  # (1, 1, r, r) bool: where the image counts; None: everywhere
+
+    @property
+    def resolution(self) -> int:
+        return self.image.shape[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A run of iterations that move the same things under the same terms."""
+
+    name: str
+    iterations: int
+    geometry: bool = True  # move the geometry offsets
+    appearance: bool = False  # move the appearance offsets
+    image: bool = False  # use the image and VGG terms
+    pose: bool = False  # step the pose
+    weights: bool = False  # move a copy of the generator's weights (pivotal tuning)
+    learning_rate: float | None = None  # None: that of the settings
+    starts: tuple[Codes, ...] = ()  # other offsets (batch 1) that it may begin at
+
+    def __post_init__(self) -> None:
+        if self.starts and self.weights:
+            raise ValueError("a stage that moves weights begins where the fit is: give no starts")
+
+
+@dataclass(frozen=True)
+class Step:
+    """An evaluation without noise."""
+
+    stage: str
+    iteration: int  # over all stages; 0 is the start, and trials of other starts count alike
+    loss: float  # weighted, with the terms of its stage
+    terms: dict[str, float]  # unweighted
+    score: SegmentationScore
+    psnr: float  # dB, over the pixels that the goal keeps
+    pose: tuple[float, float]
+    seconds: float = 0.0  # since the fit was set up
+
+
+Watch = Callable[[Step, RenderOutput, Goal], None]
+
+
+class StopFit(KeyboardInterrupt):
+    """Raised by a watch: the fit ends as with Ctrl-C, with the best face so far."""
+
+
+class Fit:
+    """A face on its way to a goal; `offsets` and `pose` are the best so far after each stage."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        goal: Goal,
+        offsets: Codes,  # batch 1
+        pose: Tensor,  # (1, 2)
+        settings: FitSettings,
+        *,
+        perceptual: PerceptualFeatures | None = None,
+        watch: Watch | None = None,
+    ):
+        if perceptual is None and settings.perceptual_weight:
+            raise UserError(
+                "the VGG term has a weight but no network: give perceptual=, or set "
+                "perceptual_weight=0 to leave the term out"
+            )
+        self.generator, self.goal, self.settings = generator, goal, settings
+        self.perceptual = perceptual if settings.perceptual_weight else None
+        self.watch = watch
+        self.mean = mean_codes(generator)
+        self.target_labels = goal.semantics.argmax(1)  # (1, r, r)
+        self._groups = generator.config.group_of_class
+        self.offsets = _mapped(offsets, lambda tensor: tensor.detach().to(pose, copy=True))
+        self.history: list[Step] = []
+        self.interrupted = False
+        self.iteration = 0
+        self._began = time.monotonic()
+        self._random = torch.Generator().manual_seed(settings.seed)
+        self._pose_step = settings.pose_step
+        self._lowest = math.inf  # the loss of the last stage's best
+        self._move(pose)
+
+    def run(self, *stages: Stage) -> None:
+        """All stages; Ctrl-C ends them with the best so far and sets `interrupted`.
+
+        Before the first evaluation there is nothing to keep, and Ctrl-C is passed on.
+        """
+        try:
+            for stage in stages:
+                self._run(self._choose_start(stage))
+        except KeyboardInterrupt:
+            if not self.history:
+                raise
+            self.interrupted = True
+
+    @torch.no_grad()
+    def render(self) -> RenderOutput:
+        """The face as it is now."""
+        return self._render(self.offsets)
+
+    def project(
+        self, labels: np.ndarray, image: np.ndarray, crop: SourceCrop | None = None
+    ) -> FaceProject:
+        """The face as it is now; labels and image are what it was fitted to."""
+        output = self.render()
+        score = segmentation_score(output.labels, self.target_labels, self._groups)
+        return FaceProject(
+            checkpoint=fingerprint(self.generator),
+            group_of_class=self._groups,
+            geometry=self.offsets.geometry[0].detach(),
+            appearance=self.offsets.appearance[0].detach(),
+            pose=self.pose[0],
+            labels=labels,
+            image=image,
+            preview=picture_rows(output)["image"][0].numpy(),
+            iterations=self.iteration,
+            tuned=weights_of(self.generator),
+            metrics={
+                "miou_groups": score.groups,
+                "miou_classes": score.classes,
+                "psnr": float(psnr(output.image, self.goal.image, self.goal.keep)),
+                "start_miou_groups": self.history[0].score.groups,
+                "start_psnr": self.history[0].psnr,
+            },
+            crop=crop,
+        )
+
+    def _choose_start(self, stage: Stage) -> Stage:
+        """Run trials of the stage from here and from its starts, and go to the lowest loss.
+
+        Gives what is left of the stage: one trial's iterations are done.
+        """
+        if not stage.starts or not stage.iterations:
+            return stage
+        count, began = min(TRIAL, stage.iterations), self.iteration
+        pose, best = self.pose, (math.inf, self.offsets, self.pose)
+        for number, start in enumerate((self.offsets, *stage.starts), 1):
+            name = f"{stage.name}, start {number} of {1 + len(stage.starts)}"
+            self.offsets, self.iteration = _copied(start), began
+            self._move(pose)
+            try:
+                self._run(replace(stage, name=name, iterations=count, starts=()))
+            finally:
+                if self._lowest < best[0]:
+                    best = self._lowest, self.offsets, self.pose
+                self.offsets = best[1]
+                self._move(best[2])
+        return replace(stage, iterations=stage.iterations - count, starts=())
+
+    def _run(self, stage: Stage) -> None:
+        settings, pivot = self.settings, self.generator
+        best = _Best(settings.patience, stage.weights)
+        if stage.weights:
+            self.generator = trainable_copy(pivot)
+        try:
+            best.offer(self._evaluate(stage), self)
+            leaves = self._leaves(stage)
+            rate = settings.learning_rate if stage.learning_rate is None else stage.learning_rate
+            optimizer = torch.optim.Adam(leaves, rate, weight_decay=settings.weight_decay)
+            schedule = torch.optim.lr_scheduler.StepLR(
+                optimizer, settings.decay_every, settings.decay
+            )
+            for index in range(1, stage.iterations + 1):
+                self._descend(stage, leaves, optimizer, 1 - (index - 1) / stage.iterations)
+                schedule.step()
+                self.iteration += 1
+                if stage.pose and settings.pose_every and index % settings.pose_every == 0:
+                    self._step_pose(stage)
+                if index % settings.evaluate_every == 0 or index == stage.iterations:
+                    best.offer(self._evaluate(stage), self)
+                    if best.stale:
+                        break
+        finally:
+            self._lowest = best.loss
+            if best.offsets is not None and best.pose is not None:
+                self.offsets = best.offsets
+                self._move(best.pose)
+            if stage.weights:
+                self.generator = with_weights(pivot, best.weights) if best.weights else pivot
+
+    def _descend(
+        self, stage: Stage, leaves: list[Tensor], optimizer: torch.optim.Optimizer, share: float
+    ) -> None:
+        """One gradient step; `share` of the noise is left."""
+        scale = self.settings.noise * share
+
+        def shake(offset: Tensor) -> Tensor:
+            return offset + scale * self._normal(offset) if offset.requires_grad else offset
+
+        output = self._render(_mapped(self.offsets, shake), shade=stage.image)
+        loss, _ = self._loss(output, stage)
+        gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)
+        for leaf, gradient in zip(leaves, gradients, strict=True):
+            leaf.grad = gradient
+        optimizer.step()
+
+    def _leaves(self, stage: Stage) -> list[Tensor]:
+        chosen = {"geometry": stage.geometry, "appearance": stage.appearance}
+        leaves: list[Tensor] = list(tuned_parameters(self.generator)) if stage.weights else []
+        for part, wanted in chosen.items():
+            for name in NAMES:
+                tensor = getattr(getattr(self.offsets, part), name).requires_grad_(wanted)
+                leaves += [tensor] * wanted
+        return leaves
+
+    def _render(self, offsets: Codes, *, shade: bool = True) -> RenderOutput:
+        return render(
+            self.generator,
+            add_codes(self.mean, offsets),
+            self.pose,
+            self.goal.resolution,
+            intersections=self._hits,
+            shade=shade,
+        )
+
+    def _loss(self, output: RenderOutput, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
+        terms = loss_terms(output, self.goal, self.perceptual, image=stage.image)
+        return weighted(terms, self.settings), terms
+
+    @torch.no_grad()
+    def _evaluate(self, stage: Stage) -> Step:
+        output = self.render()
+        loss, terms = self._loss(output, stage)
+        step = Step(
+            stage.name,
+            self.iteration,
+            float(loss),
+            {name: float(value) for name, value in terms.items()},
+            segmentation_score(output.labels, self.target_labels, self._groups),
+            float(psnr(output.image, self.goal.image, self.goal.keep)),
+            (float(self.pose[0, 0]), float(self.pose[0, 1])),
+            time.monotonic() - self._began,
+        )
+        self.history.append(step)
+        if self.watch is not None:
+            self.watch(step, output, self.goal)
+        return step
+
+    @torch.no_grad()
+    def _step_pose(self, stage: Stage) -> None:
+        """Try a step along each angle and a parabola's minimum through them; keep the best.
+
+        The step is halved where none of them lowers the loss.
+        """
+        start, step = self.pose, self._pose_step
+        losses = [self._loss_at(start, stage)]
+        probes = [start]
+        shift = torch.zeros_like(start)
+        for axis in range(2):
+            unit = torch.zeros_like(start)
+            unit[0, axis] = step
+            minus, plus = (self._loss_at(start + sign * unit, stage) for sign in (-1, 1))
+            probes += [start - unit, start + unit]
+            losses += [minus, plus]
+            shift[0, axis] = step * _parabola_minimum(minus, losses[0], plus)
+        probes.append(start + shift)
+        losses.append(self._loss_at(probes[-1], stage))
+        best = min(range(len(losses)), key=losses.__getitem__)
+        if best == 0:
+            self._pose_step = step / 2
+        self._move(probes[best])
+
+    def _loss_at(self, pose: Tensor, stage: Stage) -> float:
+        self._move(pose)
+        return float(self._loss(self._render(self.offsets, shade=stage.image), stage)[0])
+
+    def _move(self, pose: Tensor) -> None:
+        self.pose = pose.detach().clamp(-POSE_LIMIT, POSE_LIMIT)
+        self._hits = find_intersections(self.generator, self.pose, self.goal.resolution)
+
+    def _normal(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=self._random).to(like)
+
+
+@dataclass
+class _Best:
+    """The lowest loss of a stage, and whether its scores still rise."""
+
+    patience: int
+    tunes: bool  # weights are to be kept
+    loss: float = math.inf
+    offsets: Codes | None = None
+    pose: Tensor | None = None
+    weights: TunedWeights | None = None
+    waited: int = 0
+    scores: list[float] = field(default_factory=lambda: [-math.inf] * 3)
+
+    def offer(self, step: Step, fit: Fit) -> None:
+        if step.loss < self.loss:
+            self.loss, self.offsets, self.pose = step.loss, _copied(fit.offsets), fit.pose.clone()
+            if self.tunes:
+                self.weights = read_weights(fit.generator)
+        now = [step.score.groups, step.score.classes]
+        if "image" in step.terms:
+            now.append(step.psnr / 100)  # 0.2 dB is progress
+        progress = [value > old + MIN_GAIN for value, old in zip(now, self.scores, strict=False)]
+        self.scores[: len(now)] = map(max, now, self.scores)
+        self.waited = 0 if any(progress) else self.waited + 1
+
+    @property
+    def stale(self) -> bool:
+        return 0 < self.patience <= self.waited
+
+
+def loss_terms(
+    output: RenderOutput, goal: Goal, perceptual: PerceptualFeatures | None, *, image: bool
+) -> dict[str, Tensor]:
+    """The terms of Eq. 9 and 10, unweighted.
+
+    The semantic term is over the whole map, between maps in [-1, 1]. Image and VGG terms see the
+    goal's own pixels where it does not keep the image, so nothing there has a gradient.
+    """
+    terms = {"semantic": mse_loss(2 * output.semantics, 2 * goal.semantics)}
+    if not image:
+        return terms
+    shown = output.image
+    if goal.keep is not None:
+        shown = torch.where(goal.keep, shown, goal.image)
+    terms["image"] = _kept_error(shown, goal)
+    if perceptual is not None:
+        terms["perceptual"] = perceptual(shown, goal.image)
+    return terms
+
+
+def weighted(terms: dict[str, Tensor], settings: FitSettings) -> Tensor:
+    """The sum of the terms, each with its weight."""
+    return torch.stack([getattr(settings, f"{name}_weight") * t for name, t in terms.items()]).sum()
+
+
+def _kept_error(shown: Tensor, goal: Goal) -> Tensor:
+    """Mean squared error over the kept pixels; 0 where nothing is kept."""
+    if goal.keep is None:
+        return mse_loss(shown, goal.image)
+    return (shown - goal.image).square().sum() / (3 * goal.keep.sum()).clamp(min=1)
+
+
+def zero_offsets(generator: Generator) -> Codes:
+    """The mean face: offsets of a batch of one, all 0."""
+    return _mapped(mean_codes(generator), torch.zeros_like)
+
+
+def _parabola_minimum(minus: float, middle: float, plus: float) -> float:
+    """Where in [-1, 1] a parabola through values at -1, 0 and 1 is lowest."""
+    curvature = minus - 2 * middle + plus
+    if curvature <= 0:
+        return -1.0 if minus < plus else 1.0
+    return min(1.0, max(-1.0, 0.5 * (minus - plus) / curvature))
+
+
+def _mapped(codes: Codes, function: Callable[[Tensor], Tensor]) -> Codes:
+    return Codes(
+        *(
+            Film(function(film.frequencies), function(film.phases))
+            for film in (codes.geometry, codes.appearance)
+        )
+    )
+
+
+def _copied(codes: Codes) -> Codes:
+    return _mapped(codes, lambda tensor: tensor.detach().clone())

@@ -1,0 +1,131 @@
+"""What editing and transfer share: a face moves from where it is to a goal, and is compared."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d, max_pool2d
+
+from ..metrics.perceptual import PerceptualFeatures
+from ..metrics.pictures import ssim
+from ..model.generator import Generator
+from ..model.renderer import Codes, RenderOutput, render
+from .fit import Fit, FitSettings, Goal, Stage, Step, Watch
+from .initialisation import other_starts
+from .project import FaceProject
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditSettings(FitSettings):
+    """Editing (Eq. 10): from the face as it is, without noise, at its own pose.
+
+    Example: EditSettings(iterations=200, appearance=True, perceptual_weight=0)
+    """
+
+    iterations: int = 150
+    appearance: bool = False  # move the appearance offsets too
+    dilation: float = 0.03  # how far the changed region is widened, in widths of the picture
+    start_samples: int = 256  # faces drawn to find other starts; 0: only from the face itself
+    masked: bool = True  # image and VGG terms only outside the region; False: everywhere
+    learning_rate: float = 5e-3
+    noise: float = 0.0
+    pose_every: int = 0
+    resolution: int | None = None  # pixels along an edge (default: the project's)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditedFace:
+    """A face before and after an edit or a transfer, at the pose of its project."""
+
+    project: FaceProject
+    region: Tensor  # (1, 1, r, r) bool: where it was to change
+    before: RenderOutput
+    after: RenderOutput
+    history: list[Step]
+    interrupted: bool = False
+
+    @property
+    def change(self) -> dict[str, float]:
+        """Mean |change of RGB| in [0, 1] inside and outside the region, NaN where that is empty,
+        and the SSIM of what lies outside."""
+        change = (self.after.image - self.before.image).abs().mean(1, keepdim=True) / 2
+        return {
+            "change_inside": float(change[self.region].mean()),
+            "change_outside": float(change[~self.region].mean()),
+            "ssim_outside": float(ssim(self.after.image, self.before.image, ~self.region)),
+        }
+
+
+def refit(
+    generator: Generator,
+    project: FaceProject,
+    goal: Goal,
+    region: Tensor,  # (1, 1, r, r) bool
+    before: RenderOutput,
+    settings: EditSettings,
+    *,
+    perceptual: PerceptualFeatures | None,
+    watch: Watch | None,
+) -> EditedFace:
+    """Move the offsets of `project` towards `goal` under all terms.
+
+    They begin where they are, or at one of the `other_starts` if a short trial from there is nearer
+    to the goal.
+    """
+    own = project.generator(generator)
+    pose = project.pose[None].to(before.image.device)
+    fit = Fit(own, goal, project.offsets, pose, settings, perceptual=perceptual, watch=watch)
+    starts: list[Codes] = []
+    if settings.start_samples:
+        starts = other_starts(
+            own, fit.offsets, pose, goal.semantics, region, samples=settings.start_samples
+        )
+    fit.run(
+        Stage(
+            name="edit",
+            iterations=settings.iterations,
+            appearance=settings.appearance,
+            image=True,
+            starts=tuple(starts),
+        )
+    )
+    edited = EditedFace(
+        project=fit.project(project.labels, project.image, project.crop),
+        region=region,
+        before=before,
+        after=fit.render(),
+        history=fit.history,
+        interrupted=fit.interrupted,
+    )
+    agree = (edited.after.labels == fit.target_labels)[region[:, 0]]
+    return with_metrics(edited, edited.change | {"labels_inside": float(agree.float().mean())})
+
+
+def with_metrics(edited: EditedFace, metrics: dict[str, float]) -> EditedFace:
+    """The same with these among the project's metrics."""
+    project = replace(edited.project, metrics=edited.project.metrics | metrics)
+    return replace(edited, project=project)
+
+
+@torch.no_grad()
+def render_project(
+    generator: Generator, project: FaceProject, resolution: int, *, keep_shading: bool = False
+) -> RenderOutput:
+    """The face of a project at its own pose."""
+    codes = project.codes(generator)
+    pose = project.pose[None].to(codes.geometry.phases.device)
+    own = project.generator(generator)
+    return render(own, codes, pose, resolution, keep_shading=keep_shading)
+
+
+def dilate(mask: np.ndarray, share: float) -> np.ndarray:
+    """Widen a mask (R, R) in a square by `share` of its width, rounded up."""
+    reach = int(np.ceil(share * len(mask)))
+    widened = max_pool2d(torch.from_numpy(mask)[None].float(), 2 * reach + 1, 1, reach)
+    return widened[0].bool().numpy()
+
+
+def footprint(mask: np.ndarray, resolution: int) -> Tensor:
+    """(R, R) bool -> (1, 1, r, r) bool: pixels that hold any of the mask."""
+    return adaptive_max_pool2d(torch.from_numpy(mask)[None, None].float(), resolution).bool()

@@ -1,0 +1,1 @@
+"""Distances between pictures, label maps and sets of them."""

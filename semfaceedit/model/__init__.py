@@ -1,0 +1,1 @@
+"""The generator: rays, manifolds, both modules, rendering, checkpoints and discriminators."""

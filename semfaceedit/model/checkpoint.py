@@ -1,0 +1,202 @@
+"""Files of a run: weights as safetensors with a JSON header, trainer state, atomic writing."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .. import __version__
+from ..errors import UserError
+from . import config
+from .config import Config
+from .discriminator import Discriminator, build_discriminators
+from .generator import Generator
+
+FORMAT = "semfaceedit-generator"
+DISCRIMINATORS_FORMAT = "semfaceedit-discriminators"
+FORMAT_VERSION = 1
+STATE_PATTERN = "state-*.pt"
+SHIPPED_WEIGHTS = Path(__file__).parents[1] / "weights" / "small.safetensors"
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """`write` to a temporary file beside `path`, flush it to the disk, then rename it into place.
+
+    A reader, or a process killed at any moment, sees the old file or the new one, never a part.
+    """
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError | SafetensorError) and _disk_is_full(path.parent):
+            raise OSError(28, "No space left on device", str(path)) from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda temporary: temporary.write_text(text))  # type: ignore[arg-type]
+
+
+def save_generator(
+    path: Path,
+    generator: Generator,
+    run: Config,
+    *,
+    images: int,
+    ema_decay: float | None,
+    half: bool = False,
+) -> None:
+    """Write weights; the header carries all that is needed to use them.
+
+    half: fp16, but for what is multiplied by large frequencies or finds the manifolds.
+    """
+    tensors = {
+        name: _half(tensor) if half and not _needs_fp32(name) else tensor
+        for name, tensor in generator.state_dict().items()
+    }
+    _save(path, FORMAT, tensors, run, images=images, ema_decay=ema_decay)
+
+
+def save_discriminators(
+    path: Path, networks: tuple[Discriminator, Discriminator], run: Config, *, images: int
+) -> None:
+    """Write D_c and D_s in fp16."""
+    tensors = {
+        f"{name}.{key}": _half(tensor)
+        for name, network in zip(("d_image", "d_semantic"), networks, strict=True)
+        for key, tensor in network.state_dict().items()
+    }
+    _save(path, DISCRIMINATORS_FORMAT, tensors, run, images=images)
+
+
+def _save(path: Path, kind: str, tensors: dict[str, Tensor], run: Config, **facts: Any) -> None:
+    header = {
+        "format": kind,
+        "version": FORMAT_VERSION,
+        "software": __version__,
+        "config": config.to_dict(run),
+        **facts,
+    }
+    metadata = {"semfaceedit": json.dumps(header)}
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, lambda temporary: save_file(contiguous, temporary, metadata))
+
+
+def _half(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.is_floating_point() else tensor
+
+
+def _needs_fp32(name: str) -> bool:
+    return name.startswith("manifolds.") or ".first_" in name
+
+
+def read_header(path: Path, kind: str = FORMAT) -> dict[str, Any]:
+    """The JSON header of a weights file."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {}).get("semfaceedit", "{}"))
+    except FileNotFoundError:
+        raise UserError(f"no checkpoint at {path}: give a .safetensors file of a run") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is not a readable weights file: {error}") from None
+    if header.get("format") != kind:
+        what = "weights" if kind == FORMAT else "discriminators"
+        raise UserError(f"{path} holds no {what} of semfaceedit (no such header in it)")
+    if header["version"] > FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {header['version']}, this semfaceedit reads up to "
+            f"{FORMAT_VERSION}: install a newer version"
+        )
+    return header
+
+
+def load_generator(
+    path: Path | None, *, device: torch.device | str = "cpu", preset: str | None = None
+) -> tuple[Generator, Config]:
+    """Build the generator that a weights file describes and load it, in evaluation mode.
+
+    `path` None: the weights that come with the package, trained on procedural faces. `preset`:
+    what the caller expects; another one raises UserError.
+    """
+    if path is None:
+        path = SHIPPED_WEIGHTS
+        if not path.exists():
+            raise UserError("no weights came with this installation: give --checkpoint")
+    run = config.from_dict(read_header(path)["config"])
+    if preset is not None and preset != run.preset:
+        raise UserError(
+            f"{path} holds weights of preset {run.preset!r}, not {preset!r}: leave --preset out "
+            "or give another --checkpoint"
+        )
+    generator = Generator(run.model)
+    generator.source = path
+    _fill(generator, _tensors(path), path)
+    return generator.to(device).eval().requires_grad_(False), run
+
+
+def discriminators_beside(path: Path) -> Path:
+    """Where the discriminators of the weights file `path` are kept."""
+    return path.with_name(f"{path.stem}-discriminators.safetensors")
+
+
+def load_discriminators(path: Path) -> tuple[tuple[Discriminator, Discriminator], Config]:
+    """D_c and D_s of a file that `save_discriminators` wrote, in evaluation mode."""
+    run = config.from_dict(read_header(path, DISCRIMINATORS_FORMAT)["config"])
+    networks = build_discriminators(run)
+    tensors = _tensors(path)
+    for name, network in zip(("d_image.", "d_semantic."), networks, strict=True):
+        own = {key.removeprefix(name): t for key, t in tensors.items() if key.startswith(name)}
+        _fill(network, own, path)
+        network.eval().requires_grad_(False)
+    return networks, run
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit its own configuration: {error}") from None
+
+
+def save_state(run_folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
+    """Write the trainer's state of `step` and remove all but the newest `keep` states."""
+    path = run_folder / f"state-{step:08d}.pt"
+    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    for old in sorted(run_folder.glob(STATE_PATTERN))[:-keep]:
+        old.unlink()
+    return path
+
+
+def load_state(run_folder: Path) -> dict[str, Any]:
+    """The newest state of a run that reads whole."""
+    if not run_folder.is_dir():
+        raise UserError(f"--resume {run_folder}: no such run folder")
+    problems = []
+    for path in sorted(run_folder.glob(STATE_PATTERN), reverse=True):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch reports damage in many types
+            problems.append(f"{path.name}: {error}")
+    raise UserError(
+        f"--resume {run_folder}: no usable state-*.pt in it ({'; '.join(problems) or 'none found'})"
+    )
+
+
+def _disk_is_full(folder: Path) -> bool:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize < 1 << 20

@@ -1,0 +1,287 @@
+"""Every setting of the model and of training, with its source; the presets are functions."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from ..errors import UserError
+from .camera import CameraConfig
+from .labels import GROUP_NAMES, GROUP_OF_CLASS, NUM_CLASSES
+
+SemanticActivation = Literal["softmax", "sigmoid"]
+Sharing = Literal["proposed", "none", "all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The generator: manifolds, Geometry Module and Appearance Module.
+
+    The defaults are the paper's sizes with GRAM's constants; `small` and `tiny` change them.
+    """
+
+    resolution: int = 256
+    latent_dim: int = 256  # Z, size of the geometry code and of each appearance code
+    width: int = 256  # W, of both trunks and of the descriptor
+    geometry_depth: int = 8  # L, FiLM layers before the view layer
+    appearance_depth: int = 8
+    mapping_width: int = 256
+    mapping_layers: int = 3  # hidden layers of each mapping network
+
+    manifolds: int = 24  # K, iso-surfaces plus the background plane
+    outer_level: float = 23.0  # levels are linspace(outer, inner, K - 1)
+    inner_level: float = 8.0
+    predictor_width: int = 128
+    predictor_layers: int = 3  # hidden layers of the manifold predictor
+    predictor_centre: tuple[float, float, float] = (0.0, 0.0, -1.5)  # normalised coordinates
+    round_predictor: bool = False  # start from exact spheres instead of GRAM's rough ones
+    ray_samples: int = 64  # S, coarse samples on a ray
+    coordinate_scale: float = 2 / 0.24  # world -> normalised coordinates
+    plane_z: float = -0.12  # world, the background plane
+
+    density_scale: float = 0.04  # alpha = 1 - exp(-density_scale * softplus(sigma + density_shift))
+    density_shift: float = 0.0
+    density_gain: float = 1.0  # gains multiply the heads' weights and biases
+    semantic_gain: float = 1.0
+    descriptor_gain: float = 1.0
+    color_gain: float = 1.0
+    semantic_activation: SemanticActivation = "softmax"
+    background_prior: float = 0.0  # logit added for background on the plane, subtracted elsewhere
+    view_dependent: bool = True  # False: both view layers see the frontal direction
+    sharing: Sharing = "proposed"  # Appearance Module: colour layers and RGB heads a group; or all
+    group_of_class: tuple[int, ...] = GROUP_OF_CLASS
+    camera: CameraConfig = field(default_factory=CameraConfig)
+
+    def __post_init__(self) -> None:
+        if len(self.group_of_class) != NUM_CLASSES:
+            raise UserError(f"group_of_class needs {NUM_CLASSES} entries, one a class")
+        if set(self.group_of_class) != set(range(max(self.group_of_class) + 1)):
+            raise UserError("group_of_class must use every group from 0 to its largest")
+        if self.sharing not in get_args(Sharing):
+            raise UserError(f"sharing {self.sharing!r}: use one of {get_args(Sharing)}")
+        if self.semantic_activation not in get_args(SemanticActivation):
+            raise UserError(f"semantic_activation {self.semantic_activation!r} is unknown")
+        if self.manifolds < 2 or self.geometry_depth < 2 or self.appearance_depth < 2:
+            raise UserError("manifolds, geometry_depth and appearance_depth must be at least 2")
+
+    @property
+    def groups(self) -> int:
+        """n, the number of semantic groups."""
+        return max(self.group_of_class) + 1
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        if self.groups == len(GROUP_NAMES):
+            return GROUP_NAMES
+        return tuple(f"group {index}" for index in range(self.groups))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """Both discriminators: residual CoordConv blocks, each halving the resolution."""
+
+    channels: tuple[int, ...] = (32, 64, 128, 256, 400, 400, 400, 400)
+    """Channels before each block and after the last; the block count follows the resolution:
+    the last log2(resolution) - 1 blocks are used, so that the final map is 2 x 2."""
+    paired: bool = False
+    """D_c reads the image together with its semantic map. The paper's D_c reads the image alone:
+    then no loss asks that glasses or a hat come in both or in neither."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A piece of stage 1 at one resolution."""
+
+    until: float  # share of stage 1 at which the phase ends
+    resolution: int
+    batch: int  # images per optimiser step, over all ranks and accumulation steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Training: Eq. 3-8 and what the paper leaves open (see research constants in each line)."""
+
+    stage1_iterations: int = 120_000
+    stage2_iterations: int = 30_000
+    phases: tuple[Phase, ...] = (Phase(until=1.0, resolution=256, batch=32),)
+    fade_iterations: int = 0  # discriminators fade a new resolution in over this many steps
+    micro_batch: int = 4  # images per forward; the batch is reached by accumulation
+
+    generator_lr: float = 2e-5
+    predictor_lr: float = 2e-5
+    discriminator_lr: float = 2e-4
+    betas: tuple[float, float] = (0.0, 0.9)
+    decay_share: float = 0.0  # last share of each stage over which rates fall linearly to zero
+    clip_norm: float = 1.0
+    ema_decays: tuple[float, ...] = (0.999, 0.9999)  # the first is rendered
+    ema_warmup: bool = False  # decay min(decay, (1 + t) / (10 + t))
+
+    image_r1: float = 5.0  # lambda_im of Eq. 6: weight of ||grad D_c||^2, without the 1/2
+    semantic_r1: float = 1.0  # lambda_s of Eq. 6
+    stage2_image_r1: float = 1.0  # lambda_im of Eq. 8
+    r1_interval: int = 1  # every how many steps; the weight is multiplied by it
+    pose_weight: float = 10.0  # lambda_p
+    real_pose_weight: float = 10.0  # the same on photographs whose pose is known
+    latent_weight: float = 1.0  # lambda_l
+
+    rare_share: float = 0.0  # faces with classes that fewer of the maps show come more often
+    ray_jitter: float = 0.0  # each picture's rays move by up to half of this, in pixels
+    augment: float = 0.0  # probability of each augmentation of what the discriminators see
+    mixed_precision: bool = True  # fp16 autocast with loss scaling on CUDA
+    cpu_bf16_discriminators: bool = False  # bf16 convolutions on a CPU
+    collapse_share: float = 0.6  # warn when one manifold takes more than this mean weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run."""
+
+    preset: str
+    model: ModelConfig
+    discriminator: DiscriminatorConfig
+    train: TrainConfig
+
+
+def paper() -> Config:
+    """The paper's sizes, 256 x 256: 8,780,641 parameters in generator and predictor."""
+    return Config(
+        preset="paper",
+        model=ModelConfig(),
+        discriminator=DiscriminatorConfig(),
+        train=TrainConfig(),
+    )
+
+
+def paper_variant(preset: str, **changes: Any) -> Config:
+    """`paper` with changes to the model: the rows of the ablation tables."""
+    return dataclasses.replace(
+        paper(), preset=preset, model=dataclasses.replace(ModelConfig(), **changes)
+    )
+
+
+def small() -> Config:
+    """Faces in half an hour on two CPU cores, 16 -> 32 -> 64 pixels."""
+    return Config(
+        preset="small",
+        model=ModelConfig(
+            resolution=64,
+            latent_dim=64,
+            width=64,
+            geometry_depth=3,
+            appearance_depth=2,
+            mapping_width=64,
+            manifolds=9,
+            predictor_width=64,
+            round_predictor=True,
+            ray_samples=24,
+            coordinate_scale=0.7 * 2 / 0.24,
+            density_scale=0.4,
+            density_shift=-1.0,
+            density_gain=3.0,
+            semantic_gain=10.0,
+            descriptor_gain=10.0,
+            color_gain=10.0,
+            background_prior=12.0,
+            view_dependent=False,
+        ),
+        discriminator=DiscriminatorConfig(channels=(16, 32, 48, 64, 96, 128)),
+        train=TrainConfig(
+            stage1_iterations=2_900,
+            stage2_iterations=40,
+            phases=(  # 600, 1,300 and 1,000 steps; longer at 16 makes the discriminators too strong
+                Phase(until=0.207, resolution=16, batch=8),
+                Phase(until=0.655, resolution=32, batch=8),
+                Phase(until=1.0, resolution=64, batch=8),
+            ),
+            fade_iterations=300,
+            micro_batch=8,
+            generator_lr=3e-4,
+            predictor_lr=1e-4,
+            discriminator_lr=6e-4,
+            decay_share=0.7,
+            ema_decays=(0.998, 0.999),
+            ema_warmup=True,
+            image_r1=3.0,
+            semantic_r1=7.0,
+            r1_interval=4,
+            ray_jitter=0.5,
+            cpu_bf16_discriminators=True,
+        ),
+    )
+
+
+def tiny() -> Config:
+    """For tests: every part of the method at sizes that run in a blink."""
+    base = small()
+    return Config(
+        preset="tiny",
+        model=dataclasses.replace(
+            base.model,
+            resolution=16,
+            latent_dim=8,
+            width=16,
+            mapping_width=16,
+            mapping_layers=1,
+            manifolds=5,
+            predictor_width=16,
+            ray_samples=16,
+            view_dependent=True,
+        ),
+        discriminator=DiscriminatorConfig(channels=(8, 8, 16, 16)),
+        train=dataclasses.replace(
+            base.train,
+            stage1_iterations=8,
+            stage2_iterations=4,
+            phases=(
+                Phase(until=0.5, resolution=8, batch=4),
+                Phase(until=1.0, resolution=16, batch=4),
+            ),
+            fade_iterations=2,
+            micro_batch=4,
+            r1_interval=2,
+        ),
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    "paper": paper,
+    "small": small,
+    "tiny": tiny,
+    "paper-unshared": lambda: paper_variant("paper-unshared", sharing="none"),
+    "paper-shared": lambda: paper_variant("paper-shared", sharing="all"),
+    "paper-depth4": lambda: paper_variant("paper-depth4", geometry_depth=4, appearance_depth=4),
+    "paper-depth6": lambda: paper_variant("paper-depth6", geometry_depth=6, appearance_depth=6),
+}
+
+
+def preset(name: str) -> Config:
+    """The preset of that name."""
+    if name not in PRESETS:
+        raise UserError(f"--preset {name!r} is unknown: use one of {', '.join(PRESETS)}")
+    return PRESETS[name]()
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain types, as written to config.json and into checkpoints."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The inverse of `to_dict`; unknown or missing keys raise UserError."""
+    try:
+        model = dict(values["model"])
+        camera = CameraConfig(**model.pop("camera"))
+        train = dict(values["train"])
+        phases = tuple(Phase(**phase) for phase in train.pop("phases"))
+        return Config(
+            preset=values["preset"],
+            model=ModelConfig(camera=camera, **_tuples(model)),
+            discriminator=DiscriminatorConfig(**_tuples(values["discriminator"])),
+            train=TrainConfig(phases=phases, **_tuples(train)),
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"not a configuration of this version of semfaceedit: {error}") from None
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}

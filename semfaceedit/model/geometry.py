@@ -1,0 +1,99 @@
+"""Geometry Module Psi_g: occupancy, class scores and appearance descriptor of each hit (Eq. 1)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..kernels import Intersections
+from .config import ModelConfig
+from .film import Film, FilmSirenStack, MappingNetwork
+from .labels import NUM_CLASSES
+
+WIDENING = 1e-3  # the widened sigmoid: sigmoid(x) (1 + 2 eps) - eps, so that 0 and 1 are reached
+
+
+def widened_sigmoid(x: Tensor) -> Tensor:
+    return torch.sigmoid(x) * (1 + 2 * WIDENING) - WIDENING
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What Psi_g says of R' = B R rays with K hits each.
+
+    Only valid hits are evaluated; `hits` (P,) holds their positions in the flattened (R' K) list.
+    """
+
+    alpha: Tensor  # (R', K) 0 where a level is missed, 1 on the plane
+    semantics: Tensor  # (R', K, N) class scores
+    descriptor: Tensor  # (P, W), or (P, 0) where not asked for
+    hits: Tensor  # (P,) int64, ascending
+
+
+class GeometryModule(nn.Module):
+    """FiLM-SIREN stack 3 -> W with 1 + N + W summed heads; density never sees the direction."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.mapping = MappingNetwork(
+            config.latent_dim,
+            config.mapping_width,
+            config.mapping_layers,
+            config.geometry_depth,
+            config.width,
+        )
+        gains = [
+            config.density_gain,
+            *[config.semantic_gain] * NUM_CLASSES,
+            *[config.descriptor_gain] * config.width,
+        ]
+        self.stack = FilmSirenStack(
+            3, config.width, config.geometry_depth, groups=1, gains=gains, trunk_channels=1
+        )
+
+    def forward(
+        self,
+        intersections: Intersections,  # of R' = B R rays, image by image
+        directions: Tensor,  # (R', 3)
+        film: Film,  # (B, L + 1, W)
+        *,
+        describe: bool = True,
+    ) -> Geometry:
+        config = self.config
+        valid = intersections.valid
+        images, shape = film.frequencies.shape[0], valid.shape
+        hits = valid.flatten().nonzero()[:, 0]
+        counts = valid.view(images, -1).sum(1)
+        out = self.stack(
+            intersections.points.reshape(-1, 3)[hits] * config.coordinate_scale,
+            directions[hits // shape[1]],
+            film,
+            nn.functional.pad(counts.cumsum(0), (1, 0)),
+            torch.zeros_like(counts),
+            channels=None if describe else 1 + NUM_CLASSES,
+        )
+        on_plane = (intersections.level == len(intersections.level[0]) - 1).flatten()[hits]
+        sigma, logits, descriptor = out.tensor_split([1, 1 + NUM_CLASSES], 1)
+        alpha = torch.where(on_plane, 1.0, self._opacity(sigma[:, 0]))
+        scores = self._scores(logits, on_plane)
+        # Apart, not as columns of one tensor: the gradient of a column is a copy of all of them.
+        dense_alpha = alpha.new_zeros(valid.numel()).index_copy(0, hits, alpha)
+        dense_scores = scores.new_zeros(valid.numel(), NUM_CLASSES).index_copy(0, hits, scores)
+        return Geometry(
+            dense_alpha.view(shape), dense_scores.view(*shape, NUM_CLASSES), descriptor, hits
+        )
+
+    def _opacity(self, sigma: Tensor) -> Tensor:
+        density = nn.functional.softplus(sigma + self.config.density_shift)
+        return 1 - torch.exp(-self.config.density_scale * density)
+
+    def _scores(self, logits: Tensor, on_plane: Tensor) -> Tensor:  # (P, N), (P,) -> (P, N)
+        prior = self.config.background_prior
+        if prior:
+            is_background = (torch.arange(NUM_CLASSES, device=logits.device) == 0).to(logits)
+            shift = torch.where(on_plane, prior, -prior)[:, None]
+            logits = torch.addcmul(logits, shift, is_background)
+        if self.config.semantic_activation == "softmax":
+            return logits.softmax(1)
+        return widened_sigmoid(logits)

@@ -1,0 +1,101 @@
+"""The mean face of a checkpoint, found once and kept on the disk, and what tells checkpoints apart.
+
+Means are kept beside the weights, or in the cache where that folder cannot be written.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..data.packing import cache_root
+from .checkpoint import write_atomically
+from .film import Film
+from .generator import Generator
+from .renderer import Codes
+
+COUNT, SEED = 10_000, 0  # latents averaged over (GRAM and pi-GAN average as many), and their seed
+PARTS = ("geometry.frequencies", "geometry.phases", "appearance.frequencies", "appearance.phases")
+
+_means: WeakKeyDictionary[Generator, Codes] = WeakKeyDictionary()
+_fingerprints: WeakKeyDictionary[Generator, str] = WeakKeyDictionary()
+
+
+def mean_codes(generator: Generator) -> Codes:
+    """`generator.mean_codes()` of 10,000 latents, batch 1, on the generator's device.
+
+    Found once for each generator in memory, and once for each checkpoint on the disk. The weights
+    must not change afterwards.
+    """
+    if generator not in _means:
+        _means[generator] = _read(generator) or _found(generator)
+    return _means[generator]
+
+
+def fingerprint(generator: Generator) -> str:
+    """16 hexadecimal digits that tell checkpoints apart: a hash of configuration and weights."""
+    if generator not in _fingerprints:
+        settings = json.dumps(dataclasses.asdict(generator.config), sort_keys=True)
+        _fingerprints[generator] = hash_tensors(generator.state_dict(), settings)
+    return _fingerprints[generator]
+
+
+def hash_tensors(tensors: Mapping[str, Tensor], settings: str = "") -> str:
+    """16 hexadecimal digits of names and fp32 values."""
+    digest = hashlib.sha256(settings.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def share_means(generator: Generator, base: Generator) -> None:
+    """Let `generator` have the mean face and the fingerprint of `base`."""
+    _means[generator], _fingerprints[generator] = mean_codes(base), fingerprint(base)
+
+
+def _files(generator: Generator) -> list[Path]:
+    """Where the means of a generator may be kept, first choice first; none without a source."""
+    if generator.source is None:
+        return []
+    name = f"mean-codes-{fingerprint(generator)}.safetensors"
+    return [generator.source.parent / name, cache_root() / name]
+
+
+def _read(generator: Generator) -> Codes | None:
+    device = next(generator.parameters()).device
+    for path in _files(generator):
+        try:
+            with safe_open(path, "pt") as file:
+                if file.metadata() != _metadata():
+                    continue
+                t = [file.get_tensor(name).to(device) for name in PARTS]
+        except (SafetensorError, OSError, ValueError):
+            continue
+        return Codes(Film(t[0], t[1]), Film(t[2], t[3]))
+    return None
+
+
+def _found(generator: Generator) -> Codes:
+    codes = generator.mean_codes(COUNT, SEED)
+    films = (codes.geometry, codes.appearance)
+    tensors = dict(zip(PARTS, (t for f in films for t in (f.frequencies, f.phases)), strict=True))
+    kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    for path in _files(generator):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda temporary: save_file(kept, temporary, _metadata()))
+            break
+        except (OSError, SafetensorError):  # a folder that cannot be written costs time only
+            continue
+    return codes
+
+
+def _metadata() -> dict[str, str]:
+    return {"format": "semfaceedit-means", "count": str(COUNT), "seed": str(SEED)}

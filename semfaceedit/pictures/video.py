@@ -1,0 +1,69 @@
+"""Moving pictures: GIF and WebP through Pillow, MP4 through imageio's bundled ffmpeg."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import UserError
+from ..model.checkpoint import write_atomically
+
+SUFFIXES = (".mp4", ".gif", ".webp")
+MOST_GIF_FPS = 50  # a frame takes whole hundredths of a second, and viewers slow one of 1 down
+
+
+def check_animation(path: Path, fps: int) -> None:
+    """UserError, before any work is done, where `path` cannot be written at that speed."""
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path}: a moving picture ends in one of {', '.join(SUFFIXES)}")
+    if path.suffix == ".gif" and fps > MOST_GIF_FPS:
+        raise UserError(
+            f"{path}: a GIF shows at most {MOST_GIF_FPS} frames a second, not {fps}: lower --fps, "
+            "or name a .webp or .mp4 file"
+        )
+    if path.suffix == ".mp4":
+        try:
+            import imageio_ffmpeg  # noqa: F401
+        except ImportError:
+            raise UserError(
+                f"{path}: MP4 needs imageio-ffmpeg: pip install 'semfaceedit[media]', or name a "
+                ".gif or .webp file"
+            ) from None
+
+
+def save_animation(path: Path, frames: Sequence[np.ndarray], *, fps: int) -> None:
+    """Write frames (H, W, 3) uint8 that play endlessly at `fps`."""
+    check_animation(path, fps)
+    if path.suffix == ".mp4":
+        write_atomically(path, lambda temporary: _write_mp4(temporary, frames, fps))
+        return
+    pictures = [Image.fromarray(frame) for frame in frames]
+    kind = path.suffix[1:].upper()
+    settings = {"lossless": True} if kind == "WEBP" else {}
+    write_atomically(
+        path,
+        lambda temporary: pictures[0].save(
+            temporary,
+            format=kind,
+            save_all=True,
+            append_images=pictures[1:],
+            duration=round(1000 / fps),
+            loop=0,
+            **settings,
+        ),
+    )
+
+
+def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: int) -> None:
+    from imageio_ffmpeg import write_frames
+
+    height, width = frames[0].shape[:2]
+    writer = write_frames(
+        str(path), (width, height), fps=fps, quality=8, macro_block_size=2,
+        output_params=["-f", "mp4"],
+    )  # fmt: skip
+    writer.send(None)
+    for frame in frames:
+        writer.send(np.ascontiguousarray(frame))
+    writer.close()

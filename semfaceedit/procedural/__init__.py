@@ -1,0 +1,1 @@
+"""Procedural faces with exact pose, depth and label maps."""

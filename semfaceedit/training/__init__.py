@@ -1,0 +1,1 @@
+"""Training: one step, what it optimises, what it watches."""

@@ -1,0 +1,431 @@
+"""One step of training: D_c and D_s, then the generator (Eq. 3-8).
+
+Everything random in step t follows from (seed, t), so that a resumed run goes on bit for bit and
+several processes share one global batch.
+"""
+
+import contextlib
+import copy
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.dataset import FaceDataset, sample_order
+from ..data.seeds import mixed_seed
+from ..errors import UserError
+from ..model import config
+from ..model.camera import sample_poses
+from ..model.config import Config
+from ..model.discriminator import Discriminator, build_discriminators, image_input
+from ..model.generator import Generator, sample_latents
+from .augment import Augmentation
+from .distributed import World
+from .losses import (
+    discriminator_loss,
+    generator_loss,
+    known_pose_loss,
+    latent_loss,
+    pose_loss,
+    r1_penalty,
+)
+
+Log = dict[str, Any]  # what a step reports: floats and small tensors
+
+
+class NonFiniteLossError(Exception):
+    """A loss became NaN or infinite."""
+
+
+class Trainer:
+    """Generator, both discriminators, their optimisers and averages, and one step of training."""
+
+    def __init__(
+        self,
+        run: Config,
+        *,
+        seed: int,
+        device: torch.device,
+        world: World | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
+        self.run, self.seed, self.device, self.dtype = run, seed, device, dtype
+        self.world = world or World()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.generator = Generator(run.model).to(device, dtype)
+            d_image, d_semantic = build_discriminators(run)
+        self.d_image = d_image.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.d_semantic = d_semantic.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averages = [copy.deepcopy(self.generator).eval() for _ in run.train.ema_decays]
+        for average in self.averages:
+            average.requires_grad_(False)
+        predictor = list(self.generator.manifolds.parameters())
+        modules = [*self.generator.geometry.parameters(), *self.generator.appearance.parameters()]
+        train = run.train
+        self.optimizers = {
+            "generator": torch.optim.Adam(
+                [
+                    {"params": modules, "lr": train.generator_lr},
+                    {"params": predictor, "lr": train.predictor_lr},
+                ],
+                betas=train.betas,
+                fused=True,
+            ),
+        }
+        for name, network in (("d_image", self.d_image), ("d_semantic", self.d_semantic)):
+            self.optimizers[name] = torch.optim.Adam(
+                network.parameters(), lr=train.discriminator_lr, betas=train.betas, fused=True
+            )
+        self.base_lrs = {
+            name: [group["lr"] for group in optimizer.param_groups]
+            for name, optimizer in self.optimizers.items()
+        }
+        amp = train.mixed_precision and device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp)
+        self.completed = 0  # steps done
+        self.latest: Log = {}  # the last of each value; R1 is not computed in every step
+
+    # -- where a step stands ------------------------------------------------------------------
+
+    @property
+    def total_steps(self) -> int:
+        return self.run.train.stage1_iterations + self.run.train.stage2_iterations
+
+    def stage(self, step: int) -> int:
+        return 1 if step < self.run.train.stage1_iterations else 2
+
+    def phase(self, step: int) -> tuple[config.Phase, int]:
+        """The phase of a step, and the step at which it began."""
+        start = 0
+        for phase in self.run.train.phases:
+            end = round(phase.until * self.run.train.stage1_iterations)
+            if step < end:
+                return phase, start
+            start = end
+        last = self.run.train.phases[-1]
+        return last, start
+
+    def images_before(self, step: int) -> int:
+        return images_before(self.run.train, step)
+
+    # -- one step -----------------------------------------------------------------------------
+
+    def step(self, data: FaceDataset) -> Log:
+        """One step of the discriminators and one of the generator; returns what to log."""
+        step, train = self.completed, self.run.train
+        phase, phase_start = self.phase(step)
+        stage = self.stage(step)
+        fade = 1.0
+        if phase_start > 0 and stage == 1 and train.fade_iterations:
+            fade = min(1.0, (step - phase_start + 1) / train.fade_iterations)
+        self._set_learning_rates(step)
+        self.generator.manifolds.requires_grad_(stage == 1)
+        self.generator.geometry.requires_grad_(stage == 1)
+
+        micros = list(self._micro_batches(step, phase, data))
+        share = 1 / len(micros)
+        # With one micro-batch its graph is kept for the generator's step: one forward serves both.
+        fakes = [self._generate(micro, grad=len(micros) == 1) for micro in micros]
+        log: Log = {"fade": fade}
+
+        self._zero_grads("d_image", "d_semantic")
+        for micro, fake in zip(micros, fakes, strict=True):
+            self._discriminator_backward(micro, fake, stage, fade, share, log)
+        self._optimize("d_image", self.d_image, log)
+        if stage == 1:
+            self._optimize("d_semantic", self.d_semantic, log)
+
+        self._zero_grads("generator")
+        self.d_image.requires_grad_(False)
+        self.d_semantic.requires_grad_(False)
+        for micro, fake in zip(micros, fakes, strict=True):
+            if len(micros) > 1:
+                fake = self._generate(micro, grad=True)
+            self._generator_backward(micro, fake, stage, fade, share, log)
+        self.d_image.requires_grad_(True)
+        self.d_semantic.requires_grad_(True)
+        self._optimize("generator", self.generator, log)
+        self.scaler.update()
+        self._update_averages(step)
+        self.completed += 1
+        self.latest.update(log)
+        return log
+
+    def _micro_batches(
+        self, step: int, phase: config.Phase, data: FaceDataset
+    ) -> Iterator["MicroBatch"]:
+        """This process's part of the global batch of a step, in micro-batches."""
+        if phase.batch % self.world.size:
+            raise UserError(
+                f"batch {phase.batch} does not divide among {self.world.size} processes"
+            )
+        random = torch.Generator().manual_seed(mixed_seed(self.seed, step))
+        z, appearance = sample_latents(self.run.model, phase.batch, generator=random)
+        pose = sample_poses(phase.batch, self.run.model.camera, generator=random)
+        indices, flips = sample_order(
+            self.seed,
+            data.repeats(self.run.train.rare_share),
+            self.images_before(step),
+            phase.batch,
+        )
+        augmentations = [
+            Augmentation.draw(
+                phase.batch, self.run.train.augment, random, device=self.device, dtype=self.dtype
+            )
+            for _ in range(2)
+        ]
+        shift = self.run.train.ray_jitter * (torch.rand(phase.batch, 2, generator=random) - 0.5)
+        own = range(phase.batch)[self.world.share(phase.batch)]
+        for start in range(own.start, own.stop, self.run.train.micro_batch):
+            part = slice(start, min(start + self.run.train.micro_batch, own.stop))
+            real = data.batch(indices[part], flips[part], phase.resolution)
+            yield MicroBatch(
+                resolution=phase.resolution,
+                z=self._to(z[part]),
+                appearance=self._to(appearance[part]),
+                pose=self._to(pose[part]),
+                shift=self._to(shift[part]),
+                real_image=self._to(real.images),
+                real_map=2 * self._to(real.semantics) - 1,
+                real_pose=self._to(real.poses),
+                real_augmentation=augmentations[0][part],
+                fake_augmentation=augmentations[1][part],
+            )
+
+    def _generate(self, micro: "MicroBatch", *, grad: bool) -> "Fake":
+        with torch.set_grad_enabled(grad), self._autocast():
+            output = self.generator(
+                micro.z, micro.appearance, micro.pose, resolution=micro.resolution,
+                shift=micro.shift if self.run.train.ray_jitter else None,
+            )  # fmt: skip
+            return Fake(output.image, 2 * output.semantics - 1, output.weights.detach())
+
+    def _discriminator_backward(
+        self,
+        micro: "MicroBatch",
+        fake: "Fake",
+        stage: int,
+        fade: float,
+        share: float,
+        log: Log,
+    ) -> None:
+        """Gradients of D_c (and in stage 1 D_s): Eq. 3-5 on fakes, the same with R1 on reals."""
+        train = self.run.train
+        real_view, fake_view = micro.real_augmentation, micro.fake_augmentation
+        real_picture = self._picture(real_view, micro.real_image, micro.real_map)
+        fake_picture = self._picture(fake_view, fake.image, fake.map)
+        with self._autocast(discriminator=True):
+            real, real_pose = self.d_image(real_picture, fade)
+            score, pose = self.d_image(fake_picture.detach(), fade)
+        loss = discriminator_loss(real.to(self.dtype), score.to(self.dtype))
+        pose_term = pose_loss(pose.to(self.dtype), micro.pose)
+        real_pose_term = known_pose_loss(real_pose.to(self.dtype), micro.real_pose)
+        total = loss + train.pose_weight * pose_term + train.real_pose_weight * real_pose_term
+        _add(log, share, d_image=loss, d_pose=pose_term, d_real_pose=real_pose_term)
+        _add(log, share, d_image_real=real.mean(), d_image_fake=score.mean())
+        if stage == 1:
+            with self._autocast(discriminator=True):
+                real_s, _ = self.d_semantic(real_view.semantics(micro.real_map), fade)
+                score_s, latent = self.d_semantic(fake_view.semantics(fake.map.detach()), fade)
+            loss_s = discriminator_loss(real_s.to(self.dtype), score_s.to(self.dtype))
+            latent_term = latent_loss(latent.to(self.dtype), micro.z)
+            total = total + loss_s + train.latent_weight * latent_term
+            _add(log, share, d_semantic=loss_s, d_latent=latent_term)
+            _add(log, share, d_semantic_real=real_s.mean(), d_semantic_fake=score_s.mean())
+        self._check_finite(total)
+        self.scaler.scale(total * share).backward()
+        if self.completed % train.r1_interval == 0:
+            image_r1 = train.image_r1 if stage == 1 else train.stage2_image_r1
+            self._r1_backward(self.d_image, "r1_image", real_picture, image_r1, fade, share, log)
+            if stage == 1:
+                self._r1_backward(self.d_semantic, "r1_semantic",
+                                  real_view.semantics(micro.real_map), train.semantic_r1, fade,
+                                  share, log)  # fmt: skip
+
+    def _picture(self, view: Augmentation, image: Tensor, semantics: Tensor) -> Tensor:
+        """What D_c reads: augmented after the draw of `view`, alike in image and map."""
+        return image_input(self.d_image, view.image(image), view.semantics(semantics))
+
+    def _r1_backward(
+        self,
+        discriminator: nn.Module,
+        name: str,
+        real: Tensor,
+        weight: float,
+        fade: float,
+        share: float,
+        log: Log,
+    ) -> None:
+        """R1 in full precision, outside autocast; lazily, with the weight times the interval."""
+        real = real.detach().requires_grad_(True)
+        penalty = r1_penalty(discriminator(real, fade)[0], real)
+        self._check_finite(penalty)
+        _add(log, share, **{name: penalty})
+        self.scaler.scale(weight * self.run.train.r1_interval * penalty * share).backward()
+
+    def _generator_backward(
+        self,
+        micro: "MicroBatch",
+        fake: "Fake",
+        stage: int,
+        fade: float,
+        share: float,
+        log: Log,
+    ) -> None:
+        """Gradients of the generator: Eq. 6 in stage 1, Eq. 8 in stage 2."""
+        train = self.run.train
+        view = micro.fake_augmentation
+        with self._autocast(discriminator=True):
+            score, pose = self.d_image(self._picture(view, fake.image, fake.map), fade)
+        loss = generator_loss(score.to(self.dtype))
+        pose_term = pose_loss(pose.to(self.dtype), micro.pose)
+        total = loss + train.pose_weight * pose_term
+        _add(log, share, g_image=loss, g_pose=pose_term)
+        if stage == 1:
+            with self._autocast(discriminator=True):
+                score_s, latent = self.d_semantic(view.semantics(fake.map), fade)
+            loss_s = generator_loss(score_s.to(self.dtype))
+            latent_term = latent_loss(latent.to(self.dtype), micro.z)
+            total = total + loss_s + train.latent_weight * latent_term
+            _add(log, share, g_semantic=loss_s, g_latent=latent_term)
+        self._check_finite(total)
+        self.scaler.scale(total * share).backward()
+        log["weights"] = log.get("weights", 0.0) + share * fake.weights.mean(0)
+
+    def _zero_grads(self, *names: str) -> None:
+        for name in names:
+            self.optimizers[name].zero_grad(set_to_none=True)
+
+    def _optimize(self, name: str, module: nn.Module, log: Log) -> None:
+        parameters = [p for p in module.parameters() if p.grad is not None]
+        self.world.average_gradients(parameters)
+        self.scaler.unscale_(self.optimizers[name])
+        norm = nn.utils.clip_grad_norm_(parameters, self.run.train.clip_norm)
+        log[f"norm_{name}"] = norm
+        self.scaler.step(self.optimizers[name])
+
+    def _set_learning_rates(self, step: int) -> None:
+        """Constant, then linear to zero over the last `decay_share` of each stage."""
+        train = self.run.train
+        if self.stage(step) == 1:
+            done, length = step, train.stage1_iterations
+        else:
+            done, length = step - train.stage1_iterations, train.stage2_iterations
+        left = 1 - done / length
+        factor = min(1.0, left / train.decay_share) if train.decay_share else 1.0
+        for name, optimizer in self.optimizers.items():
+            for group, base in zip(optimizer.param_groups, self.base_lrs[name], strict=True):
+                group["lr"] = base * factor
+
+    @torch.no_grad()
+    def _update_averages(self, step: int) -> None:
+        train = self.run.train
+        for average, limit in zip(self.averages, train.ema_decays, strict=True):
+            decay = min(limit, (1 + step) / (10 + step)) if train.ema_warmup else limit
+            torch._foreach_lerp_(
+                list(average.parameters()), list(self.generator.parameters()), 1 - decay
+            )
+
+    def _autocast(self, *, discriminator: bool = False) -> contextlib.AbstractContextManager:
+        if self.scaler.is_enabled():
+            return torch.autocast("cuda", torch.float16)
+        if discriminator and self.run.train.cpu_bf16_discriminators and self._is_cpu_float:
+            return torch.autocast("cpu", torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def _check_finite(self, loss: Tensor) -> None:
+        """Before any weight changes, so that the last checkpoint stays the last good state."""
+        if not math.isfinite(float(loss.detach())):
+            raise NonFiniteLossError(f"a loss of step {self.completed} is {float(loss.detach())}")
+
+    @property
+    def _is_cpu_float(self) -> bool:
+        return self.device.type == "cpu" and self.dtype == torch.float32
+
+    def _to(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, self.dtype)
+
+    # -- state --------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs, in tensors and plain types."""
+        return {
+            "version": 1,
+            "config": json.dumps(config.to_dict(self.run)),
+            "seed": self.seed,
+            "completed": self.completed,
+            "generator": self.generator.state_dict(),
+            "averages": [average.state_dict() for average in self.averages],
+            "d_image": self.d_image.state_dict(),
+            "d_semantic": self.d_semantic.state_dict(),
+            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
+            "scaler": self.scaler.state_dict(),
+            "latest": self.latest,
+        }
+
+    def start_from(
+        self, generator: Generator, discriminators: tuple[Discriminator, Discriminator] | None
+    ) -> None:
+        """Take these weights, with fresh optimisers; shapes as in this trainer's settings."""
+        for network in (self.generator, *self.averages):
+            network.load_state_dict(generator.state_dict())
+        if discriminators is not None:
+            self.d_image.take(discriminators[0])
+            self.d_semantic.take(discriminators[1])
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.generator.load_state_dict(state["generator"])
+        for average, values in zip(self.averages, state["averages"], strict=True):
+            average.load_state_dict(values)
+        self.d_image.load_state_dict(state["d_image"])
+        self.d_semantic.load_state_dict(state["d_semantic"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.scaler.load_state_dict(state["scaler"])
+        self.completed = state["completed"]
+        self.latest = state.get("latest", {})
+
+
+def images_before(train: config.TrainConfig, step: int) -> int:
+    """Real images seen (over all processes) before this step."""
+    total, start = 0, 0
+    for phase in train.phases:
+        end = min(round(phase.until * train.stage1_iterations), step)
+        total += max(end - start, 0) * phase.batch
+        start = max(end, start)
+    return total + max(step - start, 0) * train.phases[-1].batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatch:
+    """Latents, poses and photographs of one forward."""
+
+    resolution: int
+    z: Tensor  # (B, Z)
+    appearance: Tensor  # (B, n, Z)
+    pose: Tensor  # (B, 2)
+    shift: Tensor  # (B, 2) of the rays, in pixels
+    real_image: Tensor  # (B, 3, r, r) in [-1, 1]
+    real_map: Tensor  # (B, N, r, r) in [-1, 1]
+    real_pose: Tensor  # (B, 2), NaN where unknown
+    real_augmentation: Augmentation
+    fake_augmentation: Augmentation
+
+
+@dataclass(frozen=True)
+class Fake:
+    """What the generator made of a micro-batch."""
+
+    image: Tensor  # (B, 3, r, r) in [-1, 1]
+    map: Tensor  # (B, N, r, r) in [-1, 1]
+    weights: Tensor  # (B, K)
+
+
+def _add(log: Log, share: float, **values: Tensor) -> None:
+    for name, value in values.items():
+        log[name] = log.get(name, 0.0) + share * value.detach()

@@ -1,0 +1,59 @@
+"""The frames of the editor's socket: a JSON header and bytes, in one binary message.
+
+Four bytes hold the header's length (little endian), then comes the header, then the payload.
+`page/socket.js` is the other end.
+"""
+
+import json
+from typing import Any
+
+from ..errors import UserError
+
+
+def pack(header: dict[str, Any], payload: bytes = b"") -> bytes:
+    """Header and payload as one message. ValueError for NaN, which the page could not read."""
+    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    return len(text).to_bytes(4, "little") + text + payload
+
+
+def unpack(message: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header, a JSON object with a `type`, and the payload of a message.
+
+    UserError where the message is not of that form.
+    """
+    end = 4 + int.from_bytes(message[:4], "little")
+    try:
+        header = json.loads(message[4:end])
+    except ValueError:
+        header = None
+    if (
+        len(message) < end
+        or not isinstance(header, dict)
+        or not isinstance(header.get("type"), str)
+    ):
+        raise UserError("a message that is not of this editor's page: reload the page")
+    return header, message[end:]
+
+
+def number(header: dict[str, Any], name: str, low: float, high: float) -> float:
+    """A field between two numbers."""
+    value = header.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise UserError(f"{name} is {value!r}: a number from {low:.10g} to {high:.10g} is needed")
+    return float(value)
+
+
+def whole(header: dict[str, Any], name: str, low: int, high: int) -> int:
+    """A field that is a whole number, from low to high."""
+    value = number(header, name, low, high)
+    if not value.is_integer():
+        raise UserError(f"{name} is {value:g}: a whole number is needed")
+    return int(value)
+
+
+def word(header: dict[str, Any], name: str) -> str:
+    """A field that is a text."""
+    value = header.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= 200:
+        raise UserError(f"{name} is {value!r}: a text of at most 200 characters is needed")
+    return value

@@ -1,0 +1,496 @@
+"""The editor's page and its socket, on loopback alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import math
+import secrets
+import tempfile
+import threading
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar, cast, get_args
+
+import numpy as np
+import uvicorn
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from ..editing.fit import Goal, Step, StopFit, Watch
+from ..editing.mask_edits import EDITS, paint
+from ..errors import UserError
+from ..kernels import use_backend
+from ..model.labels import CLASS_NAMES, PALETTE
+from ..model.renderer import RenderOutput
+from ..pictures.grids import picture_rows
+from ..transfer import What
+from .messages import number, pack, unpack, whole, word
+from .session import EditingSession
+
+WEB = Path(__file__).with_name("page")
+HOSTS = ["127.0.0.1", "localhost"]
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
+    "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+PICTURES = ("view", "faces", "looks")
+MOST_SEED, STRIP = 2**31 - 1, 8  # faces in a strip of thumbnails
+PATIENCE = 5  # seconds until a page that takes no message counts as gone
+MOST_BYTES = 64 << 20  # of a message: a photograph and its label map
+MOST_ITERATIONS = 2000
+MOST_ANGLE = 1.2  # radians
+WRONG_KEY = 4403  # the code with which a socket is closed
+Result = TypeVar("Result")
+
+
+class EditorServer:
+    """One session for every page that is open; what changes the face runs one at a time.
+
+    `app` is the ASGI application; its socket speaks to who gives `key` in the address. Messages are
+    described in `handlers` by their type; each field is checked before it is used, and a UserError
+    goes to the page that sent the message.
+    """
+
+    def __init__(self, session: EditingSession, key: str, backend: str | None = None):
+        self.session, self.key, self.backend = session, key, backend
+        self.sockets: set[WebSocket] = set()
+        self.job: asyncio.Task[None] | None = None
+        self.job_name = ""
+        self.changing = asyncio.Lock()
+        self.stopping = threading.Event()
+        self.handlers: dict[str, Callable[[WebSocket, dict[str, Any], bytes], Awaitable[None]]] = {
+            "view": self._view,
+            "faces": self._faces,
+            "looks": self._looks,
+            "choose": self._choose,
+            "open": self._open,
+            "look": self._look,
+            "turn": self._turn,
+            "go": self._go,
+            "paint": self._paint,
+            "edit": self._edit,
+            "transfer": self._transfer,
+            "invert": self._invert,
+            "stop": self._stop,
+            "save": self._save,
+        }
+        self.app = Starlette(
+            routes=[
+                Route("/", self._index),
+                WebSocketRoute("/socket", self._connect),
+                Mount("/", _Page(directory=WEB)),
+            ],
+            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)],
+        )
+
+    def end(self) -> Path | None:
+        """Stop what runs and keep a face that is not on the disk."""
+        self.stopping.set()
+        return self.session.autosave()
+
+    async def _index(self, request: Request) -> Response:
+        return FileResponse(WEB / "index.html", headers=HEADERS)
+
+    async def _connect(self, socket: WebSocket) -> None:
+        if not _same_origin(socket):
+            await socket.close(1008)
+            return
+        await socket.accept()
+        given = socket.query_params.get("key", "")
+        if not secrets.compare_digest(given.encode(), self.key.encode()):
+            await socket.close(WRONG_KEY)  # once accepted: only so does the page learn the code
+            return
+        self.sockets.add(socket)
+        wanted: asyncio.Queue[bytes] = asyncio.Queue()
+        artist = asyncio.create_task(self._draw(socket, wanted))
+        try:
+            await _send(socket, self._about())
+            await _send(socket, self._state())
+            while True:
+                message = await socket.receive_bytes()
+                if _type(message) in PICTURES:
+                    wanted.put_nowait(message)
+                else:
+                    await self._answer(socket, message)
+        except (WebSocketDisconnect, KeyError):  # KeyError: a text message
+            pass
+        finally:
+            self.sockets.discard(socket)
+            artist.cancel()
+
+    async def _draw(self, socket: WebSocket, wanted: asyncio.Queue[bytes]) -> None:
+        """Pictures, one after another, but beside all else: no button waits for them."""
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:
+                await self._answer(socket, await wanted.get())
+
+    async def _answer(self, socket: WebSocket, message: bytes) -> None:
+        try:
+            header, payload = unpack(message)
+            if header["type"] not in self.handlers:
+                raise UserError(f"no message {header['type']!r} is known here: reload the page")
+            await self.handlers[header["type"]](socket, header, payload)
+        except UserError as error:
+            await _send(socket, pack({"type": "error", "message": str(error)}))
+        except WebSocketDisconnect:
+            raise
+        except OSError as error:
+            await _send(socket, pack({"type": "error", "message": f"not written: {error}"}))
+        except Exception:
+            traceback.print_exc()
+            await _send(socket, pack({"type": "error", "message": _DEFECT}))
+
+    # Pictures.
+
+    async def _view(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        moving = header.get("moving") is True
+        step = header.get("step")
+        picture = await self._thread(
+            self.session.view,
+            word(header, "kind"),
+            _pose(header),
+            moving=moving,
+            revision=None if step is None else whole(header, "step", 0, 10**6),
+        )
+        answer = {
+            "type": "frame",
+            "target": header.get("target"),
+            "kind": header["kind"],
+            "size": len(picture),
+            "moving": moving,
+        }
+        await _send(socket, pack(answer, _encoded(picture, "JPEG" if moving else "PNG")))
+
+    async def _faces(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        seeds = _seeds(header)
+        strip = await self._thread(self.session.faces, seeds)
+        answer = {"type": "faces", "first": seeds[0], "count": len(seeds)}
+        await _send(socket, pack(answer, _encoded(strip)))
+
+    async def _looks(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        group, seeds = word(header, "group"), _seeds(header)
+        strip = await self._thread(self.session.looks, group, seeds)
+        answer = {"type": "looks", "group": group, "first": seeds[0], "count": len(seeds)}
+        await _send(socket, pack(answer, _encoded(strip)))
+
+    # Changes that are done at once.
+
+    async def _choose(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        seed = whole(header, "seed", 0, MOST_SEED)
+        await self._change(lambda: self.session.choose(seed))
+
+    async def _open(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        path = self.session.file(word(header, "name"))
+        await self._change(lambda: self.session.open(path))
+
+    async def _look(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        group, seed = word(header, "group"), whole(header, "seed", 0, MOST_SEED)
+        amount = number(header, "amount", 0, 1)
+        await self._change(lambda: self.session.look(group, seed, amount))
+
+    async def _turn(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        pose = _pose(header)
+        await self._change(lambda: self.session.turn(pose))
+
+    async def _go(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        step = whole(header, "step", 0, 10**6)
+        await self._change(lambda: self.session.go(step))
+
+    async def _paint(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        """An edit of the map by code; the face does not change."""
+        painted = paint(self._labels(payload), [word(header, "name")])
+        await _send(socket, pack({"type": "map"}, painted.tobytes()))
+
+    async def _save(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        name = word(header, "name")
+        path = await self._change(lambda: self.session.save(name))
+        await _send(socket, pack({"type": "saved", "path": str(path)}))
+
+    # Changes that take a while.
+
+    async def _edit(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        labels, iterations = self._labels(payload), whole(header, "iterations", 1, MOST_ITERATIONS)
+        number = whole(header, "number", 0, MOST_SEED)
+        appearance = header.get("appearance") is True
+        name = word(header, "name") if "name" in header else "painted map"
+
+        def work(watch: Watch) -> None:
+            if self.session.revision.number != number:
+                raise UserError(
+                    "the face has changed since this map was painted: look, and apply again"
+                )
+            self.session.edit(
+                labels, iterations=iterations, appearance=appearance, name=name, watch=watch
+            )
+
+        self._begin("the face follows the map", iterations, work)
+
+    async def _transfer(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        if "seed" in header:
+            source: int | Path = whole(header, "seed", 0, MOST_SEED)
+        else:
+            source = self.session.file(word(header, "project"))
+        what, region = cast(What, word(header, "what")), word(header, "region")
+        if what not in get_args(What):
+            raise UserError(f"{what!r} cannot be taken: use {', '.join(get_args(What))}")
+        iterations = whole(header, "iterations", 1, MOST_ITERATIONS)
+        self._begin(
+            f"taking over the {region}",
+            iterations,
+            lambda watch: self.session.transfer(
+                source, what, [region], iterations=iterations, watch=watch
+            ),
+        )
+
+    async def _invert(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        """The payload is the photograph, of `split` bytes, and its label map, if it has one."""
+        split = whole(header, "split", 1, len(payload))
+        name = Path(word(header, "name")).stem or "photograph"
+        photograph, mask = payload[:split], payload[split:]
+
+        def work(watch: Watch) -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                image, labels = Path(folder, f"{name}.image"), Path(folder, "label map")
+                image.write_bytes(photograph)
+                labels.write_bytes(mask)
+                try:
+                    self.session.invert(image, labels if mask else None, watch=watch)
+                except UserError as error:
+                    told = str(error)
+                    for path in (labels, image.with_suffix(".mask.png")):
+                        told = told.replace(str(path), "the label map")
+                    raise UserError(told.replace(str(image), "the photograph")) from None
+
+        self._begin("looking for the face of the photograph", 500, work)
+
+    async def _stop(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        self.stopping.set()
+
+    # What they share.
+
+    async def _thread(self, work: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+        """Run beside the socket, with the backend that the ops of this editor use."""
+
+        def run() -> Result:
+            with use_backend(self.backend):
+                return work(*args, **kwargs)
+
+        return await asyncio.to_thread(run)
+
+    async def _change(self, work: Callable[[], Any]) -> Any:
+        """A change of the face; then every page is told."""
+        self._check_idle()
+        async with self.changing:
+            result = await self._thread(work)
+        await self._tell(self._state())
+        return result
+
+    def _begin(self, name: str, iterations: int, work: Callable[[Watch], None]) -> None:
+        """Start a change that reports its progress and can be stopped."""
+        self._check_idle()
+        self.stopping.clear()
+        self.job_name = name
+        self.job = asyncio.create_task(self._run(name, iterations, work))
+
+    async def _run(self, name: str, iterations: int, work: Callable[[Watch], None]) -> None:
+        loop = asyncio.get_running_loop()
+
+        def watch(step: Step, output: RenderOutput, goal: Goal) -> None:
+            message = _progress(name, iterations, step, output)
+            asyncio.run_coroutine_threadsafe(self._tell(message), loop)
+            if self.stopping.is_set():
+                raise StopFit
+
+        problem = None
+        try:
+            await self._tell(self._state())
+            async with self.changing:
+                await self._thread(work, watch)
+                problem = await self._thread(self._autosave)
+        except UserError as error:
+            problem = str(error)
+        except OSError as error:
+            problem = f"this was not done: {error}"
+        except Exception:
+            traceback.print_exc()
+            problem = _DEFECT
+        finally:
+            self.job, self.job_name = None, ""
+        if problem:
+            await self._tell(pack({"type": "error", "message": problem}))
+        await self._tell(self._state())
+
+    def _autosave(self) -> str | None:
+        """What went wrong, if anything did."""
+        try:
+            self.session.autosave()
+        except OSError as error:
+            return f"the face is here, but could not be kept on the disk: {error}"
+        return None
+
+    def _check_idle(self) -> None:
+        if self.job is not None:
+            raise UserError(f"not now, {self.job_name}: wait, or press Stop")
+
+    def _labels(self, payload: bytes) -> np.ndarray:
+        """The map of the page (R, R)."""
+        size = len(self.session.face.labels)
+        if len(payload) != size**2:
+            raise UserError(f"a map of {len(payload)} bytes, {size}x{size} are needed: reload")
+        return np.frombuffer(payload, np.uint8).reshape(size, size).copy()
+
+    def _about(self) -> bytes:
+        """What does not change: classes, colours, groups, edits by code."""
+        model = self.session.model
+        header = {
+            "type": "about",
+            "classes": CLASS_NAMES,
+            "colors": PALETTE.tolist(),
+            "groups": model.group_names,
+            "group_of_class": model.group_of_class,
+            "edits": list(EDITS),
+            "strip": STRIP,
+            "folder": str(self.session.out),
+        }
+        return pack(header)
+
+    def _state(self) -> bytes:
+        """The revisions and where the face at hand stands among them, with its label map."""
+        revisions, at = self.session.history
+        face = revisions[at].project
+        header = {
+            "type": "state",
+            "steps": [revision.name for revision in revisions],
+            "numbers": [revision.number for revision in revisions],
+            "seeds": [revision.seed for revision in revisions],
+            "looks": [revision.look and asdict(revision.look) for revision in revisions],
+            "at": at,
+            "pose": face.pose.tolist(),
+            "size": len(face.labels),
+            "metrics": {name: _finite(value) for name, value in revisions[at].metrics},
+            "projects": self.session.projects(),
+            "busy": self.job_name,
+        }
+        return pack(header, np.ascontiguousarray(face.labels).tobytes())
+
+    async def _tell(self, message: bytes) -> None:
+        """The same message to every page; one that is gone, or takes none, is forgotten."""
+
+        async def tell(socket: WebSocket) -> None:
+            try:
+                await asyncio.wait_for(_send(socket, message), PATIENCE)
+            except WebSocketDisconnect:
+                self.sockets.discard(socket)
+            except TimeoutError:
+                self.sockets.discard(socket)
+                await _close(socket)  # it connects anew, and learns how things stand
+
+        await asyncio.gather(*map(tell, tuple(self.sockets)))
+
+
+class PageServer(uvicorn.Server):
+    """What serves an editor; told to end, it lets a running fit end first."""
+
+    def __init__(self, editor: EditorServer):
+        super().__init__(
+            uvicorn.Config(
+                editor.app,
+                log_level="warning",
+                lifespan="off",
+                timeout_graceful_shutdown=2,  # seconds
+                ws_max_size=MOST_BYTES,
+            )
+        )
+        self.editor = editor
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.editor.stopping.set()
+        super().handle_exit(sig, frame)
+
+
+class _Page(StaticFiles):
+    """The files of the page, with the headers of all answers."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(HEADERS)
+        return response
+
+
+_DEFECT = "this went wrong, and it is a defect of the editor: the terminal shows where"
+
+
+def _same_origin(socket: WebSocket) -> bool:
+    """Whether a page of this server speaks: any site may open a socket to loopback."""
+    origin = socket.headers.get("origin", "")
+    return origin.partition("://")[2] == socket.headers.get("host", "")
+
+
+def _type(message: bytes) -> str:
+    """The type of a message, "" where it is none."""
+    try:
+        return str(unpack(message)[0]["type"])
+    except UserError:
+        return ""
+
+
+def _finite(value: float) -> float | None:
+    """None for NaN: nothing to measure."""
+    return value if math.isfinite(value) else None
+
+
+async def _close(socket: WebSocket) -> None:
+    with contextlib.suppress(RuntimeError, TimeoutError):
+        await asyncio.wait_for(socket.close(1013), 1)
+
+
+async def _send(socket: WebSocket, message: bytes) -> None:
+    """WebSocketDisconnect where the page is gone."""
+    try:
+        await socket.send_bytes(message)
+    except RuntimeError as error:  # what Starlette raises once the socket is closed
+        raise WebSocketDisconnect(1006) from error
+
+
+def _pose(header: dict[str, Any]) -> tuple[float, float]:
+    angles = (number(header, name, -MOST_ANGLE, MOST_ANGLE) for name in ("yaw", "pitch"))
+    yaw, pitch = angles
+    return yaw, pitch
+
+
+def _seeds(header: dict[str, Any]) -> range:
+    first = whole(header, "first", 0, MOST_SEED - STRIP)
+    return range(first, first + STRIP)
+
+
+def _encoded(picture: np.ndarray, form: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    options = {"quality": 88} if form == "JPEG" else {"compress_level": 1}
+    Image.fromarray(picture).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def _progress(name: str, iterations: int, step: Step, output: RenderOutput) -> bytes:
+    """How far a fit is, with the face as it is now at the pose of its map."""
+    header = {
+        "type": "progress",
+        "name": name,
+        "iteration": step.iteration,
+        "iterations": iterations,
+        "agreement": _finite(step.score.groups),
+    }
+    return pack(header, _encoded(picture_rows(output)["image"][0].numpy()))
