@@ -38,6 +38,14 @@ class World:
         for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
             grad.copy_(part.view_as(grad))
 
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over the processes, everywhere; each has as many samples."""
+        if self.size == 1:
+            return value
+        total = value.clone()
+        dist.all_reduce(total)
+        return total / self.size
+
     def any(self, flag: bool, device: torch.device) -> bool:
         """True everywhere if `flag` is True anywhere."""
         if self.size == 1:

@@ -6,6 +6,7 @@ several processes share one global batch.
 
 import contextlib
 import copy
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
@@ -28,13 +29,15 @@ from .distributed import World
 from .losses import (
     discriminator_loss,
     generator_loss,
+    gradient_penalty,
     known_pose_loss,
     latent_loss,
     pose_loss,
-    r1_penalty,
+    relativistic_loss,
 )
 
 Log = dict[str, Any]  # what a step reports: floats and small tensors
+SIGN_MEMORY = 500  # images over which the mean sign of D_c on photographs is taken
 
 
 class NonFiniteLossError(Exception):
@@ -87,6 +90,7 @@ class Trainer:
         }
         amp = train.mixed_precision and device.type == "cuda"
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp)
+        self.augmentation = AdaptiveAugmentation.of(train)
         self.completed = 0  # steps done
         self.latest: Log = {}  # the last of each value; R1 is not computed in every step
 
@@ -124,7 +128,7 @@ class Trainer:
         if phase_start > 0 and stage == 1 and train.fade_iterations:
             fade = min(1.0, (step - phase_start + 1) / train.fade_iterations)
         self._set_learning_rates(step)
-        self.generator.manifolds.requires_grad_(stage == 1)
+        self.generator.manifolds.requires_grad_(stage == 1 and train.predictor_lr > 0)
         self.generator.geometry.requires_grad_(stage == 1)
 
         micros = list(self._micro_batches(step, phase, data))
@@ -139,6 +143,10 @@ class Trainer:
         self._optimize("d_image", self.d_image, log)
         if stage == 1:
             self._optimize("d_semantic", self.d_semantic, log)
+        if train.augment_target:
+            sign = float(self.world.mean(log["d_image_sign"]))
+            self.augmentation.adapt(sign, phase.batch, train)
+            log["augmentation"] = self.augmentation.strength
 
         self._zero_grads("generator")
         self.d_image.requires_grad_(False)
@@ -173,12 +181,14 @@ class Trainer:
             self.images_before(step),
             phase.batch,
         )
+        strength = self.augmentation.strength
         augmentations = [
             Augmentation.draw(
-                phase.batch, self.run.train.augment, random, device=self.device, dtype=self.dtype
+                phase.batch, strength * self.run.train.augment, random, device=self.device,
+                dtype=self.dtype, cutout=strength * self.run.train.cutout,
             )
             for _ in range(2)
-        ]
+        ]  # fmt: skip
         shift = self.run.train.ray_jitter * (torch.rand(phase.batch, 2, generator=random) - 0.5)
         own = range(phase.batch)[self.world.share(phase.batch)]
         for start in range(own.start, own.stop, self.run.train.micro_batch):
@@ -214,7 +224,8 @@ class Trainer:
         share: float,
         log: Log,
     ) -> None:
-        """Gradients of D_c (and in stage 1 D_s): Eq. 3-5 on fakes, the same with R1 on reals."""
+        """Gradients of D_c (and in stage 1 D_s): Eq. 3-5 on fakes, the same with R1 on reals;
+        R2 on fakes where asked for."""
         train = self.run.train
         real_view, fake_view = micro.real_augmentation, micro.fake_augmentation
         real_picture = self._picture(real_view, micro.real_image, micro.real_map)
@@ -222,17 +233,19 @@ class Trainer:
         with self._autocast(discriminator=True):
             real, real_pose = self.d_image(real_picture, fade)
             score, pose = self.d_image(fake_picture.detach(), fade)
-        loss = discriminator_loss(real.to(self.dtype), score.to(self.dtype))
+        loss = self._discriminator_loss(real, score)
         pose_term = pose_loss(pose.to(self.dtype), micro.pose)
         real_pose_term = known_pose_loss(real_pose.to(self.dtype), micro.real_pose)
         total = loss + train.pose_weight * pose_term + train.real_pose_weight * real_pose_term
         _add(log, share, d_image=loss, d_pose=pose_term, d_real_pose=real_pose_term)
         _add(log, share, d_image_real=real.mean(), d_image_fake=score.mean())
+        _add(log, share, d_image_sign=real.float().sign().mean())
+        real_map, fake_map = real_view.semantics(micro.real_map), fake_view.semantics(fake.map)
         if stage == 1:
             with self._autocast(discriminator=True):
-                real_s, _ = self.d_semantic(real_view.semantics(micro.real_map), fade)
-                score_s, latent = self.d_semantic(fake_view.semantics(fake.map.detach()), fade)
-            loss_s = discriminator_loss(real_s.to(self.dtype), score_s.to(self.dtype))
+                real_s, _ = self.d_semantic(real_map, fade)
+                score_s, latent = self.d_semantic(fake_map.detach(), fade)
+            loss_s = self._discriminator_loss(real_s, score_s)
             latent_term = latent_loss(latent.to(self.dtype), micro.z)
             total = total + loss_s + train.latent_weight * latent_term
             _add(log, share, d_semantic=loss_s, d_latent=latent_term)
@@ -241,29 +254,53 @@ class Trainer:
         self.scaler.scale(total * share).backward()
         if self.completed % train.r1_interval == 0:
             image_r1 = train.image_r1 if stage == 1 else train.stage2_image_r1
-            self._r1_backward(self.d_image, "r1_image", real_picture, image_r1, fade, share, log)
-            if stage == 1:
-                self._r1_backward(self.d_semantic, "r1_semantic",
-                                  real_view.semantics(micro.real_map), train.semantic_r1, fade,
-                                  share, log)  # fmt: skip
+            sets = {"r1": (real_picture, real_map)}
+            if train.r2:
+                sets["r2"] = (fake_picture, fake_map)
+            for name, (picture, semantics) in sets.items():
+                penalties = [(self.d_image, f"{name}_image", picture, image_r1)]
+                if stage == 1:
+                    penalties += [
+                        (self.d_semantic, f"{name}_semantic", semantics, train.semantic_r1)
+                    ]
+                for penalty in penalties:
+                    self._penalty_backward(*penalty, fade, share, log)
+
+    def _discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        side = relativistic_loss if self._relativistic else discriminator_loss
+        return side(real.to(self.dtype), fake.to(self.dtype))
+
+    def _generator_loss(
+        self, discriminator: nn.Module, score: Tensor, real: Tensor, fade: float
+    ) -> Tensor:
+        """The generator's side; a relativistic one compares with `real`, pictures or maps."""
+        if not self._relativistic:
+            return generator_loss(score.to(self.dtype))
+        with torch.no_grad(), self._autocast(discriminator=True):
+            real_score, _ = discriminator(real, fade)
+        return relativistic_loss(score.to(self.dtype), real_score.to(self.dtype))
+
+    @property
+    def _relativistic(self) -> bool:
+        return self.run.train.adversarial_loss == "relativistic"
 
     def _picture(self, view: Augmentation, image: Tensor, semantics: Tensor) -> Tensor:
         """What D_c reads: augmented after the draw of `view`, alike in image and map."""
         return image_input(self.d_image, view.image(image), view.semantics(semantics))
 
-    def _r1_backward(
+    def _penalty_backward(
         self,
         discriminator: nn.Module,
         name: str,
-        real: Tensor,
+        pictures: Tensor,
         weight: float,
         fade: float,
         share: float,
         log: Log,
     ) -> None:
-        """R1 in full precision, outside autocast; lazily, with the weight times the interval."""
-        real = real.detach().requires_grad_(True)
-        penalty = r1_penalty(discriminator(real, fade)[0], real)
+        """R1 or R2 in full precision, outside autocast; lazily, the weight times the interval."""
+        pictures = pictures.detach().requires_grad_(True)
+        penalty = gradient_penalty(discriminator(pictures, fade)[0], pictures)
         self._check_finite(penalty)
         _add(log, share, **{name: penalty})
         self.scaler.scale(weight * self.run.train.r1_interval * penalty * share).backward()
@@ -279,17 +316,19 @@ class Trainer:
     ) -> None:
         """Gradients of the generator: Eq. 6 in stage 1, Eq. 8 in stage 2."""
         train = self.run.train
-        view = micro.fake_augmentation
+        view, real_view = micro.fake_augmentation, micro.real_augmentation
         with self._autocast(discriminator=True):
             score, pose = self.d_image(self._picture(view, fake.image, fake.map), fade)
-        loss = generator_loss(score.to(self.dtype))
+        real_picture = self._picture(real_view, micro.real_image, micro.real_map)
+        loss = self._generator_loss(self.d_image, score, real_picture, fade)
         pose_term = pose_loss(pose.to(self.dtype), micro.pose)
         total = loss + train.pose_weight * pose_term
         _add(log, share, g_image=loss, g_pose=pose_term)
         if stage == 1:
             with self._autocast(discriminator=True):
                 score_s, latent = self.d_semantic(view.semantics(fake.map), fade)
-            loss_s = generator_loss(score_s.to(self.dtype))
+            real_map = real_view.semantics(micro.real_map)
+            loss_s = self._generator_loss(self.d_semantic, score_s, real_map, fade)
             latent_term = latent_loss(latent.to(self.dtype), micro.z)
             total = total + loss_s + train.latent_weight * latent_term
             _add(log, share, g_semantic=loss_s, g_latent=latent_term)
@@ -365,6 +404,7 @@ class Trainer:
             "d_semantic": self.d_semantic.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
             "scaler": self.scaler.state_dict(),
+            "augmentation": dataclasses.asdict(self.augmentation),
             "latest": self.latest,
         }
 
@@ -387,6 +427,8 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.scaler.load_state_dict(state["scaler"])
+        if "augmentation" in state:  # not in states of older versions
+            self.augmentation = AdaptiveAugmentation(**state["augmentation"])
         self.completed = state["completed"]
         self.latest = state.get("latest", {})
 
@@ -399,6 +441,29 @@ def images_before(train: config.TrainConfig, step: int) -> int:
         total += max(end - start, 0) * phase.batch
         start = max(end, start)
     return total + max(step - start, 0) * train.phases[-1].batch
+
+
+@dataclass
+class AdaptiveAugmentation:
+    """How strong augmentation is: 1 for the probabilities that the settings name, 0 for none.
+
+    With a target it starts at 0, and grows while D_c knows photographs too well: while the mean
+    sign of its scores on them is above the target (adaptive discriminator augmentation, Karras et
+    al. 2020).
+    """
+
+    strength: float
+    sign: float = 0.0  # mean over about `SIGN_MEMORY` images
+
+    @classmethod
+    def of(cls, train: config.TrainConfig) -> "AdaptiveAugmentation":
+        return cls(0.0 if train.augment_target else 1.0)
+
+    def adapt(self, sign: float, images: int, train: config.TrainConfig) -> None:
+        """After a step of so many images with this mean sign."""
+        self.sign += min(1.0, images / SIGN_MEMORY) * (sign - self.sign)
+        change = math.copysign(images / train.augment_ramp, self.sign - train.augment_target)
+        self.strength = min(1.0, max(0.0, self.strength + change))
 
 
 @dataclass(frozen=True, kw_only=True)
