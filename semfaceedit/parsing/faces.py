@@ -18,6 +18,7 @@ from .graphs import Graph, load_graph
 
 MODELS = Path(__file__).parent / "models"
 SCORE = 0.5  # least probability of a box
+FACTORS = (1, 2)  # sides of the squares looked at, in longer sides of the picture
 SAME_FACE = 0.3  # overlap (IoU) of boxes that mean one face
 PRESENT = 0.5  # least probability that a mesh lies on a face
 AROUND = 1.5  # side of the mesh's square in longer sides of the face's box
@@ -60,15 +61,12 @@ class Square:
     def cut(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
         """What the square shows, (height, width) pixels; black outside the picture."""
         shrink = max(1, int(self.side / max(size)))
-        factor = 1.0
-        if shrink > 1:
-            left, top, right, bottom = self._bounds(image)
-            part = image.crop((left, top, right, bottom)).reduce(shrink)
-            factor = 1 / shrink
-            moved = Square((self.x - left) * factor, (self.y - top) * factor, self.side * factor,
-                           self.turn)
-            return moved._sampled(part, size)
-        return self._sampled(image, size)
+        if shrink == 1:
+            return self._sampled(image, size)
+        left, top, right, bottom = self._bounds(image)
+        part = image.crop((left, top, right, bottom)).reduce(shrink)
+        x, y = (self.x - left) / shrink, (self.y - top) / shrink
+        return Square(x, y, self.side / shrink, self.turn)._sampled(part, size)
 
     def _bounds(self, image: Image.Image) -> tuple[int, int, int, int]:
         corners = self.places(np.array([(0, 0), (1, 0), (0, 1), (1, 1)], float))
@@ -121,27 +119,49 @@ def find_faces(image: np.ndarray) -> list[Mesh]:
     return sorted(found, key=lambda mesh: -mesh.size)
 
 
-@torch.no_grad()
 def find_boxes(picture: Image.Image) -> list[Box]:
-    """Boxes of faces, each face once."""
+    """Boxes of faces, each face once.
+
+    The whole picture is looked at, and once more from farther off, for a face that fills it; where
+    nothing is seen, overlapping parts of it are, for small faces.
+    """
+    middle, side = (picture.width / 2, picture.height / 2), max(picture.size)
+    found = _boxes_in(picture, [Square(*middle, factor * side, 0.0) for factor in FACTORS])
+    return _each_once(found or _boxes_in(picture, _parts(picture)))
+
+
+def _parts(picture: Image.Image) -> list[Square]:
+    """Squares of half the longer side, half covering one another."""
+    side = max(picture.size) / 2
+    xs, ys = (
+        np.linspace(side / 2, edge - side / 2, 1 + math.ceil((edge - side) / (side / 2)))
+        if edge > side
+        else [edge / 2]
+        for edge in picture.size
+    )
+    return [Square(float(x), float(y), side, 0.0) for y in ys for x in xs]
+
+
+@torch.no_grad()
+def _boxes_in(picture: Image.Image, squares: list[Square]) -> list[Box]:
     network = network_of("face_detection")
-    side = max(picture.size)
-    whole = Square(picture.width / 2, picture.height / 2, side, 0.0)
-    given = 2 * _tensor(whole.cut(picture, network.size)) - 1
-    places, scores = (rows[0].double().numpy() for rows in network(given))
-    chance = 1 / (1 + np.exp(-scores[:, 0].clip(-80, 80)))
-    anchors = _anchors(network.size[0], len(chance))
+    edge = network.size[0]
+    cuts = torch.cat([_tensor(square.cut(picture, network.size)) for square in squares])
+    rows, scores = (made.double().numpy() for made in network(2 * cuts - 1))
+    chances = 1 / (1 + np.exp(-scores[..., 0].clip(-80, 80)))
+    anchors = _anchors(chances.shape[1])
     boxes = []
-    for index in np.flatnonzero(chance >= SCORE):
-        row = places[index].reshape(-1, 2) / network.size[0]
-        points = whole.places(np.concatenate([row[:1], row[2:]]) + anchors[index])
-        width, height = row[1] * side
-        eyes = points[1:3][np.argsort(points[1:3, 0])] if False else points[1:3]
-        boxes.append(Box(float(chance[index]), *points[0].tolist(), width, height, eyes))
-    return _each_once(boxes)
+    for which, index in zip(*np.nonzero(chances >= SCORE), strict=True):
+        square = squares[which]
+        middle, extent, *points = rows[which, index].reshape(-1, 2) / edge
+        x, y = square.places(middle + anchors[index])
+        width, height = extent * square.side
+        eyes = square.places(np.stack(points[:2]) + anchors[index])
+        boxes.append(Box(float(chances[which, index]), float(x), float(y), width, height, eyes))
+    return boxes
 
 
-def _anchors(edge: int, count: int) -> np.ndarray:
+def _anchors(count: int) -> np.ndarray:
     """(count, 2): the middles of the cells that rows of detections belong to, in [0, 1]."""
     cells = math.isqrt(count)
     middles = (np.arange(cells) + 0.5) / cells
