@@ -68,12 +68,28 @@ class Square:
         x, y = (self.x - left) / shrink, (self.y - top) / shrink
         return Square(x, y, self.side / shrink, self.turn)._sampled(part, size)
 
+    def cut_repeating(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """The same with the picture's border repeated outside."""
+        left, top, right, bottom = self._bounds(image)
+        part = np.asarray(image.crop((left, top, right, bottom)))
+        low = np.floor(self.places(np.zeros(2))).astype(int)
+        high = np.ceil(self.places(np.ones(2))).astype(int)
+        before = np.maximum((left, top) - low, 0)
+        after = np.maximum(high - (right, bottom), 0)
+        widths = [(before[axis], after[axis]) for axis in (1, 0)]
+        wide = Image.fromarray(np.pad(part, [*widths, (0, 0)], mode="edge"))
+        x, y = self.x - left + before[0], self.y - top + before[1]
+        return Square(float(x), float(y), self.side, self.turn).cut(wide, size)
+
     def _bounds(self, image: Image.Image) -> tuple[int, int, int, int]:
         corners = self.places(np.array([(0, 0), (1, 0), (0, 1), (1, 1)], float))
         low, high = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int)
         left, top = (int(v) for v in np.clip(low, 0, (image.width - 1, image.height - 1)))
-        return left, top, max(left + 1, min(int(high[0]), image.width)), max(
-            top + 1, min(int(high[1]), image.height)
+        return (
+            left,
+            top,
+            max(left + 1, min(int(high[0]), image.width)),
+            max(top + 1, min(int(high[1]), image.height)),
         )
 
     def _sampled(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -112,9 +128,8 @@ class Mesh:
         return float(np.sqrt(np.prod(np.ptp(self.points[:, :2], axis=0))))
 
 
-def find_faces(image: np.ndarray) -> list[Mesh]:
-    """The meshes of a photograph's (H, W, 3) faces, the largest first; empty where none is seen."""
-    picture = Image.fromarray(image)
+def find_faces(picture: Image.Image) -> list[Mesh]:
+    """The meshes of a photograph's faces, the largest first; empty where none is seen."""
     found = [mesh for box in find_boxes(picture) if (mesh := fit_mesh(picture, box)) is not None]
     return sorted(found, key=lambda mesh: -mesh.size)
 
@@ -146,7 +161,7 @@ def _parts(picture: Image.Image) -> list[Square]:
 def _boxes_in(picture: Image.Image, squares: list[Square]) -> list[Box]:
     network = network_of("face_detection")
     edge = network.size[0]
-    cuts = torch.cat([_tensor(square.cut(picture, network.size)) for square in squares])
+    cuts = torch.cat([tensor_of(square.cut(picture, network.size)) for square in squares])
     rows, scores = (made.double().numpy() for made in network(2 * cuts - 1))
     chances = 1 / (1 + np.exp(-scores[..., 0].clip(-80, 80)))
     anchors = _anchors(chances.shape[1])
@@ -202,7 +217,7 @@ def fit_mesh(picture: Image.Image, box: Box) -> Mesh | None:
 
 def _mesh_in(picture: Image.Image, square: Square) -> Mesh:
     network = network_of("face_mesh")
-    points, present = network(_tensor(square.cut(picture, network.size)))
+    points, present = network(tensor_of(square.cut(picture, network.size)))
     local = points.double().numpy().reshape(-1, 3) / network.size[0]
     depth = local[:, 2:] * square.side
     score = float(torch.sigmoid(present.reshape(())))
@@ -215,7 +230,7 @@ def network_of(name: str) -> Graph:
     return load_graph(MODELS / f"{name}.safetensors")
 
 
-def _tensor(picture: Image.Image) -> Tensor:
+def tensor_of(picture: Image.Image) -> Tensor:
     """(1, 3, H, W) in [0, 1]."""
     return torch.from_numpy(np.asarray(picture).copy()).movedim(-1, 0)[None].float() / 255
 

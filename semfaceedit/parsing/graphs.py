@@ -1,7 +1,7 @@
-"""Networks as lists of operations: what the models of other people's are kept as and run by.
+"""Networks as lists of operations: how models made elsewhere are kept and run.
 
-A file is safetensors: the constants, and in the header the operations in order. Values are numbered;
-an operation reads some and writes one. Pictures are (B, C, H, W) within, rows of detections
+A file is safetensors: the constants, and in the header the operations in order. Values are
+numbered; an operation reads some and writes one. Pictures are (B, C, H, W), rows of detections
 (B, N, K).
 """
 
@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..model.checkpoint import write_atomically
 from ..errors import UserError
+from ..files import write_atomically
 
 FORMAT, FORMAT_VERSION = "semfaceedit-graph", 1
 

@@ -3,7 +3,6 @@
 The numbers are points of MediaPipe's face mesh; "left" is the person's own, on the image's right.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -53,7 +52,7 @@ class MeshParts:
     points: np.ndarray
 
     def scaled(self, origin: tuple[float, float], factor: float) -> "MeshParts":
-        """The same mesh on a picture whose corner is at `origin` and which is scaled by `factor`."""
+        """The same mesh on a picture whose corner is at `origin`, scaled by `factor`."""
         return MeshParts((self.points[:, :2] - origin) * factor)
 
     def at(self, ids: tuple[int, ...]) -> np.ndarray:
@@ -167,7 +166,5 @@ def _brow(points: np.ndarray) -> np.ndarray:
     """The mesh's brow (10, 2) made as thick as label maps have it."""
     upper, lower = points[:5], points[5:][::-1]
     middle, height = (upper + lower) / 2, upper - lower
-    edges = [
-        middle + height * (half * BROW_HEIGHT / 2 - BROW_DROP) for half in (1, -1)
-    ]
+    edges = [middle + height * (half * BROW_HEIGHT / 2 - BROW_DROP) for half in (1, -1)]
     return np.concatenate([edges[0], edges[1][::-1]])

@@ -82,9 +82,7 @@ class Converter:
 
     def __init__(self, data: bytes) -> None:
         model = Table(data, _int(data, 0))
-        self.codes = [
-            (max(c.number(0, "<b"), c.number(3)), c.text(1)) for c in model.tables(1)
-        ]
+        self.codes = [(max(c.number(0, "<b"), c.number(3)), c.text(1)) for c in model.tables(1)]
         self.buffers = model.tables(4)
         graph = model.tables(2)[0]
         self.tensors = graph.tables(0)
@@ -179,7 +177,10 @@ class Converter:
         return pad
 
     def _pool(self, options: Table, given: list[int], out: int) -> dict[str, Any]:
-        stride, window = [options.number(2), options.number(1)], [options.number(4), options.number(3)]
+        stride, window = (
+            [options.number(2), options.number(1)],
+            [options.number(4), options.number(3)],
+        )
         if any(self._padding(options, given[0], out, window, stride)):
             raise ValueError("pooling with padding is not understood")
         return {"window": window, "stride": stride}
@@ -223,7 +224,7 @@ def _dense(sparsity: Table, values: np.ndarray, shape: tuple[int, ...]) -> np.nd
     levels = sparsity.tables(2)
     if len(order) != len(shape):
         raise ValueError("sparse blocks are not understood")
-    places = [()]  # positions reached so far, in the order of traversal
+    places: list[tuple[int, ...]] = [()]  # positions reached so far, in the order of traversal
     for level in levels:
         if level.number(0, "<b") == 0:  # dense
             places = [(*p, i) for p in places for i in range(level.number(1))]

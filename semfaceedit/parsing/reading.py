@@ -1,0 +1,132 @@
+"""A photograph's face, its label map, landmarks and pose, by the networks that ship."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn.functional import interpolate
+
+from ..data.align import Window
+from ..data.pose import Landmarks
+from ..errors import UserError
+from ..model.labels import CLASS_NAMES
+from .faces import Mesh, find_faces
+from .head_pose import pose_from_mesh
+from .mesh_parts import MeshParts
+from .photo_network import class_shares, frame_of, network_input
+
+LARGEST_MAP = 1024  # pixels along the longer edge of a label map
+WORKING = 2048  # pixels along the longer edge of what is looked at
+BACKGROUND = CLASS_NAMES.index("background")
+SMALL = 64  # pixels of an aligned crop, below which a map is coarse
+TURNED = math.radians(55)  # yaw, beyond which half of the face is hidden
+
+
+@dataclass(frozen=True)
+class PhotographedFace:
+    """What was read off a photograph."""
+
+    labels: np.ndarray  # (h, w) uint8 class ids, the photograph's aspect, at most 1024 pixels
+    landmarks: Landmarks  # in pixels of the photograph
+    window: Window  # the aligned crop, in pixels of the photograph
+    pose: tuple[float, float]  # yaw, pitch in radians
+    seen: int  # faces in the photograph
+    remarks: tuple[str, ...]  # what may have gone wrong
+
+
+def read_face(image: np.ndarray, name: Path | str, *, number: int = 1) -> PhotographedFace:
+    """Read the face of a photograph (H, W, 3) uint8: the largest, or the number-th largest.
+
+    name: the photograph's, for errors. UserError where that face is not seen.
+    """
+    if min(image.shape[:2]) < 16:
+        raise UserError(f"{name}: {image.shape[1]}x{image.shape[0]} pixels hold no face")
+    picture, factor = _reduced(Image.fromarray(image))
+    meshes = find_faces(picture)
+    if not meshes:
+        raise UserError(
+            f"{name}: no face was found: it should be upright, seen from the front or half from "
+            "the side, and a twentieth of the picture or more: crop or turn the photograph, or "
+            "paint its label map and give that"
+        )
+    if not 1 <= number <= len(meshes):
+        raise UserError(
+            f"{name}: face {number} was asked for, but {_counted(len(meshes))} found: give "
+            f"--face 1 to {len(meshes)}, 1 being the largest"
+        )
+    mesh = meshes[number - 1]
+    parts = MeshParts(mesh.points)
+    window = parts.window
+    if window is None:
+        raise UserError(
+            f"{name}: the face is turned too far to be placed: give a photograph that shows both "
+            "eyes, or a label map with --labels"
+        )
+    labels = _label_map(picture, mesh, window, image.shape)
+    pose = pose_from_mesh(mesh.points)
+    landmarks = parts.landmarks.scaled(factor)
+    remarks = _remarks(pose, window.side * factor, len(meshes), number)
+    return PhotographedFace(labels, landmarks, window.scaled(factor), pose, len(meshes), remarks)
+
+
+def _reduced(picture: Image.Image) -> tuple[Image.Image, float]:
+    """The picture at most 2048 pixels long, and how many of its pixels one of those is."""
+    shrink = math.ceil(max(picture.size) / WORKING)
+    if shrink == 1:
+        return picture, 1.0
+    smaller = picture.reduce(shrink)
+    return smaller, picture.width / smaller.width
+
+
+def _label_map(
+    picture: Image.Image, mesh: Mesh, window: Window, shape: tuple[int, ...]
+) -> np.ndarray:
+    """The map (h, w) of a photograph of that shape, in which the face's crop was read."""
+    height, width = (
+        max(1, round(edge * min(1.0, LARGEST_MAP / max(shape[:2])))) for edge in shape[:2]
+    )
+    scale = width / picture.width
+    frame = frame_of(window)
+    size = max(1, round(scale * frame.side))
+    shares = class_shares(network_input(picture, mesh.points, frame))
+    corner = (frame.x - frame.side / 2, frame.y - frame.side / 2)
+    parts = MeshParts(mesh.points).scaled(corner, size / frame.side)
+    crop = map_of_shares(shares, parts, size)
+    return _placed(crop, Window(*corner, frame.side).scaled(scale), height, width)
+
+
+def map_of_shares(shares: torch.Tensor, parts: MeshParts, size: int) -> np.ndarray:
+    """Class shares (19, r, r) -> ids (size, size), with the parts that the mesh shows better."""
+    found = interpolate(shares[None], size=(size, size), mode="bilinear", align_corners=False)[0]
+    return found.argmax(0).to(torch.uint8).numpy()
+
+
+def _placed(labels: np.ndarray, window: Window, height: int, width: int) -> np.ndarray:
+    """A square map put where `window` is on a map of background of that size."""
+    made = np.full((height, width), BACKGROUND, np.uint8)
+    rows, columns = (
+        np.floor((np.arange(edge) + 0.5 - start) * len(labels) / window.side).astype(int)
+        for edge, start in ((height, window.top), (width, window.left))
+    )
+    inside = [(0 <= places) & (places < len(labels)) for places in (rows, columns)]
+    made[np.ix_(*inside)] = labels[rows[inside[0]]][:, columns[inside[1]]]
+    return made
+
+
+def _remarks(pose: tuple[float, float], side: float, seen: int, number: int) -> tuple[str, ...]:
+    said = []
+    if seen > 1:
+        which = "the largest" if number == 1 else f"number {number} by size"
+        said.append(f"{_counted(seen)} found; {which} is taken (choose with --face)")
+    if side < SMALL:
+        said.append(f"the face's crop is only {side:.0f} pixels wide, so its map is coarse")
+    if abs(pose[0]) > TURNED:
+        said.append("the face is turned far to the side, so its map is a guess")
+    return tuple(said)
+
+
+def _counted(faces: int) -> str:
+    return "1 face was" if faces == 1 else f"{faces} faces were"
