@@ -49,7 +49,9 @@ class Graph(nn.Module):
 
 def _conv(step: dict[str, Any], given: list[Tensor], constants: list[Tensor]) -> Tensor:
     padded = functional.pad(given[0], step["pad"]) if any(step["pad"]) else given[0]
-    return functional.conv2d(padded, *constants, stride=step["stride"], groups=step["groups"])
+    weights, bias = constants
+    stride, groups = step["stride"], step["groups"]
+    return functional.conv2d(padded, weights, bias, stride=stride, groups=groups)
 
 
 def _pool(step: dict[str, Any], given: list[Tensor], _: list[Tensor]) -> Tensor:
@@ -63,7 +65,9 @@ def _rows(step: dict[str, Any], given: list[Tensor], _: list[Tensor]) -> Tensor:
 
 _OPERATIONS: dict[str, Any] = {
     "conv": _conv,
-    "conv_transposed": lambda s, x, c: functional.conv_transpose2d(x[0], *c, stride=s["stride"]),
+    "conv_transposed": lambda s, x, c: functional.conv_transpose2d(
+        x[0], c[0], c[1], stride=s["stride"]
+    ),
     "pad": lambda s, x, c: functional.pad(x[0], s["pad"]),
     "add": lambda s, x, c: x[0] + x[1],
     "multiply": lambda s, x, c: x[0] * x[1],

@@ -102,7 +102,7 @@ def network_input(image: Image.Image, points: np.ndarray, frame: Square) -> Tens
     corner = (frame.x - frame.side / 2, frame.y - frame.side / 2)
     parts = MeshParts(points).scaled(corner, SIZE / frame.side)
     colours = tensor_of(frame.cut_repeating(image, (SIZE, SIZE)))[0]
-    person = torch.from_numpy(person_share(image, frame))[None]
+    person = torch.from_numpy(person_share(image, frame).copy())[None]
     guides = torch.from_numpy(parts.guides(SIZE))
     return 2 * torch.cat([colours, person, guides]) - 1
 

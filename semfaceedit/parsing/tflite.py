@@ -109,9 +109,9 @@ class Converter:
             )
 
     def _convert(self, operator: Table) -> None:
-        code, custom = self.codes[operator.number(0, "<I")]
+        code, said = self.codes[operator.number(0, "<I")]
         given, out = operator.array(1).tolist(), int(operator.array(2)[0])
-        name = "conv_transposed" if custom == TRANSPOSED else OPERATORS[code]
+        name = "conv_transposed" if said == TRANSPOSED else OPERATORS[code]
         if name in ("dequantize", "densify"):
             self.known[out] = self.known[given[0]]
             return
@@ -121,7 +121,8 @@ class Converter:
         step["in"] = [index for index in given if index not in self.known]
         step |= details(options, given, out) if details else {}
         if name == "conv_transposed":
-            step["stride"] = list(struct.unpack_from("<3i", operator.array(5, np.uint8), 0)[1:])
+            settings = operator.array(5, np.uint8).tobytes()
+            step["stride"] = list(struct.unpack_from("<3i", settings)[1:])
         self.operations.append(step)
 
     def _constant(self, index: int, values: np.ndarray) -> str:
