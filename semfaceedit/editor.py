@@ -46,7 +46,8 @@ class EditorOptions(CheckpointOptions):
     vgg_weights: Path | None = None
     """Weights of torchvision's vgg16: edits and inversions then use the perceptual term."""
     parser: Path | None = None
-    """A network of `train-parser`, which reads the label map off a photograph that has none."""
+    """A network of `train-parser`, which reads label maps off photographs in place of the one that
+    ships."""
     browser: bool = False
     """Open the page in the browser."""
 
