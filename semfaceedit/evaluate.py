@@ -19,6 +19,7 @@ from .evaluation.cost import cost
 from .evaluation.figures import draw
 from .evaluation.inversion import inversion, invert_pairs
 from .evaluation.locality import locality
+from .evaluation.novelty import novelty
 from .evaluation.pictures import generate
 from .evaluation.quality import quality
 from .evaluation.semantics import semantics
@@ -32,6 +33,7 @@ from .training.distributed import join_world
 QUESTIONS: dict[str, Callable[[Evaluation], None]] = {
     "quality": quality,
     "semantics": semantics,
+    "novelty": novelty,
     "inversion": inversion,
     "locality": locality,
     "consistency": consistency,
