@@ -19,10 +19,11 @@ from torch import Tensor
 from training import drawn_faces
 
 from semfaceedit.editing.fit import FitSettings, Goal, loss_terms, weighted, zero_offsets
-from semfaceedit.editing.project import add_codes, mean_codes
+from semfaceedit.editing.project import add_codes
 from semfaceedit.kernels import _extension, use_backend
 from semfaceedit.model import config
 from semfaceedit.model.generator import Generator, sample_latents
+from semfaceedit.model.mean_face import mean_codes
 from semfaceedit.model.renderer import RenderOutput, find_intersections, render
 from semfaceedit.training.distributed import World
 from semfaceedit.training.trainer import Trainer

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests/helpers")]
 
 import gpu_rays  # noqa: E402
 from baselines import NAMES  # noqa: E402
@@ -53,7 +53,7 @@ from workloads import (  # noqa: E402
 from semfaceedit.evaluation import roofline as floors  # noqa: E402
 from semfaceedit.kernels import available_backends  # noqa: E402
 from semfaceedit.model import config  # noqa: E402
-from semfaceedit.model.film import Film  # noqa: E402
+from semfaceedit.model.codes import Film  # noqa: E402
 from semfaceedit.model.labels import NUM_CLASSES  # noqa: E402
 from semfaceedit.model.renderer import find_intersections, recolor, render  # noqa: E402
 

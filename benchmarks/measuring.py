@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from semfaceedit.evaluation.roofline import Peaks
-from semfaceedit.info import cpu_name
+from semfaceedit.machine import cpu_name
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

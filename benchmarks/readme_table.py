@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from measuring import RESULTS, fail  # noqa: E402
 from table import Row, rows_of  # noqa: E402
 
-from semfaceedit.model.checkpoint import write_atomically  # noqa: E402
+from semfaceedit.files import write_atomically  # noqa: E402
 
 MARKED = re.compile(r"(?<=<!-- times: )(\S+)( -->\n).*?(?=<!-- end of times -->)", re.DOTALL)
 

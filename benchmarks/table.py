@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from measuring import RESULTS, fail  # noqa: E402
 
-from semfaceedit.model.checkpoint import write_atomically  # noqa: E402
+from semfaceedit.files import write_atomically  # noqa: E402
 from semfaceedit.pictures.plots import bar_plot  # noqa: E402
 
 PAPER_MODE = ("eager AMP", "autocast")  # what ratios are given to

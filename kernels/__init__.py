@@ -11,7 +11,7 @@ if __name__ == "kernels":
         "semfaceedit would load it a second time"
     )
 
-from semfaceedit.kernels._backend import (
+from ._backend import (
     BACKENDS,
     OPS,
     PRECISIONS,
@@ -21,9 +21,9 @@ from semfaceedit.kernels._backend import (
     resolve,
     use_backend,
 )
-from semfaceedit.kernels.film_siren import FilmSirenWeights, film_siren
-from semfaceedit.kernels.ray_isosurface import FieldWeights, Intersections, ray_isosurface
-from semfaceedit.kernels.semantic_composite import color_composite, semantic_composite
+from .film_siren import FilmSirenWeights, film_siren
+from .ray_isosurface import FieldWeights, Intersections, ray_isosurface
+from .semantic_composite import color_composite, semantic_composite
 
 __all__ = [
     "BACKENDS",

@@ -6,15 +6,8 @@ every precision, and as good.
 
 from torch import Tensor
 
-from semfaceedit.kernels._extension import (
-    addresses,
-    empty_where,
-    native,
-    none_where_not,
-    threads,
-    unavailable,
-)
-from semfaceedit.kernels.film_siren_ops import differentiable, empty_output, register
+from ._extension import addresses, empty_where, native, none_where_not, threads, unavailable
+from .film_siren_ops import differentiable, empty_output, register
 
 __all__ = ["PRECISIONS", "backward", "forward", "precision_unavailable", "unavailable"]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from semfaceedit.kernels._extension import empty_where, none_where_not
-from semfaceedit.kernels.film_siren import FilmSirenWeights
+from ._extension import empty_where, none_where_not
+from .film_siren import FilmSirenWeights
 
 LaunchForward = Callable[[list[Tensor], int, str], Tensor]
 LaunchBackward = Callable[[Tensor, list[Tensor], int, str, list[bool]], list[Tensor]]

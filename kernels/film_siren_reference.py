@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from semfaceedit.kernels._checks import linear
+from ._checks import linear
 
 if TYPE_CHECKING:
-    from semfaceedit.kernels.film_siren import FilmSirenWeights
+    from .film_siren import FilmSirenWeights
 
 
 def film_siren_reference(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from semfaceedit.kernels._triton import (
+from ._triton import (
     capability,
     ceil_div,
     interpreted,
@@ -20,8 +20,8 @@ from semfaceedit.kernels._triton import (
     power_of_two,
     unavailable,
 )
-from semfaceedit.kernels.film_siren import FilmSirenWeights
-from semfaceedit.kernels.film_siren_ops import empty_output, register
+from .film_siren import FilmSirenWeights
+from .film_siren_ops import empty_output, register
 
 __all__ = ["PRECISIONS", "backward", "forward", "unavailable"]
 
@@ -255,7 +255,7 @@ def _launch_forward(
     first_tile: int = 0,
     keep: bool = False,
 ) -> None:
-    from semfaceedit.kernels.film_siren_triton_kernels import forward_kernel
+    from .film_siren_triton_kernels import forward_kernel
 
     width = network.constants["WIDTH"]
     tile = tile_constants(tiling, width)
@@ -337,7 +337,7 @@ class _Backward:
         sums: Tensor,
         first_tile: int,
     ) -> None:
-        from semfaceedit.kernels.film_siren_triton_kernels import backward_kernel
+        from .film_siren_triton_kernels import backward_kernel
 
         network, tiles = self.network, self.tiles
         launch(
@@ -361,7 +361,7 @@ class _Backward:
         )  # fmt: skip
 
     def _add_row_sums(self, sums: Tensor, first_tile: int) -> None:
-        from semfaceedit.kernels.film_siren_triton_kernels import row_sums_kernel
+        from .film_siren_triton_kernels import row_sums_kernel
 
         rows, size = self.row_sums.shape
         launch(
@@ -390,7 +390,7 @@ class _Backward:
         self, total: Tensor, left: Tensor, right: Tensor, tile_groups: Tensor
     ) -> None:
         """total (layers, groups, N, K) += left^T (slots, layers, rows, N) @ right (.., K)."""
-        from semfaceedit.kernels.film_siren_triton_kernels import weight_gradient_kernel
+        from .film_siren_triton_kernels import weight_gradient_kernel
 
         layers, groups, left_width, right_width = total.shape
         splits = min(2 if interpreted() else SPLITS, len(tile_groups))

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 
-from semfaceedit.kernels._triton_dense import outer_product, times, times_transposed
+from ._triton_dense import outer_product, times, times_transposed
 
 INVERSE_PI = tl.constexpr(0.31830988618379067)
 PI_HIGH = tl.constexpr(3.140625)  # eight bits: exact times any number of half turns below 2^16

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from semfaceedit.kernels._backend import implementation, resolve
-from semfaceedit.kernels._checks import check_tensors
-from semfaceedit.kernels.ray_isosurface_reference import ray_isosurface_reference
+from ._backend import implementation, resolve
+from ._checks import check_tensors
+from .ray_isosurface_reference import ray_isosurface_reference
 
 
 class FieldWeights(NamedTuple):

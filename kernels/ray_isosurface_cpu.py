@@ -1,7 +1,7 @@
 """`ray_isosurface` on the CPU: one native launch each way (`csrc/ray_isosurface_cpu.cpp`)."""
 
-from semfaceedit.kernels._extension import native, on_threads, unavailable
-from semfaceedit.kernels.ray_isosurface_ops import native_launches, register
+from ._extension import native, on_threads, unavailable
+from .ray_isosurface_ops import native_launches, register
 
 __all__ = ["PRECISIONS", "backward", "forward", "unavailable"]
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from semfaceedit.kernels._extension import addresses, empty_where, none_where_not
-from semfaceedit.kernels.ray_isosurface import FieldWeights
+from ._extension import addresses, empty_where, none_where_not
+from .ray_isosurface import FieldWeights
 
 Settings = tuple[tuple[float, float, float], float, float, float, int, float]
 LaunchForward = Callable[[list[Tensor], list[float], str, tuple[Tensor, ...]], None]

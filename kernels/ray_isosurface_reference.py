@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from semfaceedit.kernels._checks import linear
+from ._checks import linear
 
 if TYPE_CHECKING:
-    from semfaceedit.kernels.ray_isosurface import FieldWeights
+    from .ray_isosurface import FieldWeights
 
 MIN_FIELD_STEP = 0.05  # |s_b - s_a| below which interpolation is not trusted (GRAM)
 MIN_PLANE_SLOPE = 1e-4  # -d_z below which a ray counts as missing the background plane

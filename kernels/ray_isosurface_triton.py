@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semfaceedit.kernels._triton import (
+from ._triton import (
     ceil_div,
     interpreted,
     launch,
@@ -14,8 +14,8 @@ from semfaceedit.kernels._triton import (
     power_of_two,
     unavailable,
 )
-from semfaceedit.kernels.ray_isosurface_ops import register, sizes
-from semfaceedit.kernels.ray_isosurface_reference import MIN_PLANE_SLOPE
+from .ray_isosurface_ops import register, sizes
+from .ray_isosurface_reference import MIN_PLANE_SLOPE
 
 __all__ = ["PRECISIONS", "backward", "forward", "unavailable"]
 
@@ -60,7 +60,7 @@ def _network_constants(width: int, hidden: int, precision: str, block: int) -> d
 def _launch_forward(
     inputs: list[Tensor], numbers: list[float], precision: str, outputs: tuple[Tensor, ...]
 ) -> None:
-    from semfaceedit.kernels.ray_isosurface_triton_kernels import forward_kernel
+    from .ray_isosurface_triton_kernels import forward_kernel
 
     rays, hits, samples, width, layers = sizes(inputs)
     constants = forward_constants(hits, samples, width, layers - 1, precision)
@@ -113,7 +113,7 @@ def _through_field(
     need_rays: bool,
 ) -> tuple[Tensor, Tensor]:  # sums of each program (programs, size); (R, K, 6)
     """Gradients of the weights, and of each hit's origin and direction, through the field."""
-    from semfaceedit.kernels.ray_isosurface_triton_kernels import backward_kernel
+    from .ray_isosurface_triton_kernels import backward_kernel
 
     _, level, valid, interval = hits
     rays, count, _, width, layers = sizes(inputs)

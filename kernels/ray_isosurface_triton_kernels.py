@@ -7,7 +7,7 @@ the program's own part of `scratch`.
 import triton
 import triton.language as tl
 
-from semfaceedit.kernels._triton_dense import outer_product, times, times_transposed
+from ._triton_dense import outer_product, times, times_transposed
 
 MIN_FIELD_STEP = tl.constexpr(0.05)  # as in the reference
 MIN_PLANE_SLOPE = tl.constexpr(1e-4)

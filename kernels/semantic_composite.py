@@ -5,12 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semfaceedit.kernels._backend import implementation, resolve
-from semfaceedit.kernels._checks import check_tensors
-from semfaceedit.kernels.semantic_composite_reference import (
-    color_composite_reference,
-    semantic_composite_reference,
-)
+from ._backend import implementation, resolve
+from ._checks import check_tensors
+from .semantic_composite_reference import color_composite_reference, semantic_composite_reference
 
 
 def semantic_composite(

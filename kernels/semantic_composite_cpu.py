@@ -1,7 +1,7 @@
 """`semantic_composite` on the CPU: one native launch each (`csrc/semantic_composite_cpu.cpp`)."""
 
-from semfaceedit.kernels._extension import native, on_threads, unavailable
-from semfaceedit.kernels.semantic_composite_ops import native_launches, register
+from ._extension import native, on_threads, unavailable
+from .semantic_composite_ops import native_launches, register
 
 __all__ = [
     "PRECISIONS",

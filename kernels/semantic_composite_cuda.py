@@ -1,8 +1,8 @@
 """`semantic_composite` in CUDA C++: one launch each (`csrc/semantic_composite_cuda.cu`)."""
 
-from semfaceedit.kernels._extension import cuda_unavailable as unavailable
-from semfaceedit.kernels._extension import native_cuda, on_stream
-from semfaceedit.kernels.semantic_composite_ops import native_launches, register
+from ._extension import cuda_unavailable as unavailable
+from ._extension import native_cuda, on_stream
+from .semantic_composite_ops import native_launches, register
 
 __all__ = [
     "PRECISIONS",

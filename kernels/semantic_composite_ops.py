@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from semfaceedit.kernels._extension import addresses, empty_where, none_where_not
+from ._extension import addresses, empty_where, none_where_not
 
 
 class Launches(NamedTuple):

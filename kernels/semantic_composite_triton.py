@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from semfaceedit.kernels._triton import ceil_div, launch, power_of_two, unavailable
-from semfaceedit.kernels.semantic_composite_ops import Launches, register
+from ._triton import ceil_div, launch, power_of_two, unavailable
+from .semantic_composite_ops import Launches, register
 
 __all__ = [
     "PRECISIONS",
@@ -35,7 +35,7 @@ def backward_constants(hits: int, channels: int) -> dict[str, Any]:
 
 
 def _semantic_forward(alpha: Tensor, semantics: Tensor, labels: Tensor, mixed: Tensor) -> None:
-    from semfaceedit.kernels.semantic_composite_triton_kernels import semantic_forward_kernel
+    from .semantic_composite_triton_kernels import semantic_forward_kernel
 
     constants = forward_constants(semantics.shape[2])
     launch(
@@ -57,7 +57,7 @@ def _semantic_backward(
 
 
 def _color_forward(alpha: Tensor, colors: Tensor, depths: Tensor, *outputs: Tensor) -> None:
-    from semfaceedit.kernels.semantic_composite_triton_kernels import color_forward_kernel
+    from .semantic_composite_triton_kernels import color_forward_kernel
 
     constants = forward_constants(colors.shape[2])
     launch(
@@ -74,7 +74,7 @@ def _color_backward(tensors: list[Tensor], needed: list[bool], grads: list[Tenso
 
 
 def _launch_backward(tensors: tuple[Tensor, ...], switches: dict[str, bool]) -> None:
-    from semfaceedit.kernels.semantic_composite_triton_kernels import backward_kernel
+    from .semantic_composite_triton_kernels import backward_kernel
 
     rays, hits, channels = tensors[4].shape
     constants = backward_constants(hits, channels)

@@ -26,22 +26,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .edit import edit
 from .editing.fit import FitSettings, Watch
+from .editing.inversion import InversionResult, InvertSettings, invert
+from .editing.map_edit import edit
 from .editing.mask_edits import paint
-from .editing.project import FaceProject, fingerprint, mean_codes
+from .editing.project import FaceProject
 from .editing.refit import EditedFace, EditSettings
+from .editing.region_transfer import What, transfer
 from .editing.target import OVERSAMPLING, read_edited_labels, read_target
 from .editing.tuning import weights_of
 from .errors import UserError
-from .invert import InversionResult, InvertSettings, invert
 from .metrics.perceptual import PerceptualFeatures, load_perceptual
 from .model.checkpoint import load_generator
 from .model.config import Config, ModelConfig
-from .model.generator import Generator
+from .model.generator import Generator, seed_latents
+from .model.mean_face import fingerprint, mean_codes
 from .model.renderer import RenderOutput, render
-from .pictures.grids import picture_rows, seed_latents
-from .transfer import What, transfer
+from .pictures.grids import picture_rows
 
 __all__ = [
     "EditSettings", "EditedFace", "Editor", "FaceProject", "FitSettings", "GeneratedFace",

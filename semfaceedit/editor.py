@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cli import run_command, select_device, wrote
-from .data.packing import cache_root
 from .errors import UserError
+from .files import cache_root
 from .kernels import use_backend
 from .memory import keep_freed_memory
 from .metrics.perceptual import load_perceptual
@@ -24,7 +24,7 @@ KEY_BYTES = 16
 
 
 @dataclass(kw_only=True)
-class Options(CheckpointOptions):
+class EditorOptions(CheckpointOptions):
     """Edit faces on a web page: turn the head, paint its label map, change the look of a region.
 
     Example: semfaceedit editor --out faces, then open the address that it prints.
@@ -51,7 +51,7 @@ class Options(CheckpointOptions):
     """Open the page in the browser."""
 
 
-def serve(options: Options) -> None:
+def run(options: EditorOptions) -> None:
     try:
         from .web_editor.server import EditorServer, PageServer
     except ImportError as error:
@@ -138,7 +138,7 @@ def listen(port: int) -> socket.socket:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(Options, serve, argv, name="editor")
+    return run_command(EditorOptions, run, argv, name="editor")
 
 
 if __name__ == "__main__":

@@ -4,121 +4,14 @@ This file is the command: which questions, in which order, and the report. Each 
 of `evaluation/`.
 """
 
-import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
 
-import torch
-
-from .cli import run_command, select_device, wrote
-from .errors import UserError
+from .cli import run_command
 from .evaluation import ablation
-from .evaluation.consistency import POSE_PICTURES, consistency
-from .evaluation.cost import cost
-from .evaluation.figures import draw
-from .evaluation.inversion import inversion, invert_pairs
-from .evaluation.locality import locality
-from .evaluation.novelty import novelty
-from .evaluation.pictures import generate
-from .evaluation.quality import quality
-from .evaluation.semantics import semantics
-from .evaluation.session import COMPARED, Evaluation, Options
-from .evaluation.writing import collect, markdown
-from .kernels import use_backend
-from .metrics.inception import asked_for
-from .model.checkpoint import write_text
-from .training.distributed import join_world
-
-QUESTIONS: dict[str, Callable[[Evaluation], None]] = {
-    "quality": quality,
-    "semantics": semantics,
-    "novelty": novelty,
-    "inversion": inversion,
-    "locality": locality,
-    "consistency": consistency,
-    "cost": cost,
-}
-
-
-def evaluate(options: Options, questions: Sequence[str] = ()) -> None:
-    """Answer the questions and write the report."""
-    chosen = chosen_questions(options, questions)
-    device = select_device(options.device)
-    world = join_world(device.type)
-    try:
-        if device.type == "cuda" and world.size > 1:
-            device = torch.device("cuda", world.local_rank)
-            torch.cuda.set_device(device)
-        with use_backend(options.backend):
-            evaluation = Evaluation.open(options, device, world)
-            prepare(evaluation, chosen)
-            if world.is_main:
-                for name in chosen:
-                    QUESTIONS[name](evaluation)
-                    write_report(evaluation, chosen)
-                draw(evaluation)
-                write_report(evaluation, chosen, said=True)
-    finally:
-        world.close()
-    if world.is_main:
-        check_answered(evaluation, questions)
-
-
-def chosen_questions(options: Options, questions: Sequence[str]) -> list[str]:
-    known = ", ".join(QUESTIONS)
-    for name in questions:
-        if name not in QUESTIONS:
-            raise UserError(f"no question {name!r}: use {known}, ablate or --all")
-    if not options.all and not questions:
-        raise UserError(f"name what to measure before the options: {known}; or --all")
-    return [name for name in QUESTIONS if options.all or name in questions]
-
-
-def prepare(evaluation: Evaluation, chosen: Sequence[str]) -> None:
-    """What several questions use, made by all processes together."""
-    compared = bool(set(chosen) & COMPARED)
-    if evaluation.uses_data(chosen):
-        count = len(evaluation.data)
-        wanted = evaluation.options.count
-        if compared and count < wanted:
-            print(f"the data has {count:,} pictures, fewer than --count {wanted:,}: all are used",
-                  file=sys.stderr)  # fmt: skip
-    if compared:
-        generate(evaluation, evaluation.options.count)
-    elif "consistency" in chosen:
-        generate(evaluation, min(POSE_PICTURES, evaluation.options.count))
-    if "inversion" in chosen or ("consistency" in chosen and evaluation.procedural):
-        invert_pairs(evaluation)
-
-
-def write_report(evaluation: Evaluation, chosen: Sequence[str], *, said: bool = False) -> None:
-    """report.json and report.md from what is known so far."""
-    out = evaluation.options.out
-    report = collect(evaluation, chosen)
-    figures = sorted(path.name for path in (out / "figures").glob("*.png"))
-    write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
-    write_text(out / "report.md", markdown(report, figures))
-    if said:
-        wrote(out / "report.md")
-
-
-def check_answered(evaluation: Evaluation, questions: Sequence[str]) -> None:
-    """UserError where a question or weights that were named gave nothing."""
-    results = evaluation.results
-    for name in questions:
-        parts = [part for part in results.values if part.split(".")[0] == name]
-        if not parts:
-            reasons = [why for part, why in results.missing.items() if part.split(".")[0] == name]
-            raise UserError(f"{name}: nothing could be measured: {'; '.join(reasons)}")
-    if asked_for(evaluation.options) and not any(map(_of_inception, results.values)):
-        for part, why in results.missing.items():
-            if _of_inception(part):
-                raise UserError(f"{part} was asked for by its weights: {why}")
-
-
-def _of_inception(part: str) -> bool:
-    return part.split(".")[-1] in ("fid", "kid")
+from .evaluation.run import evaluate
+from .evaluation.session import EvaluateOptions
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ablation.main(arguments[1:])
     questions = tuple(takewhile(lambda text: not text.startswith("-"), arguments))
     return run_command(
-        Options,
+        EvaluateOptions,
         lambda options: evaluate(options, questions),
         arguments[len(questions) :],
         name="evaluate",

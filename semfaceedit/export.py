@@ -11,9 +11,8 @@ from .cli import run_command, wrote
 from .errors import UserError
 from .model import checkpoint, config
 from .model.discriminator import build_discriminators
-from .model.generator import Generator
+from .model.generator import Generator, seed_codes
 from .model.renderer import RenderOutput, render
-from .pictures.grids import seed_codes
 from .training.trainer import images_before
 
 CHECK_SEEDS = range(8)
@@ -22,7 +21,7 @@ HALF_PSNR = 50.0  # dB; below it the pictures of half-precision weights differ t
 
 
 @dataclass(kw_only=True)
-class Options:
+class ExportOptions:
     """Write the averaged weights of a run, and its discriminators, as files to share.
 
     Example: semfaceedit export --run runs/00000-small-procedural --out weights/small.safetensors
@@ -43,7 +42,7 @@ class Options:
     """Write the discriminators too, in fp16; --no-discriminators leaves them out."""
 
 
-def export(options: Options) -> None:
+def run(options: ExportOptions) -> None:
     if options.out.suffix != ".safetensors":
         raise UserError(f"--out {options.out}: weights are written as .safetensors")
     state = checkpoint.load_state(options.run)
@@ -104,7 +103,7 @@ def _face(generator: Generator, seed: int) -> RenderOutput:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(Options, export, argv, name="export")
+    return run_command(ExportOptions, run, argv, name="export")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from .editing.refit import EditSettings
 from .errors import UserError
 from .evaluation import gallery_figures as figures
 from .evaluation.gallery_figures import Figure, Studio
+from .files import write_atomically, write_text
 from .kernels import use_backend
-from .model.checkpoint import write_atomically, write_text
 from .model.mean_face import fingerprint
 from .options import CheckpointOptions, make_folder, open_checkpoint
 
@@ -32,7 +32,7 @@ RECORD = "gallery.json"
 
 
 @dataclass(kw_only=True)
-class Options(CheckpointOptions):
+class GalleryOptions(CheckpointOptions):
     """Make a page of figures from a checkpoint: views, codes, inversion, edits, transfer.
 
     Example: semfaceedit gallery --checkpoint RUN/generator-ema0.998.safetensors --out docs/gallery
@@ -78,7 +78,7 @@ class Record:
         return [f"{command} --only {' '.join(names)}" for command, names in made.items()]
 
 
-def make_gallery(options: Options) -> None:
+def run(options: GalleryOptions) -> None:
     for name in options.only:
         if name not in FIGURES:
             raise UserError(f"--only {name}: the figures are {', '.join(FIGURES)}")
@@ -134,11 +134,11 @@ def _read(out: Path, own: str, *, keep: bool) -> Record:
     return Record(fingerprint=own)
 
 
-def _command(options: Options, checkpoint: str) -> str:
+def _command(options: GalleryOptions, checkpoint: str) -> str:
     words = ["semfaceedit", "gallery", "--checkpoint", checkpoint, "--out", str(options.out)]
     for name in ("seeds", "resolution", "iterations", "image_weight", "invert_iterations", "tune"):
         value = getattr(options, name)
-        if value != getattr(Options, name):
+        if value != getattr(GalleryOptions, name):
             words += ["--" + name.replace("_", "-"), str(value)]
     return shlex.join(words)
 
@@ -169,7 +169,7 @@ def _save(path: Path, image: Image.Image) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(Options, make_gallery, argv, name="gallery")
+    return run_command(GalleryOptions, run, argv, name="gallery")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """`python -m semfaceedit.prepare`: faces in any known layout -> one packed folder for training."""
 
-import json
 import os
 import sys
 import tempfile
@@ -9,23 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
 from .cli import run_command, wrote
 from .data.align import crop_pair
-from .data.dataset import (
-    LocatedFace,
-    holds_source,
-    is_packed,
-    locate,
-    open_packed,
-    pack_source,
-    source_key,
-)
-from .data.layouts import IMAGE_SUFFIXES, Face, Source, find_source
+from .data.dataset import open_packed
+from .data.landmarks_file import read_landmarks
+from .data.layouts import Face, Source, find_source
+from .data.packing import is_packed
 from .data.pose import Landmarks
+from .data.preparation import LocatedFace, holds_source, locate, pack_source, source_key
 from .errors import UserError
 from .model.labels import colorize
 
@@ -35,7 +28,7 @@ PREVIEW_SIZE = 192  # pixels, side of each picture
 
 
 @dataclass(frozen=True)
-class Options:
+class PrepareOptions:
     """Align faces and their masks and pack them for training.
 
     Reads CelebAMask-HQ as it comes (CelebA-HQ-img/ with CelebAMask-HQ-mask-anno/), or images/ with
@@ -62,7 +55,7 @@ class Options:
     """Write preview.png: landmarks and crops, to be checked by eye."""
 
 
-def prepare(options: Options) -> None:
+def run(options: PrepareOptions) -> None:
     """Pack `options.data` into `options.out`."""
     if not 8 <= options.resolution <= 2048:
         raise UserError(f"--resolution {options.resolution}: use 8 to 2048 pixels")
@@ -92,23 +85,6 @@ def prepare(options: Options) -> None:
         _save(preview(source, _crops(options.out), given, align=options.align), path)
         wrote(path)
     print(summary(options.out), file=sys.stderr)
-
-
-def read_landmarks(path: Path, source: Source) -> dict[str, Landmarks]:
-    """Five points a face, by name; every name must belong to `source`."""
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}): check --landmarks") from None
-    given = _parse_json(text, path) if text.lstrip().startswith("{") else _parse_lines(text, path)
-    names = {face.name for face in source.faces}
-    found = {name if name in names else _bare(name): points for name, points in given.items()}
-    for name, points in found.items():
-        if name not in names:
-            raise UserError(f"{path}: {name!r} is no face of {source.root}: correct or remove it")
-        if points.shape != (5, 2) or not np.isfinite(points).all():
-            raise UserError(f"{path}: {name!r} needs five points x y: correct or remove it")
-    return {name: Landmarks(points) for name, points in found.items()}
 
 
 def summary(folder: Path) -> str:
@@ -196,35 +172,6 @@ def _draw_crop(located: LocatedFace, size: int) -> Image.Image:
     return Image.blend(Image.fromarray(image), Image.fromarray(colors), 0.35)
 
 
-def _parse_json(text: str, path: Path) -> dict[str, np.ndarray]:
-    try:
-        values = json.loads(text)
-        return {name: np.array(points, np.float64) for name, points in values.items()}
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a JSON object of points ({error}): correct it") from None
-
-
-def _parse_lines(text: str, path: Path) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        name, *fields = line.strip().rsplit(None, 10)  # a name may hold spaces
-        try:
-            found[name] = np.array(fields, np.float64).reshape(5, 2)
-        except ValueError:
-            raise UserError(
-                f"{path}: line {number} is not a name and ten numbers: correct or remove it"
-            ) from None
-    return found
-
-
-def _bare(name: str) -> str:
-    """A face's name from that of its picture: `images/a.b.jpg` -> `a.b`."""
-    path = Path(name)
-    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
-
-
 def _crops(folder: Path) -> list[str]:
     return list(open_packed(folder).info["crop"])
 
@@ -241,7 +188,7 @@ def _save(picture: Image.Image, path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(Options, prepare, argv, name="prepare")
+    return run_command(PrepareOptions, run, argv, name="prepare")
 
 
 if __name__ == "__main__":

@@ -11,23 +11,24 @@ from .api import generate
 from .cli import parse_seeds, progress, run_command, wrote
 from .editing.project import FaceProject
 from .editing.target import save_label_map
-from .editing.tuning import TunedWeights, blend, with_weights
+from .editing.tuning import with_weights
 from .errors import UserError
 from .kernels import use_backend
 from .model import config
-from .model.film import Film
-from .model.generator import Generator
+from .model.codes import truncate
+from .model.generator import Generator, seed_codes
 from .model.mean_face import mean_codes
-from .model.renderer import Codes, render
+from .model.renderer import render
 from .options import CheckpointOptions, make_folder, open_checkpoint
-from .pictures.grids import picture_rows, save_png, seed_codes, tile, truncate
+from .pictures.grids import picture_rows, save_png, tile
 from .pictures.video import check_animation, save_animation
+from .pictures.views import Face, View, between
 
 KINDS = ("image", "semantics", "depth", "normals", "labels")
 
 
 @dataclass(kw_only=True)
-class Options(CheckpointOptions):
+class RenderOptions(CheckpointOptions):
     """Render faces of a checkpoint: from several poses, as a turntable, or between two faces.
 
     Example: semfaceedit render --checkpoint RUN/generator-ema0.998.safetensors --seeds 0-3
@@ -74,19 +75,8 @@ class Options(CheckpointOptions):
     """Refuse a checkpoint of another preset."""
 
 
-@dataclass(frozen=True)
-class Face:
-    """What is rendered: codes of batch 1, and the weights that were tuned to them, if any."""
-
-    codes: Codes
-    tuned: TunedWeights | None = None
-
-
-View = tuple[Face, tuple[float, float]]  # (yaw, pitch)
-
-
 @torch.no_grad()
-def render_faces(options: Options) -> None:
+def run(options: RenderOptions) -> None:
     """Write what the options ask for."""
     _check(options)
     generator, settings = open_checkpoint(options, preset=options.preset)
@@ -116,7 +106,7 @@ def render_faces(options: Options) -> None:
                 _save_project(options, generator, seed, resolution)
 
 
-def _save_project(options: Options, generator: Generator, seed: int, resolution: int) -> None:
+def _save_project(options: RenderOptions, generator: Generator, seed: int, resolution: int) -> None:
     project = generate(generator, seed, resolution=resolution).project
     path = options.out / f"face-{seed}.safetensors"
     project.save(path)
@@ -124,13 +114,13 @@ def _save_project(options: Options, generator: Generator, seed: int, resolution:
     wrote(path, f"its label map beside it: paint {path.with_suffix('.labels.png').name} and `edit`")
 
 
-def _seeds(options: Options) -> list[int]:
+def _seeds(options: RenderOptions) -> list[int]:
     if options.seeds is None:
         return [] if options.projects else [0, 1, 2, 3]
     return parse_seeds(options.seeds)
 
 
-def _faces(options: Options, generator: Generator) -> list[Face]:
+def _faces(options: RenderOptions, generator: Generator) -> list[Face]:
     """Projects, then seeds, pulled towards the mean face by the truncation."""
     projects = [FaceProject.load(path, generator) for path in options.projects]
     faces = [Face(project.codes(generator), project.tuned) for project in projects]
@@ -141,12 +131,12 @@ def _faces(options: Options, generator: Generator) -> list[Face]:
     return [replace(f, codes=truncate(f.codes, mean, options.truncation)) for f in faces]
 
 
-def _grid(options: Options, faces: list[Face]) -> list[View]:
+def _grid(options: RenderOptions, faces: list[Face]) -> list[View]:
     poses = [(yaw, pitch) for pitch in options.pitches for yaw in options.yaws]
     return [(face, pose) for face in faces for pose in poses]
 
 
-def _turn(options: Options, faces: list[Face]) -> list[View]:
+def _turn(options: RenderOptions, faces: list[Face]) -> list[View]:
     """From one outermost yaw to the other and back, slowing at the ends."""
     low, high = min(options.yaws), max(options.yaws)
     middle, half = (low + high) / 2, (high - low) / 2
@@ -155,7 +145,7 @@ def _turn(options: Options, faces: list[Face]) -> list[View]:
     return [(face, pose) for face in faces for pose in poses]
 
 
-def _path(options: Options, generator: Generator, faces: list[Face]) -> list[View]:
+def _path(options: RenderOptions, generator: Generator, faces: list[Face]) -> list[View]:
     """`frames` views from each face to the next, in the codes named by --interpolate."""
     pose = (options.yaws[len(options.yaws) // 2], options.pitches[0])
     which = options.interpolate or "all"
@@ -172,36 +162,8 @@ def _path(options: Options, generator: Generator, faces: list[Face]) -> list[Vie
     return views
 
 
-def between(generator: Generator, start: Face, end: Face, weight: float, which: str) -> Face:
-    """The face between two: `interpolate`d codes. Tuned weights go along in "all" codes, and stay
-    those of `start` otherwise."""
-    codes = interpolate(start.codes, end.codes, weight, which, generator.config.group_names)
-    tuned = blend(generator, start.tuned, end.tuned, weight) if which == "all" else start.tuned
-    return Face(codes, tuned)
-
-
-def interpolate(
-    start: Codes, end: Codes, weight: float, which: str, group_names: tuple[str, ...]
-) -> Codes:
-    """Codes between two faces in FiLM space: in all codes, in the geometry (`z`), or in the
-    appearance of one group; the others stay those of `start`."""
-    geometry, appearance = start.geometry, start.appearance
-    if which in ("all", "z"):
-        geometry = geometry.lerp(end.geometry, weight)
-    if which == "all":
-        appearance = appearance.lerp(end.appearance, weight)
-    elif which != "z":
-        chosen = torch.tensor([name == which for name in group_names])
-        share = (weight * chosen)[:, None, None].to(appearance.phases)
-        appearance = Film(
-            torch.lerp(appearance.frequencies, end.appearance.frequencies, share),
-            torch.lerp(appearance.phases, end.appearance.phases, share),
-        )
-    return Codes(geometry, appearance)
-
-
 def _render_views(
-    options: Options, generator: Generator, views: list[View], resolution: int
+    options: RenderOptions, generator: Generator, views: list[View], resolution: int
 ) -> dict[str, list[Tensor]]:
     """Every kind of picture of every view, (H, W, 3) uint8; labels (H, W)."""
     device = next(generator.parameters()).device
@@ -221,14 +183,14 @@ def _render_views(
     return pictures
 
 
-def _save_labels(options: Options, labels: list[Tensor]) -> None:
+def _save_labels(options: RenderOptions, labels: list[Tensor]) -> None:
     """Raw class ids, one palette PNG a view."""
     for index, ids in enumerate(labels):
         save_label_map(options.out / f"labels-{index:04d}.png", ids.numpy())
     wrote(options.out / "labels-*.png", f"{len(labels)} files")
 
 
-def _save_video(options: Options, kind: str, pictures: list[Tensor], frames: int) -> None:
+def _save_video(options: RenderOptions, kind: str, pictures: list[Tensor], frames: int) -> None:
     """Faces that turn stand side by side; a path between faces plays one after the other."""
     stacked = torch.stack(pictures)
     if options.interpolate is None:
@@ -239,7 +201,7 @@ def _save_video(options: Options, kind: str, pictures: list[Tensor], frames: int
     wrote(path)
 
 
-def _check(options: Options) -> None:
+def _check(options: RenderOptions) -> None:
     faces = len(options.projects) + len(_seeds(options))
     if options.resolution is not None and not 1 <= options.resolution <= 4096:
         raise UserError(f"--resolution {options.resolution}: use 1 to 4096")
@@ -255,7 +217,8 @@ def _check(options: Options) -> None:
     moves = options.video is not None or options.interpolate is not None
     if moves and len(options.pitches) > 1:
         raise UserError("--video and --interpolate show one pitch: give one of --pitches")
-    if options.interpolate is not None and options.yaws != Options.yaws and len(options.yaws) > 1:
+    several = options.yaws != RenderOptions.yaws and len(options.yaws) > 1
+    if options.interpolate is not None and several:
         raise UserError("--interpolate shows one side: give one of --yaws")
     if options.chunk_rays is not None and options.chunk_rays < 1:
         raise UserError(f"--chunk-rays {options.chunk_rays}: use at least 1")
@@ -276,7 +239,7 @@ def _check(options: Options) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(Options, render_faces, argv, name="render")
+    return run_command(RenderOptions, run, argv, name="render")
 
 
 if __name__ == "__main__":

@@ -10,35 +10,28 @@ dataset.json                                         what all this is
 
 import json
 import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from torch import Tensor
 
 from .cli import progress, run_command, wrote
 from .data.layouts import NATIVE_IMAGES, NATIVE_MASKS, POSE_TABLE, SYNTHETIC_FORMAT
 from .data.parallel import mapped
 from .errors import UserError
+from .files import replacing, write_text
 from .model.camera import CELEBAMASKHQ_PITCH, CameraConfig
 from .model.labels import CLASS_NAMES
+from .procedural.dataset import DEPTH_SCALE, FACES_PER_FOLDER, VERSION, image_path, write_face
 from .procedural.heads import sample_head
-from .procedural.render import render_faces
 
-VERSION = 1
-DEPTH_SCALE = 1 / 32768  # world units a step of the depth maps; farther than 2 is cut off
-FACES_PER_FOLDER = 2000
 SMALLEST, LARGEST = 16, 1024
-JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
-class Options:
+class SynthesizeOptions:
     """Make procedural faces with exact poses, class and depth maps, as CelebAMask-HQ stores them.
 
     Example: semfaceedit synthesize --out faces --count 2000 --resolution 128
@@ -60,25 +53,25 @@ class Options:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(Options, synthesize, argv, name="synthesize")
+    return run_command(SynthesizeOptions, run, argv, name="synthesize")
 
 
-def synthesize(options: Options) -> None:
+def run(options: SynthesizeOptions) -> None:
     """Write the faces that are not there yet."""
     _check(options)
     out = options.out
     _begin(options)
     _write_poses(options)
-    missing = [i for i in range(options.count) if not _image_path(out, i).is_file()]
+    missing = [i for i in range(options.count) if not image_path(out, i).is_file()]
     tasks = [(out, i, options.seed + i, options.resolution) for i in missing]
-    with mapped(_write_face, tasks, options.workers) as done:
+    with mapped(write_face, tasks, options.workers) as done:
         for _ in progress(done, total=len(tasks), title="faces"):
             pass
-    _write_text(out / "dataset.json", json.dumps(_document(options) | {"complete": True}, indent=1))
+    write_text(out / "dataset.json", json.dumps(_document(options) | {"complete": True}, indent=1))
     wrote(out)
 
 
-def _check(options: Options) -> None:
+def _check(options: SynthesizeOptions) -> None:
     if options.count < 1:
         raise UserError(f"--count {options.count}: must be at least 1")
     if not SMALLEST <= options.resolution <= LARGEST:
@@ -89,7 +82,7 @@ def _check(options: Options) -> None:
         raise UserError(f"--workers {options.workers}: must be at least 1")
 
 
-def _document(options: Options) -> dict[str, Any]:
+def _document(options: SynthesizeOptions) -> dict[str, Any]:
     return {
         "format": SYNTHETIC_FORMAT,
         "version": VERSION,
@@ -102,7 +95,7 @@ def _document(options: Options) -> dict[str, Any]:
     }
 
 
-def _begin(options: Options) -> None:
+def _begin(options: SynthesizeOptions) -> None:
     """Make the folders; refuse what another command, or other options, left there."""
     out = options.out
     if out.exists() and not out.is_dir():
@@ -115,10 +108,10 @@ def _begin(options: Options) -> None:
         (out / NATIVE_MASKS[0] / str(index)).mkdir(parents=True, exist_ok=True)
     if not (out / "dataset.json").is_file():
         document = json.dumps(_document(options) | {"complete": False}, indent=1)
-        _write_text(out / "dataset.json", document)
+        write_text(out / "dataset.json", document)
 
 
-def _check_own(options: Options) -> None:
+def _check_own(options: SynthesizeOptions) -> None:
     path = options.out / "dataset.json"
     try:
         found = json.loads(path.read_text())
@@ -136,64 +129,17 @@ def _check_own(options: Options) -> None:
             )
 
 
-def _write_poses(options: Options) -> None:
+def _write_poses(options: SynthesizeOptions) -> None:
     """poses.npy, and the table in the data set's own terms (see `pose_from_celebamaskhq`)."""
     config = CameraConfig()
     seeds = range(options.seed, options.seed + options.count)
     poses = np.array([sample_head(seed, config).pose for seed in seeds], np.float32)
-    with _replacing(options.out / "poses.npy") as path, path.open("wb") as file:
+    with replacing(options.out / "poses.npy") as path, path.open("wb") as file:
         np.save(file, poses)
     lines = [str(options.count), "Yaw Pitch Raw"]
     for index, (yaw, pitch) in enumerate(np.rad2deg(poses.astype(np.float64))):
         lines.append(f"{index}.jpg {-yaw:.6f} {pitch - CELEBAMASKHQ_PITCH:.6f} {0:.6f}")
-    _write_text(options.out / POSE_TABLE, "\n".join(lines) + "\n")
-
-
-Task = tuple[Path, int, int, int]  # folder, number of the face, its seed, resolution
-
-
-def _write_face(task: Task) -> None:
-    """Write one face; its picture comes last and shows that the rest is there."""
-    out, number, seed, resolution = task
-    faces = render_faces([seed], resolution)
-    _write_parts(out, number, faces.labels[0])
-    steps = (faces.depth[0].double() / DEPTH_SCALE).round().clamp(0, 65535)
-    with _replacing(out / "depth" / f"{number:05d}.png") as path:
-        Image.fromarray(steps.numpy().astype(np.uint16)).save(path, format="PNG")
-    pixels = ((faces.images[0] + 1) * 127.5).round().byte().movedim(0, -1)
-    with _replacing(_image_path(out, number)) as path:
-        Image.fromarray(pixels.numpy()).save(path, format="JPEG", quality=JPEG_QUALITY)
-
-
-def _write_parts(out: Path, number: int, labels: Tensor) -> None:
-    folder = out / NATIVE_MASKS[0] / str(number // FACES_PER_FOLDER)
-    for index in labels.unique().tolist():
-        if index == 0:
-            continue
-        mask = (labels == index).byte().mul(255).numpy()
-        with _replacing(folder / f"{number:05d}_{CLASS_NAMES[index]}.png") as path:
-            Image.fromarray(mask).save(path, format="PNG")
-
-
-def _image_path(out: Path, number: int) -> Path:
-    return out / NATIVE_IMAGES / f"{number}.jpg"
-
-
-def _write_text(path: Path, text: str) -> None:
-    with _replacing(path) as partial:
-        partial.write_text(text)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write, which then takes its place at once."""
-    partial = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        yield partial
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    write_text(options.out / POSE_TABLE, "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

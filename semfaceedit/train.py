@@ -4,11 +4,9 @@ This file is the run: options, data, resuming, logging, samples, checkpoints and
 `trainer.py` is one step of it.
 """
 
-import contextlib
 import json
 import signal
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,25 +14,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from .cli import print_json, run_command, select_device, wrote
+from .cli import print_json, run_command, select_device
 from .data import dataset as data
 from .data.sources import open_training_data
 from .errors import UserError
+from .files import write_text
 from .memory import keep_freed_memory
-from .metrics.generator_checks import report
 from .model import checkpoint, config
 from .model.config import Config, ModelConfig, Phase
 from .model.generator import count_parameters
-from .pictures.grids import sample_grid, save_png
 from .training.distributed import World, join_world
-from .training.monitor import Monitor, RateDisplay, manifold_warning
+from .training.run_folder import Cadence, Run, RunWriter, new_run_folder
 from .training.trainer import NonFiniteLossError, Trainer
 
 PROCEDURAL_COUNT = 2000
 
 
 @dataclass(kw_only=True)
-class Options:
+class TrainOptions:
     """Train a generator in two stages and write a run folder.
 
     Example: semfaceedit train --preset small --data CelebAMask-HQ --out runs
@@ -90,18 +87,7 @@ class Options:
     """Print the settings and stop."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run folder with its settings, data and trainer."""
-
-    folder: Path
-    config: Config
-    trainer: Trainer
-    data: data.FaceDataset
-    world: World
-
-
-def train(options: Options, settings: Config | None = None) -> None:
+def run(options: TrainOptions, settings: Config | None = None) -> None:
     """Set the run up, train both stages, and leave weights behind.
 
     settings: of a new run, in place of the preset that the options name.
@@ -127,7 +113,7 @@ def train(options: Options, settings: Config | None = None) -> None:
         world.close()
 
 
-def _check(options: Options) -> None:
+def _check(options: TrainOptions) -> None:
     """Refuse what no run can have, before anything is read or made."""
     for name, least in (
         ("sample_every", 1), ("checkpoint_every", 1), ("log_every", 1), ("monitor_every", 1),
@@ -143,7 +129,7 @@ def _check(options: Options) -> None:
         raise UserError(f"--out {options.out}: {there} is no folder: choose another")
 
 
-def _settings(options: Options, state: dict[str, Any] | None) -> Config:
+def _settings(options: TrainOptions, state: dict[str, Any] | None) -> Config:
     if state is not None:
         settings = config.from_dict(json.loads(state["config"]))
         if options.preset not in (None, settings.preset):
@@ -214,7 +200,7 @@ def _phases(texts: tuple[str, ...], *, batch: int) -> tuple[tuple[Phase, ...], i
 
 
 def _start(
-    options: Options,
+    options: TrainOptions,
     settings: Config,
     state: dict[str, Any] | None,
     device: torch.device,
@@ -231,9 +217,7 @@ def _start(
     if world.is_main:
         if folder is None:
             folder = new_run_folder(options.out, f"{settings.preset}-{_source_name(options.data)}")
-        checkpoint.write_text(
-            folder / "config.json", json.dumps(config.to_dict(settings), indent=2) + "\n"
-        )
+        write_text(folder / "config.json", json.dumps(config.to_dict(settings), indent=2) + "\n")
         known = int(np.isfinite(faces.poses).all(1).sum())
         print(
             f"{folder}: {len(faces)} faces ({known} with a pose) at {faces.resolution}x"
@@ -243,11 +227,19 @@ def _start(
             f"{trainer.images_before(trainer.total_steps):,} images on {device} x {world.size}",
             file=sys.stderr,
         )
-    return Run(folder or options.out, settings, trainer, faces, world)
+    return Run(
+        folder or options.out,
+        settings,
+        trainer,
+        faces,
+        world,
+        options.data,
+        options.procedural_count,
+    )
 
 
 def _open_data(
-    options: Options, settings: Config, state: dict[str, Any] | None, world: World
+    options: TrainOptions, settings: Config, state: dict[str, Any] | None, world: World
 ) -> data.FaceDataset:
     """The data that the options name, else those of the run that is resumed, else procedural
     faces; the options then name what was opened."""
@@ -308,21 +300,10 @@ def _source_name(source: Path | None) -> str:
     return source.resolve().name if source else "procedural"
 
 
-def new_run_folder(out: Path, name: str) -> Path:
-    """Make and return `out/NNNNN-name`, NNNNN one more than the largest there."""
-    out.mkdir(parents=True, exist_ok=True)
-    while True:
-        numbers = [int(path.name[:5]) for path in out.iterdir() if path.name[:5].isdecimal()]
-        folder = out / f"{max(numbers, default=-1) + 1:05d}-{name}"
-        with contextlib.suppress(FileExistsError):  # another run took the name a moment ago
-            folder.mkdir()
-            return folder
-
-
-def _loop(options: Options, run: Run) -> None:
+def _loop(options: TrainOptions, run: Run) -> None:
     """Train until the last step, a signal, or a loss that is no number."""
     trainer, world = run.trainer, run.world
-    writer = _Writer(options, run) if world.is_main else None
+    writer = _writer(options, run) if world.is_main else None
     with _Signals() as signals:
         while trainer.completed < trainer.total_steps:
             try:
@@ -341,6 +322,16 @@ def _loop(options: Options, run: Run) -> None:
                 raise SystemExit(128 + (signals.received or signal.SIGTERM))
     if writer is not None:
         writer.finish()
+
+
+def _writer(options: TrainOptions, run: Run) -> RunWriter:
+    cadence = Cadence(
+        log=options.log_every,
+        monitor=options.monitor_every,
+        samples=options.sample_every,
+        checkpoint=options.checkpoint_every,
+    )
+    return RunWriter(run, cadence, tensorboard=options.tensorboard)
 
 
 class _Signals:
@@ -367,130 +358,8 @@ class _Signals:
         print("\nstopping after this step; the state will be saved", file=sys.stderr)
 
 
-class _Writer:
-    """What the main process writes: metrics.jsonl, sample grids, states and weights."""
-
-    def __init__(self, options: Options, run: Run):
-        self.options, self.run, self.trainer = options, run, run.trainer
-        self.monitor: Monitor | None = None
-        self.display = RateDisplay(self.trainer.total_steps, self.trainer.completed)
-        self.metrics = run.folder / "metrics.jsonl"
-        self._drop_metrics_after(self.trainer.completed)
-        self.tensorboard = _tensorboard(run.folder) if options.tensorboard else None
-        self.lap = time.monotonic(), self.trainer.completed  # when the last log line was written
-        self.warned = False
-
-    def after_step(self) -> None:
-        done, options = self.trainer.completed, self.options
-        last = done == self.trainer.total_steps
-        if done % options.log_every == 0 or last:
-            self._log(dict(self.trainer.latest))
-        if done % options.monitor_every == 0 or last:
-            self._measure()
-        if done % options.sample_every == 0 or last:
-            self._samples()
-        if done % options.checkpoint_every == 0 or last:
-            self.save_state()
-
-    def save_state(self) -> None:
-        state = self.trainer.state()
-        state["procedural_count"] = self.options.procedural_count
-        state["data"] = str(self.options.data.resolve()) if self.options.data else ""
-        state["data_sha256"] = self.run.data.info.get("sha256")
-        checkpoint.save_state(self.run.folder, self.trainer.completed, state)
-
-    def finish(self) -> None:
-        """Write the averaged weights, which `render` and editing use, and report.json."""
-        images = self.trainer.images_before(self.trainer.completed)
-        for average, decay in zip(
-            self.trainer.averages, self.run.config.train.ema_decays, strict=True
-        ):
-            path = self.run.folder / f"generator-ema{decay}.safetensors"
-            checkpoint.save_generator(
-                path, average, self.run.config, images=images, ema_decay=decay
-            )
-            wrote(path)
-        path = self.run.folder / "report.json"
-        facts = report(self.trainer.averages[0], self.run.config.model.resolution)
-        checkpoint.write_text(path, json.dumps(facts, indent=2) + "\n")
-        wrote(path)
-
-    def _log(self, log: dict[str, Any]) -> None:
-        done, trainer = self.trainer.completed, self.trainer
-        start, first = self.lap
-        self.lap = time.monotonic(), done
-        seconds, steps = self.lap[0] - start, done - first
-        phase, _ = trainer.phase(done - 1)
-        record: dict[str, Any] = {
-            "step": done,
-            "images": trainer.images_before(done),
-            "stage": trainer.stage(done - 1),
-            "resolution": phase.resolution,
-            "seconds": round(seconds, 3),
-            "images_per_second": round(steps * phase.batch / seconds, 2) if seconds else None,
-        }
-        weights = log.pop("weights").cpu()
-        record.update({name: float(value) for name, value in log.items()})
-        record["manifold_weights"] = [round(value, 4) for value in weights.tolist()]
-        self._append(record)
-        note = f"D_c {record['d_image']:.2f} G {record['g_image']:.2f} {phase.resolution}px"
-        self.display.update(done, record["images"], record["images_per_second"] or 0.0, note)
-        warning = manifold_warning(weights, self.run.config.train.collapse_share)
-        if warning and not self.warned:
-            self.display.message(f"warning: {warning}")
-        self.warned = warning is not None
-
-    def _measure(self) -> None:
-        if self.monitor is None:
-            self.monitor = Monitor(self.run.data, self.run.config.train.rare_share)
-        phase, _ = self.trainer.phase(self.trainer.completed - 1)
-        values = self.monitor.measure(self.trainer.averages[0], phase.resolution)
-        self._append({"step": self.trainer.completed, **values})
-        self.display.message(
-            f"step {self.trainer.completed}: pixel Frechet distance, images "
-            f"{values['frechet_image']:.4f}, semantic maps {values['frechet_semantic']:.4f}"
-        )
-
-    def _samples(self) -> None:
-        phase, _ = self.trainer.phase(self.trainer.completed - 1)
-        grid = sample_grid(
-            self.trainer.averages[0], seeds=list(range(6)), resolution=phase.resolution
-        )
-        path = self.run.folder / f"samples-{self.trainer.completed:08d}.png"
-        save_png(path, grid, scale=max(1, 64 // phase.resolution))
-
-    def _append(self, record: dict[str, Any]) -> None:
-        with open(self.metrics, "a") as file:
-            file.write(json.dumps(record) + "\n")
-        if self.tensorboard is not None:
-            for name, value in record.items():
-                if isinstance(value, float):
-                    self.tensorboard.add_scalar(name, value, record["step"])
-
-    def _drop_metrics_after(self, step: int) -> None:
-        """Remove lines that a killed run wrote after the state that is resumed."""
-        if not self.metrics.exists():
-            return
-        kept = []
-        for line in self.metrics.read_text().splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except ValueError:  # the line that was being written when the run was killed
-                continue
-        checkpoint.write_text(self.metrics, "".join(f"{line}\n" for line in kept))
-
-
-def _tensorboard(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError("--tensorboard needs tensorboard: pip install 'semfaceedit[tb]'") from None
-    return SummaryWriter(str(folder))
-
-
 def main(argv: list[str] | None = None) -> int:
-    return run_command(Options, train, argv, name="train")
+    return run_command(TrainOptions, run, argv, name="train")
 
 
 if __name__ == "__main__":

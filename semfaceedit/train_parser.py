@@ -16,7 +16,7 @@ WIDTHS = (16, 32, 64, 96, 128)
 
 
 @dataclass(kw_only=True)
-class Options:
+class TrainParserOptions:
     """Train a small network that reads the label map off a photograph, for `parse` and `invert`.
 
     One pair in eight is held out, and the score on those is printed and kept in the file. A stopped
@@ -42,7 +42,7 @@ class Options:
     """cpu, cuda or cuda:N."""
 
 
-def train_parser_file(options: Options) -> None:
+def run(options: TrainParserOptions) -> None:
     if options.out.suffix != ".safetensors" or options.out.is_dir():
         raise UserError(f"--out {options.out}: name a file that ends in .safetensors")
     if not 16 <= options.resolution <= 1024 or options.resolution % 16:
@@ -80,7 +80,7 @@ def train_parser_file(options: Options) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(Options, train_parser_file, argv, name="train-parser")
+    return run_command(TrainParserOptions, run, argv, name="train-parser")
 
 
 if __name__ == "__main__":

@@ -24,12 +24,6 @@ PACKED_VERSION = 1
 Item = tuple[str, np.ndarray, np.ndarray, np.ndarray]  # name, image, labels, pose
 
 
-def cache_root() -> Path:
-    """Where packed data is kept: $SEMFACEEDIT_CACHE, else ~/.cache/semfaceedit."""
-    folder = os.environ.get("SEMFACEEDIT_CACHE")
-    return Path(folder) if folder else Path.home() / ".cache" / "semfaceedit"
-
-
 def is_packed(path: Path) -> bool:
     """Whether `path` is a folder that `pack` wrote."""
     try:

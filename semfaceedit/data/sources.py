@@ -5,10 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..cli import progress
+from ..files import cache_root
 from ..model.camera import CameraConfig
 from ..procedural.render import render_faces
 from .dataset import FaceDataset, open_dataset, open_packed
-from .packing import Item, cache_root, is_packed, pack
+from .packing import Item, is_packed, pack
 from .parallel import mapped
 
 PROCEDURAL_VERSION = 2  # changes when the same seed gives other faces

@@ -20,11 +20,12 @@ from ..errors import UserError
 from ..metrics.perceptual import PerceptualFeatures
 from ..metrics.pictures import psnr
 from ..metrics.segmentation import SegmentationScore, segmentation_score
-from ..model.film import Film
+from ..model.codes import Codes, Film
 from ..model.generator import Generator
-from ..model.renderer import Codes, RenderOutput, find_intersections, render
+from ..model.mean_face import fingerprint, mean_codes
+from ..model.renderer import RenderOutput, find_intersections, render
 from ..pictures.grids import picture_rows
-from .project import FaceProject, add_codes, fingerprint, mean_codes
+from .project import FaceProject
 from .target import SourceCrop
 from .tuning import (
     TunedWeights,
@@ -283,7 +284,7 @@ class Fit:
     def _render(self, offsets: Codes, *, shade: bool = True) -> RenderOutput:
         return render(
             self.generator,
-            add_codes(self.mean, offsets),
+            self.mean + offsets,
             self.pose,
             self.goal.resolution,
             intersections=self._hits,

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..model.codes import Codes
 from ..model.generator import Generator
-from ..model.renderer import Codes, RenderOutput, render
+from ..model.renderer import RenderOutput, render
 from ..pictures.grids import picture_rows, save_png, tile
 from .fit import Goal, Step
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 
-from ..model.film import Film
+from ..model.codes import Codes, Film
 from ..model.generator import Generator, sample_latents
 from ..model.mean_face import mean_codes
-from ..model.renderer import Codes, find_intersections, render
+from ..model.renderer import find_intersections, render
 
 SEED = 0  # of the latents
 LEADERS = (2, 8)  # how many samples nearest to the goal; each mean gives a direction

@@ -20,11 +20,10 @@ from torch import Tensor
 from .. import __version__
 from ..data.align import Window
 from ..errors import UserError
-from ..model.checkpoint import write_atomically
-from ..model.film import Film
+from ..files import write_atomically
+from ..model.codes import Codes, Film
 from ..model.generator import Generator
 from ..model.mean_face import fingerprint, mean_codes
-from ..model.renderer import Codes
 from .target import SourceCrop
 from .tuning import TunedWeights, with_weights
 
@@ -33,10 +32,6 @@ FORMAT_VERSION = 2  # 2: with tuned weights
 TENSORS = ("geometry.frequencies", "geometry.phases", "appearance.frequencies",
            "appearance.phases", "pose", "labels", "image", "preview")  # fmt: skip
 FACTS = ("version", "checkpoint", "group_of_class", "iterations", "metrics", "crop")
-
-
-def add_codes(codes: Codes, offsets: Codes) -> Codes:
-    return Codes(codes.geometry + offsets.geometry, codes.appearance + offsets.appearance)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,7 +63,7 @@ class FaceProject:
         films = (self.offsets.geometry, self.offsets.appearance)
         like = mean.geometry.phases
         moved = (Film(f.frequencies.to(like), f.phases.to(like)) for f in films)
-        return add_codes(mean, Codes(*moved))
+        return mean + Codes(*moved)
 
     def generator(self, generator: Generator) -> Generator:
         """The generator that renders this face: its checkpoint's, with the tuned weights if any."""

@@ -9,8 +9,9 @@ from torch.nn.functional import adaptive_max_pool2d, max_pool2d
 
 from ..metrics.perceptual import PerceptualFeatures
 from ..metrics.pictures import ssim
+from ..model.codes import Codes
 from ..model.generator import Generator
-from ..model.renderer import Codes, RenderOutput, render
+from ..model.renderer import RenderOutput, render
 from .fit import Fit, FitSettings, Goal, Stage, Step, Watch
 from .initialisation import other_starts
 from .project import FaceProject

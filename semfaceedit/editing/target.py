@@ -9,12 +9,13 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.align import Window, crop
-from ..data.dataset import area_images, area_one_hot, locate, prepare_face
+from ..data.dataset import area_images, area_one_hot
 from ..data.layouts import Face, read_label_map
 from ..data.pose import estimate_pose, landmarks_from_labels, sides_exchanged
+from ..data.preparation import locate, prepare_face
 from ..errors import UserError
+from ..files import write_atomically
 from ..model.camera import CameraConfig
-from ..model.checkpoint import write_atomically
 from ..model.labels import FLIP_IDS, NUM_CLASSES, PALETTE
 
 OVERSAMPLING = 2  # targets are kept at twice the rendered size, so that class borders are soft

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..model.checkpoint import write_atomically
+from ..files import write_atomically
 from ..model.generator import Generator
 from ..model.mean_face import hash_tensors, share_means
 

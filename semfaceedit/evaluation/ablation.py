@@ -15,14 +15,14 @@ from typing import Any
 from ..cli import parse_seeds, run_command, wrote
 from ..data.sources import open_training_data
 from ..errors import UserError
+from ..files import write_text
 from ..model import config
-from ..model.checkpoint import STATE_PATTERN, write_text
+from ..model.checkpoint import STATE_PATTERN
 from ..model.config import Config, Phase
 from ..model.generator import Generator, count_parameters
-from ..train import Options as TrainOptions
-from ..train import train
-from .session import Options as EvaluationOptions
-from .session import digest, plain
+from ..train import TrainOptions
+from ..train import run as train
+from .session import EvaluateOptions, digest, plain
 from .writing import number, table
 
 DEPTH = 8  # FiLM layers of both modules, as in the paper
@@ -69,7 +69,7 @@ COLUMNS = {
 
 
 @dataclass(kw_only=True)
-class Options:
+class AblationOptions:
     """Train the ablations on the same number of images, measure them, and write the tables.
 
     Example: semfaceedit evaluate ablate --preset small --images 5000 --resolution 16 --out ablation
@@ -108,7 +108,7 @@ class Options:
     """reference, triton, cuda or cpu (default: the fastest that runs here)."""
 
 
-def ablate(options: Options) -> None:
+def ablate(options: AblationOptions) -> None:
     """Train and measure what is not there yet, then write ablation.json and ablation.md.
 
     UserError where --out has variants that were trained otherwise.
@@ -127,7 +127,7 @@ def ablate(options: Options) -> None:
     write_tables(options, seeds)
 
 
-def settings(options: Options, variant: Variant) -> Config:
+def settings(options: AblationOptions, variant: Variant) -> Config:
     """The run of a variant: one phase, both depths, and the budget split between the stages."""
     base = config.preset(options.preset)
     phase = base.train.phases[-1]
@@ -155,7 +155,7 @@ def settings(options: Options, variant: Variant) -> Config:
     )
 
 
-def check_runs(options: Options) -> None:
+def check_runs(options: AblationOptions) -> None:
     """UserError where a variant in --out was trained with other settings or on other data."""
     wanted = {name: settings(options, variant) for name, variant in VARIANTS.items()}
     folder = options.out / "runs"
@@ -182,7 +182,7 @@ def check_runs(options: Options) -> None:
     write_text(record, json.dumps(data) + "\n")
 
 
-def trained(options: Options, name: str, seed: int) -> Path:
+def trained(options: AblationOptions, name: str, seed: int) -> Path:
     """The weights of a variant: those that are there, else of a training begun or taken up."""
     wanted = settings(options, VARIANTS[name])
     folder = options.out / "runs" / f"{name}-seed{seed}"
@@ -217,12 +217,12 @@ def plain_config(value: Config) -> Any:
     return json.loads(json.dumps(config.to_dict(value)))
 
 
-def measure(options: Options, name: str, seed: int, checkpoint: Path) -> None:
+def measure(options: AblationOptions, name: str, seed: int, checkpoint: Path) -> None:
     """Distances, agreement and locality of a variant, as `evaluate` writes them."""
-    from ..evaluate import evaluate
+    from .run import evaluate
 
     evaluate(
-        EvaluationOptions(
+        EvaluateOptions(
             checkpoint=checkpoint,
             out=_report_path(options, name, seed).parent,
             data=options.data,
@@ -237,11 +237,11 @@ def measure(options: Options, name: str, seed: int, checkpoint: Path) -> None:
     )
 
 
-def _report_path(options: Options, name: str, seed: int) -> Path:
+def _report_path(options: AblationOptions, name: str, seed: int) -> Path:
     return options.out / "measured" / f"{name}-seed{seed}" / "report.json"
 
 
-def _report(options: Options, name: str, seed: int) -> dict[str, Any] | None:
+def _report(options: AblationOptions, name: str, seed: int) -> dict[str, Any] | None:
     """What was measured of a variant under these options; None while a question is open."""
     try:
         report = json.loads(_report_path(options, name, seed).read_text())
@@ -261,7 +261,7 @@ def _report(options: Options, name: str, seed: int) -> dict[str, Any] | None:
     return report
 
 
-def write_tables(options: Options, seeds: Sequence[int]) -> None:
+def write_tables(options: AblationOptions, seeds: Sequence[int]) -> None:
     """The tables of all variants that were measured under these options."""
     rows = {name: row(options, name, seeds) for name in VARIANTS}
     known = {name: found for name, found in rows.items() if found is not None}
@@ -272,7 +272,7 @@ def write_tables(options: Options, seeds: Sequence[int]) -> None:
     wrote(options.out / "ablation.md")
 
 
-def _told(options: Options) -> dict[str, Any]:
+def _told(options: AblationOptions) -> dict[str, Any]:
     """The options, without what only says where files are."""
     return {k: v for k, v in asdict(options).items() if k not in ("out", "data", "device")} | {
         "data": "procedural" if options.data is None else options.data.name,
@@ -280,7 +280,7 @@ def _told(options: Options) -> dict[str, Any]:
     }
 
 
-def row(options: Options, name: str, seeds: Sequence[int]) -> dict[str, Any] | None:
+def row(options: AblationOptions, name: str, seeds: Sequence[int]) -> dict[str, Any] | None:
     """Means over seeds of a variant's figures, with half their range; None without any."""
     found_of = (_report(options, name, seed) for seed in seeds)
     reports = [report for report in found_of if report is not None]
@@ -358,4 +358,4 @@ def _cell(summary: dict[str, float] | None) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(Options, ablate, argv, name="evaluate ablate")
+    return run_command(AblationOptions, ablate, argv, name="evaluate ablate")

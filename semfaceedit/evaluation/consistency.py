@@ -14,10 +14,11 @@ from ..metrics.reprojection import carry, normal_angle, sample
 from ..metrics.segmentation import segmentation_score
 from ..model import config as configuration
 from ..model.checkpoint import discriminators_beside, load_discriminators, load_state
+from ..model.codes import Codes
 from ..model.discriminator import Discriminator, build_discriminators, image_input
 from ..model.labels import one_hot
 from ..model.mean_face import hash_tensors, mean_codes
-from ..model.renderer import Codes, RenderOutput, render
+from ..model.renderer import RenderOutput, render
 from ..pictures.grids import normals
 from ..procedural.render import FaceBatch, render_faces
 from .inversion import kept_pairs, load_project, pair_count, pair_inputs

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..model.codes import Codes
 from ..model.labels import CLASS_NAMES, colorize
-from ..model.renderer import Codes, render
+from ..model.renderer import render
 from ..pictures.grids import picture_rows, save_png, tile
 from ..pictures.plots import Line, bar_plot, line_plot
 from .inversion import kept_pairs, load_project, pair

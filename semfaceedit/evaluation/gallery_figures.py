@@ -11,22 +11,23 @@ from PIL import Image
 from ..api import generate
 from ..cli import progress
 from ..data.pose import landmarks_from_labels
-from ..edit import compare_unmasked, edit
 from ..editing.fit import Goal, Step
+from ..editing.inversion import InversionResult, InvertSettings, invert, seed_target
+from ..editing.map_edit import compare_unmasked, edit
 from ..editing.mask_edits import EDITS, Edit, longer_hair, shorter_hair
-from ..editing.project import FaceProject, mean_codes
+from ..editing.project import FaceProject
 from ..editing.refit import EditedFace, EditSettings
+from ..editing.region_transfer import What, transfer
 from ..editing.target import OVERSAMPLING, Target
 from ..errors import UserError
-from ..invert import InversionResult, InvertSettings, invert, seed_target
-from ..model.generator import Generator
+from ..model.codes import Codes, interpolate
+from ..model.generator import Generator, seed_codes, seed_latents
 from ..model.labels import CLASS_NAMES, PALETTE
-from ..model.renderer import Codes, RenderOutput, render
-from ..pictures.grids import picture_rows, seed_codes, seed_latents
+from ..model.mean_face import mean_codes
+from ..model.renderer import RenderOutput, render
+from ..pictures.grids import picture_rows
 from ..pictures.sheets import Row, sheet
 from ..procedural.render import render_faces
-from ..render import interpolate
-from ..transfer import What, transfer
 
 FACES = 5  # the figures take at least so many seeds
 YAWS = (-0.5, -0.25, 0.0, 0.25, 0.5)  # radians

@@ -14,10 +14,10 @@ import numpy as np
 
 from ..cli import progress
 from ..editing.fit import Goal, Step
+from ..editing.inversion import InversionResult, InvertSettings, invert
 from ..editing.project import FaceProject
 from ..editing.target import OVERSAMPLING
 from ..errors import UserError
-from ..invert import InversionResult, InvertSettings, invert
 from ..metrics.pictures import ssim
 from ..model.labels import CLASS_NAMES
 from ..model.renderer import RenderOutput

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..metrics.generator_checks import locality as group_changes
-from ..model.renderer import Codes, RenderOutput, render
+from ..model.codes import Codes
+from ..model.renderer import RenderOutput, render
 from .pictures import sampled_faces
 from .session import Evaluation
 

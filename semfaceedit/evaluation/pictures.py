@@ -19,14 +19,14 @@ from torch import Tensor
 
 from ..cli import progress
 from ..data.dataset import FaceDataset
-from ..data.packing import cache_root
 from ..data.seeds import mixed_seed
+from ..files import cache_root, write_atomically
 from ..model.camera import sample_poses
-from ..model.checkpoint import write_atomically
+from ..model.codes import Codes, truncate
 from ..model.generator import Generator, sample_latents
 from ..model.mean_face import mean_codes
-from ..model.renderer import Codes, render
-from ..pictures.grids import picture_rows, truncate
+from ..model.renderer import render
+from ..pictures.grids import picture_rows
 from .session import METRICS_VERSION, Evaluation, digest
 
 PIECE = 100  # pictures in a file

@@ -18,9 +18,9 @@ from ..metrics.distances import (
     sliced_wasserstein,
     spread,
 )
-from ..metrics.inception import EXTRACTOR, RESIZE, Inception, load_inception, weights_key
 from ..metrics.pictures import PixelFrechet, pixel_features
 from ..model.labels import colorize, one_hot
+from .inception import EXTRACTOR, RESIZE, Inception, load_inception, weights_key
 from .pictures import (
     Chunk,
     PictureSet,

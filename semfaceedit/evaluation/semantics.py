@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data.packing import cache_root
+from ..files import cache_root
 from ..metrics.segmentation import SegmentationScore, confusion, score_of
 from ..model.labels import CLASS_NAMES, NUM_CLASSES
 from ..parsing.network import LEAST, VERSION, ParserSettings, held_out_score, saved_parser

@@ -20,8 +20,9 @@ from .. import __version__
 from ..data.dataset import FaceDataset
 from ..data.sources import open_training_data
 from ..errors import UserError
+from ..files import write_text
 from ..metrics.perceptual import PerceptualFeatures, load_perceptual
-from ..model.checkpoint import load_generator, read_header, write_text
+from ..model.checkpoint import load_generator, read_header
 from ..model.config import Config
 from ..model.generator import Generator
 from ..model.mean_face import fingerprint
@@ -36,7 +37,7 @@ HELD_OUT = 1_000_000  # first seed of procedural faces that no training sees
 
 
 @dataclass(kw_only=True)
-class Options(CheckpointOptions):
+class EvaluateOptions(CheckpointOptions):
     """Measure a checkpoint and write report.json, report.md and plots.
 
     Example: semfaceedit evaluate --all --checkpoint RUN/generator-ema0.998.safetensors
@@ -158,7 +159,7 @@ class Results:
 class Evaluation:
     """A checkpoint, the real pictures it is compared with, and what is known about both."""
 
-    options: Options
+    options: EvaluateOptions
     device: torch.device
     world: World
     generator: Generator
@@ -168,7 +169,7 @@ class Evaluation:
     results: Results
 
     @classmethod
-    def open(cls, options: Options, device: torch.device, world: World) -> "Evaluation":
+    def open(cls, options: EvaluateOptions, device: torch.device, world: World) -> "Evaluation":
         check(options)
         generator, config = load_generator(options.checkpoint, device=device)
         assert generator.source is not None  # where it was loaded from
@@ -242,7 +243,7 @@ class Evaluation:
         return {**self.generated_inputs, "count": self.options.count, "data": self.data_key}
 
 
-def check(options: Options) -> None:
+def check(options: EvaluateOptions) -> None:
     """Refuse settings that cannot work, before anything is read."""
     for name, least in (
         ("count", 2), ("procedural_count", 2), ("batch", 1), ("chunk_rays", 1), ("parser_steps", 1),

@@ -1,16 +1,16 @@
 """report.json, and the same as tables in report.md."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from ..info import machine
+from ..files import sha256_of_file
+from ..machine import machine
 from ..model.generator import count_parameters
 from ..model.labels import GROUP_OF_CLASS
 from ..model.mean_face import fingerprint
-from .session import Evaluation, Options, plain
+from .session import EvaluateOptions, Evaluation, plain
 
 FORMAT = "semfaceedit-evaluation"
 HERE = (
@@ -96,11 +96,9 @@ def notes(evaluation: Evaluation) -> list[str]:
 
 def _checkpoint(evaluation: Evaluation) -> dict[str, Any]:
     header, path = evaluation.header, evaluation.weights
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "file": path.name,
-        "sha256": digest,
+        "sha256": sha256_of_file(path),
         "fingerprint": fingerprint(evaluation.generator),
         "preset": evaluation.config.preset,
         "trained_on_images": header["images"],
@@ -120,7 +118,7 @@ def _data(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _settings(options: Options) -> dict[str, Any]:
+def _settings(options: EvaluateOptions) -> dict[str, Any]:
     """The options, without what only says where files are on this machine."""
     chosen = {field.name: getattr(options, field.name) for field in fields(options)}
     for name in HERE:

@@ -4,7 +4,6 @@ Locality (a group's code changes that group's pixels), depth (nose nearer than e
 under rotation, and how weight is spread over the manifolds.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,10 +11,10 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from ..model.camera import sample_poses
-from ..model.film import Film
+from ..model.codes import Codes, swap_group
 from ..model.generator import Generator, sample_latents
 from ..model.labels import CLASS_NAMES
-from ..model.renderer import Codes, RenderOutput, render
+from ..model.renderer import RenderOutput, render
 
 FACES = 32
 REPORT_SEED = 2_000_003
@@ -90,15 +89,6 @@ def widened(mask: Tensor, pixels: int = BORDER) -> Tensor:  # (B, H, W) bool
     """The mask and all pixels at most so many steps (diagonal ones too) away from it."""
     size = 2 * pixels + 1
     return max_pool2d(mask[:, None].float(), size, stride=1, padding=pixels)[:, 0] > 0
-
-
-def swap_group(codes: Codes, others: Codes, group: int) -> Codes:
-    """`codes` with the appearance of one group taken from `others`."""
-    frequencies = codes.appearance.frequencies.clone()
-    phases = codes.appearance.phases.clone()
-    frequencies[:, group] = others.appearance.frequencies[:, group]
-    phases[:, group] = others.appearance.phases[:, group]
-    return replace(codes, appearance=Film(frequencies, phases))
 
 
 def relief(view: RenderOutput) -> dict[str, float]:

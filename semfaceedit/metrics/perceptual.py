@@ -5,7 +5,6 @@ last ReLU of its fourth block. Weights come from a local file in the public key 
 (`features.N.weight`), or from the published file when a download is asked for.
 """
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..files import sha256_of_file
 
 URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 HASH_PREFIX = "397923af"  # of the published file's SHA-256
@@ -125,7 +125,6 @@ def _first_line(error: Exception) -> str:
 
 
 def _checksum(path: Path) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of_file(path)
     verdict = "the published file" if digest.startswith(HASH_PREFIX) else "not the published file"
     return f"sha256 {digest} ({verdict})"

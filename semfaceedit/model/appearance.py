@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from .codes import Film
 from .config import ModelConfig
-from .film import Film, FilmSirenStack, MappingNetwork
+from .film import FilmSirenStack, MappingNetwork
 from .geometry import widened_sigmoid
 
 COLORS = 3

@@ -1,8 +1,6 @@
 """Files of a run: weights as safetensors with a JSON header, trainer state, atomic writing."""
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..errors import UserError
+from ..files import write_atomically
 from . import config
 from .config import Config
 from .discriminator import Discriminator, build_discriminators
@@ -23,28 +22,6 @@ DISCRIMINATORS_FORMAT = "semfaceedit-discriminators"
 FORMAT_VERSION = 1
 STATE_PATTERN = "state-*.pt"
 SHIPPED_WEIGHTS = Path(__file__).parents[1] / "weights" / "small.safetensors"
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """`write` to a temporary file beside `path`, flush it to the disk, then rename it into place.
-
-    A reader, or a process killed at any moment, sees the old file or the new one, never a part.
-    """
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError | SafetensorError) and _disk_is_full(path.parent):
-            raise OSError(28, "No space left on device", str(path)) from error
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda temporary: temporary.write_text(text))  # type: ignore[arg-type]
 
 
 def save_generator(
@@ -195,8 +172,3 @@ def load_state(run_folder: Path) -> dict[str, Any]:
     raise UserError(
         f"--resume {run_folder}: no usable state-*.pt in it ({'; '.join(problems) or 'none found'})"
     )
-
-
-def _disk_is_full(folder: Path) -> bool:
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize < 1 << 20

@@ -2,52 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..kernels import FilmSirenWeights, film_siren
+from .codes import Film
 
 FREQUENCY_SCALE, FREQUENCY_SHIFT = 15.0, 30.0  # f^ = 15 f + 30 (pi-GAN)
 SIREN_BOUND = 25.0  # trunk weights U(+-sqrt(6 / fan_in) / 25)
 LEAK = 0.2  # LeakyReLU slope of the mapping networks
 LAST_MAPPING_GAIN = 0.25  # keeps frequencies near 30 at the start
-
-
-@dataclass(frozen=True)
-class Film:
-    """Frequencies f and phases p of every layer, before f^ = 15 f + 30.
-
-    This is the space of inversion and editing: means and offsets are taken here.
-    """
-
-    frequencies: Tensor  # (..., L + 1, W)
-    phases: Tensor  # (..., L + 1, W)
-
-    def __getitem__(self, index) -> "Film":  # indexes the leading dimensions
-        return Film(self.frequencies[index], self.phases[index])
-
-    def __add__(self, other: "Film") -> "Film":
-        return Film(self.frequencies + other.frequencies, self.phases + other.phases)
-
-    def __sub__(self, other: "Film") -> "Film":
-        return Film(self.frequencies - other.frequencies, self.phases - other.phases)
-
-    def cat(self, *others: "Film") -> "Film":
-        """All of them one after the other along the first dimension."""
-        films = (self, *others)
-        return Film(torch.cat([f.frequencies for f in films]), torch.cat([f.phases for f in films]))
-
-    def lerp(self, other: "Film", weight: float | Tensor) -> "Film":
-        """self + weight (other - self); truncation is mean.lerp(film, psi)."""
-        return Film(
-            torch.lerp(self.frequencies, other.frequencies, weight),
-            torch.lerp(self.phases, other.phases, weight),
-        )
-
-    def detach(self) -> "Film":
-        return Film(self.frequencies.detach(), self.phases.detach())
 
 
 class MappingNetwork(nn.Module):

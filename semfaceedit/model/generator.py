@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from .appearance import AppearanceModule
+from .codes import Codes, Film, truncate
 from .config import ModelConfig
-from .film import Film
 from .geometry import GeometryModule
 from .manifolds import ManifoldPredictor
 from .masking import GroupTable
-from .renderer import Codes, RenderOutput, render
+from .renderer import RenderOutput, render
 
 if TYPE_CHECKING:
     from ..editing.tuning import Tuning
@@ -93,3 +93,20 @@ def sample_latents(
 
 def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def seed_latents(config: ModelConfig, seed: int) -> tuple[Tensor, Tensor]:
+    """The latents (1, Z) and (1, n, Z) of a seed, the same on every device."""
+    return sample_latents(config, 1, generator=torch.Generator().manual_seed(seed))
+
+
+def seed_codes(
+    generator: Generator, seed: int, *, truncation: float = 1.0, mean: Codes | None = None
+) -> Codes:
+    """The codes of a seed, pulled towards `mean` when truncation < 1."""
+    z, appearance = seed_latents(generator.config, seed)
+    device = next(generator.parameters()).device
+    codes = generator.map(z.to(device), appearance.to(device))
+    if truncation >= 1:
+        return codes
+    return truncate(codes, mean or generator.mean_codes(), truncation)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels import Intersections
+from .codes import Film
 from .config import ModelConfig
-from .film import Film, FilmSirenStack, MappingNetwork
+from .film import FilmSirenStack, MappingNetwork
 from .labels import NUM_CLASSES
 
 WIDENING = 1e-3  # the widened sigmoid: sigmoid(x) (1 + 2 eps) - eps, so that 0 and 1 are reached

@@ -14,11 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..data.packing import cache_root
-from .checkpoint import write_atomically
-from .film import Film
+from ..files import cache_root, write_atomically
+from .codes import Codes, Film
 from .generator import Generator
-from .renderer import Codes
 
 COUNT, SEED = 10_000, 0  # latents averaged over (GRAM and pi-GAN average as many), and their seed
 PARTS = ("geometry.frequencies", "geometry.phases", "appearance.frequencies", "appearance.phases")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels import Intersections, color_composite, semantic_composite
-from .film import Film
+from .codes import Codes, Film
 from .rays import FRONTAL_DIRECTION, Rays, camera_rays
 
 if TYPE_CHECKING:
@@ -36,14 +36,6 @@ def stage_clock(clock: Callable[[str], AbstractContextManager]) -> Iterator[None
         yield
     finally:
         _clock.reset(token)
-
-
-@dataclass(frozen=True)
-class Codes:
-    """What conditions a picture: FiLM vectors of the geometry and of each appearance group."""
-
-    geometry: Film  # (B, L + 1, W)
-    appearance: Film  # (B, n, L + 1, W)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from ..cli import progress
 from ..data.dataset import FaceDataset, sample_order
 from ..data.seeds import mixed_seed
 from ..errors import UserError
+from ..files import write_atomically
 from ..metrics.segmentation import SegmentationScore, confusion, score_of
-from ..model.checkpoint import write_atomically
 from ..model.labels import NUM_CLASSES
 from ..training.augment import Augmentation
 

@@ -6,13 +6,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..files import write_atomically
 from ..model.camera import CameraConfig
-from ..model.checkpoint import write_atomically
-from ..model.config import ModelConfig
-from ..model.generator import Generator, sample_latents
+from ..model.generator import Generator, seed_codes
 from ..model.labels import colorize
 from ..model.rays import pixel_directions
-from ..model.renderer import Codes, RenderOutput, render
+from ..model.renderer import RenderOutput, render
 
 GRID_YAWS = (-0.45, 0.0, 0.45)  # radians, about 1.5 standard deviations of the prior
 GRID_KINDS = ("image", "semantics", "depth")
@@ -87,30 +86,6 @@ def sample_grid(
         ]
         rows.extend(output[kind] for kind in GRID_KINDS for output in outputs)
     return tile(torch.cat(rows), columns=len(GRID_KINDS) * len(yaws))
-
-
-def seed_latents(config: ModelConfig, seed: int) -> tuple[Tensor, Tensor]:
-    """The latents (1, Z) and (1, n, Z) of a seed, the same on every device."""
-    return sample_latents(config, 1, generator=torch.Generator().manual_seed(seed))
-
-
-def seed_codes(
-    generator: Generator, seed: int, *, truncation: float = 1.0, mean: Codes | None = None
-) -> Codes:
-    """The codes of a seed, pulled towards `mean` when truncation < 1."""
-    z, appearance = seed_latents(generator.config, seed)
-    device = next(generator.parameters()).device
-    codes = generator.map(z.to(device), appearance.to(device))
-    if truncation >= 1:
-        return codes
-    return truncate(codes, mean or generator.mean_codes(), truncation)
-
-
-def truncate(codes: Codes, mean: Codes, share: float) -> Codes:
-    """Codes pulled towards `mean`: 1 leaves them, 0 is the mean face."""
-    return Codes(
-        mean.geometry.lerp(codes.geometry, share), mean.appearance.lerp(codes.appearance, share)
-    )
 
 
 def _pose(yaw: float, generator: Generator) -> Tensor:

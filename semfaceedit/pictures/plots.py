@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..model.checkpoint import write_atomically
+from ..files import write_atomically
 
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 64, 150, 34, 48  # margins in pixels; the legend stands on the right

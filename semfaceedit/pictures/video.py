@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
-from ..model.checkpoint import write_atomically
+from ..files import write_atomically
 
 SUFFIXES = (".mp4", ".gif", ".webp")
 MOST_GIF_FPS = 50  # a frame takes whole hundredths of a second, and viewers slow one of 1 down

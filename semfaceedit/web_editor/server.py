@@ -30,12 +30,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..editing.fit import Goal, Step, StopFit, Watch
 from ..editing.mask_edits import EDITS, paint
+from ..editing.region_transfer import What
 from ..errors import UserError
 from ..kernels import use_backend
 from ..model.labels import CLASS_NAMES, PALETTE
 from ..model.renderer import RenderOutput
 from ..pictures.grids import picture_rows
-from ..transfer import What
 from .messages import number, pack, unpack, whole, word
 from .session import EditingSession
 

@@ -17,23 +17,22 @@ import torch
 from torch import Tensor
 
 from ..api import generate
-from ..edit import edit
 from ..editing.fit import Watch
+from ..editing.inversion import InvertSettings, invert
+from ..editing.map_edit import edit
 from ..editing.project import FaceProject
 from ..editing.refit import EditedFace, EditSettings, render_project
+from ..editing.region_transfer import What, transfer
 from ..editing.target import OVERSAMPLING, read_target, save_label_map
 from ..errors import UserError
-from ..invert import InvertSettings, invert
 from ..metrics.perceptual import PerceptualFeatures
-from ..model.film import Film
-from ..model.generator import Generator
+from ..model.codes import Codes, Film, interpolate
+from ..model.generator import Generator, seed_codes
 from ..model.mean_face import mean_codes
-from ..model.renderer import Codes, RenderOutput, recolor, render
-from ..parse import parse_file
+from ..model.renderer import RenderOutput, recolor, render
 from ..parsing.network import Parser, ParserSettings
-from ..pictures.grids import picture_rows, seed_codes
-from ..render import interpolate
-from ..transfer import What, transfer
+from ..parsing.photographs import parse_file
+from ..pictures.grids import picture_rows
 
 KINDS = ("image", "semantics", "depth", "normals")
 FRAME_SECONDS = 0.08  # what a frame may take while the head turns

@@ -1,0 +1,56 @@
+"""Landmarks of faces, read from a file of lines or JSON."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from .layouts import IMAGE_SUFFIXES, Source
+from .pose import Landmarks
+
+
+def read_landmarks(path: Path, source: Source) -> dict[str, Landmarks]:
+    """Five points a face, by name; every name must belong to `source`."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}): check --landmarks") from None
+    given = _parse_json(text, path) if text.lstrip().startswith("{") else _parse_lines(text, path)
+    names = {face.name for face in source.faces}
+    found = {name if name in names else _bare(name): points for name, points in given.items()}
+    for name, points in found.items():
+        if name not in names:
+            raise UserError(f"{path}: {name!r} is no face of {source.root}: correct or remove it")
+        if points.shape != (5, 2) or not np.isfinite(points).all():
+            raise UserError(f"{path}: {name!r} needs five points x y: correct or remove it")
+    return {name: Landmarks(points) for name, points in found.items()}
+
+
+def _parse_json(text: str, path: Path) -> dict[str, np.ndarray]:
+    try:
+        values = json.loads(text)
+        return {name: np.array(points, np.float64) for name, points in values.items()}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a JSON object of points ({error}): correct it") from None
+
+
+def _parse_lines(text: str, path: Path) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        name, *fields = line.strip().rsplit(None, 10)  # a name may hold spaces
+        try:
+            found[name] = np.array(fields, np.float64).reshape(5, 2)
+        except ValueError:
+            raise UserError(
+                f"{path}: line {number} is not a name and ten numbers: correct or remove it"
+            ) from None
+    return found
+
+
+def _bare(name: str) -> str:
+    """A face's name from that of its picture: `images/a.b.jpg` -> `a.b`."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name

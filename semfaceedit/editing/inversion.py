@@ -1,0 +1,192 @@
+"""Photograph and label map -> face project (Eq. 9)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, mse_loss
+
+from ..metrics.perceptual import PerceptualFeatures
+from ..model.camera import sample_poses
+from ..model.checkpoint import discriminators_beside, load_discriminators
+from ..model.discriminator import image_input
+from ..model.generator import Generator, seed_codes
+from ..model.mean_face import mean_codes
+from ..model.renderer import RenderOutput, render
+from ..pictures.grids import picture_rows
+from .fit import Fit, FitSettings, Goal, Stage, Step, Watch, zero_offsets
+from .project import FaceProject
+from .target import (
+    OVERSAMPLING,
+    SourceCrop,
+    Target,
+    check_image,
+    check_labels,
+    pictures,
+    pose_from_labels,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvertSettings(FitSettings):
+    """Inversion (Eq. 9): first the geometry offsets under the semantic term, then all offsets.
+
+    Pivotal tuning (PTI, Roich et al. 2021) is off: with `tune_iterations` a copy of the weights
+    follows the face at last, while offsets and pose stay.
+
+    Example: InvertSettings(geometry_iterations=100, perceptual_weight=0)
+    """
+
+    geometry_iterations: int = 200
+    appearance_iterations: int = 300
+    joint: bool = True  # the second stage goes on moving the geometry offsets
+    tune_iterations: int = 0  # of pivotal tuning; PTI takes up to 350
+    tune_learning_rate: float = 3e-4  # PTI's
+    resolution: int | None = None  # pixels along an edge (default: the checkpoint's)
+
+
+@dataclass(frozen=True)
+class InversionResult:
+    """A fitted face, the evaluations on the way, and its last rendering."""
+
+    project: FaceProject
+    history: list[Step]  # [0] is the mean face
+    output: RenderOutput
+    interrupted: bool
+
+
+def invert(
+    generator: Generator,
+    image: np.ndarray,  # (R, R, 3) uint8, aligned
+    labels: np.ndarray,  # (R, R) class ids
+    *,
+    pose: tuple[float, float] | None = None,
+    settings: InvertSettings | None = None,
+    perceptual: PerceptualFeatures | None = None,
+    crop: SourceCrop | None = None,
+    watch: Watch | None = None,
+) -> InversionResult:
+    """Find the offsets and the pose whose rendering is this face.
+
+    The pair is aligned as training data are (`target.read_target`); R is a multiple of the
+    rendered resolution. pose: where to start; by default estimated (`start_pose`). watch: is called
+    at every evaluation. Ctrl-C ends the search with the best face so far.
+
+    The result's `history` is the curve of the fit: an evaluation without noise at iteration 0 (the
+    mean face at the starting pose), after every `settings.evaluate_every` iterations, and at the
+    end of each stage; where a stage ends, the next begins with an evaluation at the same iteration.
+    Each `Step` has `iteration`, `seconds` since the start, `stage`, `loss`, `terms`, `psnr` (dB),
+    `pose`, and `score` with mIoU over `groups` and `classes`, and IoU `per_group` and `per_class`
+    (NaN where absent).
+    """
+    settings = settings or InvertSettings()
+    labels = check_labels(labels)
+    image = check_image(image, labels)
+    device = next(generator.parameters()).device
+    resolution = settings.resolution or generator.config.resolution
+    wanted, shares = pictures(Target(image, labels, None), resolution)
+    goal = Goal(shares.to(device), wanted.to(device))
+    if pose is None:
+        start = start_pose(generator, labels, goal)
+    else:
+        start = torch.tensor([pose], device=device, dtype=torch.float32)
+    fit = Fit(
+        generator,
+        goal,
+        zero_offsets(generator),
+        start,
+        settings,
+        perceptual=perceptual,
+        watch=watch,
+    )
+    fit.run(*_stages(settings))
+    return InversionResult(
+        fit.project(labels, image, crop), fit.history, fit.render(), fit.interrupted
+    )
+
+
+@torch.no_grad()
+def start_pose(
+    generator: Generator,
+    labels: np.ndarray,  # (R, R) class ids, aligned
+    goal: Goal,
+) -> Tensor:  # (1, 2)
+    """Yaw and pitch to start from: the estimate at which the mean face's map is nearer to the goal.
+
+    Estimates are those of the label map's landmarks and, where discriminators lie beside the
+    generator's weights, of the pose head of D_c.
+    """
+    device = goal.image.device
+    landmarks = pose_from_labels(labels, generator.config.camera)
+    estimates = [torch.from_numpy(landmarks)[None].to(device), *_pose_heads(generator, goal)]
+    if len(estimates) == 1:
+        return estimates[0]
+    resolution = goal.image.shape[-1]
+    distances = [
+        mse_loss(
+            render(generator, mean_codes(generator), pose, resolution).semantics, goal.semantics
+        )
+        for pose in estimates
+    ]
+    return estimates[int(torch.stack(distances).argmin())]
+
+
+def _pose_heads(generator: Generator, goal: Goal) -> list[Tensor]:
+    """What D_c says of the pose, (1, 2); nothing where there is none for so small a picture."""
+    if generator.source is None:
+        return []
+    path = discriminators_beside(generator.source)
+    if not path.exists():
+        return []
+    (d_image, _), run = load_discriminators(path)
+    size = goal.image.shape[-1]
+    known = [phase.resolution for phase in run.train.phases if phase.resolution <= size]
+    if not known:
+        return []
+    picture = image_input(d_image, goal.image, 2 * goal.semantics - 1)
+    _, pose = d_image.to(picture.device)(adaptive_avg_pool2d(picture, max(known)))
+    return [pose]
+
+
+def _stages(settings: InvertSettings) -> list[Stage]:
+    stages = [
+        Stage(name="geometry", iterations=settings.geometry_iterations, pose=True),
+        Stage(
+            name="appearance",
+            iterations=settings.appearance_iterations,
+            geometry=settings.joint,
+            appearance=True,
+            image=True,
+            pose=True,
+        ),
+    ]
+    if settings.tune_iterations:
+        stages.append(
+            Stage(
+                name="tuning",
+                iterations=settings.tune_iterations,
+                geometry=False,
+                image=True,
+                weights=True,
+                learning_rate=settings.tune_learning_rate,
+            )
+        )
+    return stages
+
+
+@torch.no_grad()
+def seed_target(generator: Generator, seed: int, resolution: int) -> Target:
+    """The generated face of a seed as a target, at a pose drawn from the prior.
+
+    The target has twice `resolution`, as photographs have.
+    """
+    parameter = next(generator.parameters())
+    random = torch.Generator().manual_seed(seed)
+    pose = sample_poses(1, generator.config.camera, generator=random).to(parameter)
+    output = render(generator, seed_codes(generator, seed), pose, OVERSAMPLING * resolution)
+    return Target(
+        picture_rows(output)["image"][0].numpy(),
+        output.labels[0].to(torch.uint8).cpu().numpy(),
+        pose[0].cpu().numpy(),
+    )

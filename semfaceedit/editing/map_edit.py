@@ -1,0 +1,95 @@
+"""Face project and edited label map -> edited face (Eq. 10)."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..errors import UserError
+from ..metrics.perceptual import PerceptualFeatures
+from ..model.generator import Generator
+from .fit import Goal, Watch
+from .project import FaceProject
+from .refit import EditedFace, EditSettings, dilate, footprint, refit, render_project, with_metrics
+from .target import check_labels, class_shares
+
+
+def edit(
+    generator: Generator,
+    project: FaceProject,
+    labels: np.ndarray,  # (R, R) class ids, as large as the project's map
+    *,
+    region: np.ndarray | None = None,
+    settings: EditSettings | None = None,
+    perceptual: PerceptualFeatures | None = None,
+    watch: Watch | None = None,
+) -> EditedFace:
+    """Change the face so that its semantic map becomes `labels`.
+
+    region: (R, R) bool, where the picture may change; by default where `labels` differ from the
+    project's map, widened by `settings.dilation`. Outside it the face as rendered before is kept.
+    """
+    settings = settings or EditSettings()
+    labels = check_labels(labels)
+    chosen = _changed(project, labels, region, settings.dilation)
+    resolution = settings.resolution or len(project.preview)
+    before = render_project(generator, project, resolution)
+    mask = footprint(chosen, resolution).to(before.image.device)
+    goal = Goal(
+        class_shares(labels, resolution).to(before.image),
+        before.image,
+        ~mask if settings.masked else None,
+    )
+    return refit(
+        generator,
+        replace(project, labels=labels),
+        goal,
+        mask,
+        before,
+        settings,
+        perceptual=perceptual,
+        watch=watch,
+    )
+
+
+def _changed(
+    project: FaceProject, labels: np.ndarray, region: np.ndarray | None, dilation: float
+) -> np.ndarray:
+    """Where the picture may change, (R, R) bool."""
+    if labels.shape != project.labels.shape:
+        size = len(project.labels)
+        raise UserError(f"labels of shape {labels.shape}: the project's map is {size}x{size}")
+    chosen = labels != project.labels if region is None else np.asarray(region, bool)
+    if chosen.shape != labels.shape:
+        raise UserError(f"region of shape {chosen.shape}: give {labels.shape}, like the labels")
+    if not chosen.any():
+        raise UserError("the edited map does not differ from the project's: there is nothing to do")
+    return dilate(chosen, dilation) if region is None else chosen
+
+
+def compare_unmasked(
+    generator: Generator,
+    project: FaceProject,
+    edited: EditedFace,
+    settings: EditSettings,
+    *,
+    region: np.ndarray | None = None,
+    perceptual: PerceptualFeatures | None = None,
+) -> EditedFace:
+    """`edited` with the same edit's change without Eq. 10's masking among its metrics.
+
+    There image and VGG terms hold inside the region too, towards the face as it was; its metrics
+    are kept under `unmasked_...`. KeyboardInterrupt where Ctrl-C ends it: half an edit is no
+    measure.
+    """
+    without = edit(
+        generator,
+        project,
+        edited.project.labels,
+        region=region,
+        settings=replace(settings, masked=False),
+        perceptual=perceptual,
+    )
+    if without.interrupted:
+        raise KeyboardInterrupt
+    names = (*edited.change, "labels_inside")
+    return with_metrics(edited, {f"unmasked_{n}": without.project.metrics[n] for n in names})

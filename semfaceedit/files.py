@@ -1,0 +1,60 @@
+"""Files: written whole or not at all, hashed, and where the cache is."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """`write` to a temporary file beside `path`, flush it to the disk, then rename it into place.
+
+    A reader, or a process killed at any moment, sees the old file or the new one, never a part.
+    """
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError | SafetensorError) and _disk_is_full(path.parent):
+            raise OSError(28, "No space left on device", str(path)) from error
+        raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write, which then takes its place; nothing is flushed to the disk."""
+    partial = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda temporary: temporary.write_text(text))  # type: ignore[arg-type]
+
+
+def _disk_is_full(folder: Path) -> bool:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize < 1 << 20
+
+
+def cache_root() -> Path:
+    """Where packed data is kept: $SEMFACEEDIT_CACHE, else ~/.cache/semfaceedit."""
+    folder = os.environ.get("SEMFACEEDIT_CACHE")
+    return Path(folder) if folder else Path.home() / ".cache" / "semfaceedit"
+
+
+def sha256_of_file(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,159 @@
+"""The GPU suite and its table, run at toy sizes with the native kernels in Triton's place."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from op_problems import film_problem
+from support import needs_native
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import gpu_checks  # noqa: E402
+import gpu_suite  # noqa: E402
+import measuring  # noqa: E402
+import readme_table  # noqa: E402
+import table  # noqa: E402
+from baselines import NAMES  # noqa: E402
+from measuring import Case, Suite  # noqa: E402
+from workloads import film_op  # noqa: E402
+
+from semfaceedit.kernels import resolve  # noqa: E402
+
+pytestmark = [pytest.mark.usefixtures("one_thread"), needs_native]
+
+TOY = gpu_checks.Plan(
+    preset="tiny", resolution=8, label_resolution=8, other_resolutions=(4,), points=67, rays=601,
+    chunk_rays=24, repeats=2, variants=("cpu fp32",), checked=("cpu fp32",), baselines=NAMES[:2],
+)  # fmt: skip
+MACHINE = {"device", "torch", "triton", "cuda", "python", "commit", "seed"}
+
+
+def run(path: Path, plan: gpu_checks.Plan) -> dict:
+    suite = Suite(path, torch.device("cpu"), seed=1)
+    failures = gpu_suite.run(suite, plan, 1)
+    content = json.loads(path.read_text())
+    assert failures == 0, [r for r in content["records"] if r["kind"] == "check"]
+    return content
+
+
+def test_every_step_of_the_suite_and_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "gpu-toy.json"
+    content = run(path, TOY)
+    assert content["machine"].keys() >= MACHINE
+    records = content["records"]
+    kinds = {kind: [r for r in records if r["kind"] == kind] for kind in ("check", "time", "ratio")}
+    checked = {(r["op"], r["tensor"]) for r in kinds["check"] if "tensor" in r}
+    for check in (("geometry", "output"), ("appearance", "d head_weight"), ("cull", "image"),
+                  ("ray_isosurface", "d last_bias"), ("color_composite", "d alpha")):  # fmt: skip
+        assert check in checked
+    timed = {(r["what"], r["variant"]) for r in kinds["time"]}
+    for what in ("render", "render in chunks", "render with cached intersections", "geometry",
+                 "appearance", "generator step"):  # fmt: skip
+        assert {(what, name) for name in (*TOY.variants, *TOY.baselines)} <= timed, what
+    for what in ("recolor one group", "training step", "ray_isosurface", "semantic_composite"):
+        assert (what, "cpu fp32") in timed
+    whole = next(r for r in kinds["time"] if r["what"] == "render")
+    assert whole["floor_share"] == pytest.approx(whole["floor_ms"] / whole["ms"])
+    assert whole["tflops_per_s"] == pytest.approx(whole["flops"] / whole["ms"] / 1e9)
+    assert all(r["to_eager_amp"] >= r["to_fastest_baseline"] * 0.99 for r in kinds["ratio"])
+    assert len(kinds["ratio"]) == 3
+    assert [r["layer"] for r in records if r["kind"] == "layer"] == [2, 3]
+
+    assert table.main([str(path)]) == 0
+    text = path.with_suffix(".md").read_text()
+    assert "| 1 | render 8 | cpu fp32 |" in text and "checks passed" in text
+    assert path.with_suffix(".png").stat().st_size > 1000
+
+
+def test_a_wrong_kernel_is_found(tmp_path: Path) -> None:
+    """An op that is off by 1e-4 where the native kernels run, and only there."""
+
+    def wrong(inputs: dict) -> dict:
+        native = resolve("film_siren", None, None, inputs["points"]).backend == "cpu"
+        return {"output": film_op(1, 1, 1)(inputs)["output"] * (1 + 1e-4 * native)}
+
+    suite = Suite(tmp_path / "a.json", torch.device("cpu"))
+    problem = film_problem(9, 3, 8, 2, 1, 1, 4)
+    gpu_checks.check(suite, "geometry", film_op(1, 1, 1), problem, "cpu fp32")
+    assert suite.failures == 0
+    gpu_checks.check(suite, "geometry", wrong, problem, "cpu fp32")
+    assert suite.failures >= 1 and not suite.records[-1]["passed"]
+
+
+@pytest.mark.slow
+def test_compiled_baseline_computes_the_same(tmp_path: Path) -> None:
+    suite = Suite(tmp_path / "a.json", torch.device("cpu"))
+    plan = gpu_checks.Plan(preset="tiny", points=67, rays=9, baselines=NAMES)
+    gpu_checks.check_baselines(suite, plan, gpu_checks.problems(plan))
+    assert not suite.failures
+
+
+def test_table_of_pytest_benchmark_and_of_nonsense(tmp_path: Path, capsys) -> None:
+    entry = {"group": "render", "name": "a", "extra_info": {
+        "cpu_ms": 2.0, "autocast_ms": 8.0, "reference_ms": 6.0, "cpu_gflops": 500.0,
+        "cpu_peak_mib": 3.0, "commit": "abc"}}  # fmt: skip
+    rows = table.markdown({"benchmarks": [entry]})
+    assert (
+        "| 1 | render | cpu | 2.000 | 4.00x | 3.00x | 3 | 0.5 |  |" in rows and "commit abc" in rows
+    )
+    broken = tmp_path / "broken.json"
+    broken.write_text("[1]")
+    assert table.main([str(broken)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_tables_of_the_readme_are_those_of_the_records() -> None:
+    text = (BENCHMARKS.parent / "README.md").read_text()
+    assert readme_table.MARKED.search(text)
+    assert readme_table.updated(text) == text, "run benchmarks/readme_table.py"
+
+
+def test_readme_table_of_a_gpu_record(tmp_path: Path, capsys, monkeypatch) -> None:
+    records = [
+        {"kind": "time", "what": "render", "resolution": 256, "variant": variant, "ms": ms}
+        for variant, ms in (("triton fp16", 12.5), ("eager AMP", 100.0), ("compile AMP", None))
+    ]
+    monkeypatch.setattr(readme_table, "RESULTS", tmp_path)
+    content = {"machine": {"checkpoint": None}, "records": records}
+    (tmp_path / "gpu.json").write_text(json.dumps(content))
+    readme = tmp_path / "README.md"
+    readme.write_text("A\n<!-- times: gpu.json -->\nold\n<!-- end of times -->\nB\n")
+    assert readme_table.main(["--readme", str(readme)]) == 0
+    text = readme.read_text()
+    assert "| `paper`, render at 256² | 12 ms | 100 ms | 8.0 |  |" in text and "old" not in text
+    trained = readme_table.readme_table({**content, "machine": {"checkpoint": "w.safetensors"}})
+    assert "| `w.safetensors`, render at 256² |" in trained
+    assert text.startswith("A\n") and text.endswith("<!-- end of times -->\nB\n")
+    capsys.readouterr()
+    (tmp_path / "gpu.json").unlink()
+    assert readme_table.main(["--readme", str(readme)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and readme.read_text() == text
+
+
+def test_cases_are_timed_in_turns(tmp_path: Path, monkeypatch) -> None:
+    calls = ""
+
+    def case(name: str, broken: bool = False) -> Case:
+        def run() -> None:
+            nonlocal calls
+            calls += name
+            if broken:
+                raise torch.OutOfMemoryError("no room")
+
+        return Case("thing", name, run, flops=10, about={"resolution": 4, "floor_ms": 1e-9})
+
+    suite = Suite(tmp_path / "a.json", torch.device("cpu"))
+    suite.time([case("a"), case("b", broken=True), case("c")], repeats=3)
+    assert calls == "aa" + "b" + "cc" + "acacac"
+    a, b, c = suite.records
+    assert a["repeats"] == c["repeats"] == 3 and a["ms_p20"] <= a["ms"] <= a["ms_p80"]
+    assert a["tflops_per_s"] > 0 and 0 < a["floor_share"] < 1 and a["resolution"] == 4
+    assert b["out_of_memory"] and "ms" not in b
+    monkeypatch.setattr(measuring, "SLOW_MS", 0)
+    calls = ""
+    suite.time([case("a"), case("c")], repeats=3)
+    assert calls == "aaccac" and suite.records[-1]["repeats"] == 1
