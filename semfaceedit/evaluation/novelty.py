@@ -29,15 +29,10 @@ Features = Callable[[Tensor], Tensor]  # (B, 3, R, R) in [-1, 1] -> (B, D)
 
 def novelty(evaluation: Evaluation) -> None:
     options = evaluation.options
-    if options.training_data is None:
-        evaluation.results.missing["novelty"] = (
-            "give the pictures of training by --training-data, and pictures of others by --data"
-        )
-        return
-    training = training_pictures(evaluation)
+    training = training_pictures(evaluation) if options.training_data else None
     inputs = {
         **evaluation.compared_inputs,
-        "training": digest(training.info["sha256"]),
+        "training": digest(training.info["sha256"]) if training else None,
         "parser_steps": options.parser_steps,
     }
     evaluation.results.attempt("novelty", inputs, lambda: measure(evaluation, training))
@@ -52,8 +47,12 @@ def training_pictures(evaluation: Evaluation) -> FaceDataset:
     )
 
 
-def measure(evaluation: Evaluation, training: FaceDataset) -> dict[str, Any]:
+def measure(evaluation: Evaluation, training: FaceDataset | None) -> dict[str, Any]:
     """Distances to the nearest picture of training, in pixels and in features of a parser."""
+    if training is None:
+        raise Unmeasured(
+            "give the pictures of training by --training-data, and pictures of others by --data"
+        )
     real, made = real_pictures(evaluation), generated_pictures(evaluation)
     spaces = {"pixels": pixels, "features": parser_features(evaluation, training)}
     figures: dict[str, Any] = {}
