@@ -50,8 +50,8 @@ class TrainOptions:
     resume: Path | None = None
     """A run folder to go on with; its own settings are used."""
     init: Path | None = None
-    """Weights to start from (.safetensors) with fresh optimisers, and the discriminators beside
-    them where there are any."""
+    """Weights to start from (.safetensors, or the name of weights that come with semfaceedit) with
+    fresh optimisers, and the discriminators beside them where there are any."""
     seed: int | None = None
     """Seed of weights, latents, poses and data order of a new run (default: 0)."""
     device: str | None = None
@@ -273,6 +273,7 @@ def _open_data(
 
 
 def _start_from(trainer: Trainer, path: Path) -> None:
+    path = checkpoint.locate_weights(path)
     generator, found = checkpoint.load_generator(path)
     if _shape(found.model) != _shape(trainer.run.model):
         raise UserError(

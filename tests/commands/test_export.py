@@ -13,6 +13,7 @@ from semfaceedit import export, render, train
 from semfaceedit.data.dataset import FaceDataset
 from semfaceedit.errors import UserError
 from semfaceedit.model import checkpoint
+from semfaceedit.model.config import small
 from semfaceedit.model.discriminator import Discriminator
 from semfaceedit.training.trainer import Trainer
 
@@ -180,6 +181,24 @@ def test_without_shipped_weights_a_checkpoint_is_asked_for(tmp_path, monkeypatch
     monkeypatch.setattr(checkpoint, "SHIPPED_WEIGHTS", tmp_path / "none.safetensors")
     assert render.main(["--out", str(tmp_path)]) == 1
     assert "give --checkpoint" in capsys.readouterr().err
+
+
+def test_shipped_weights_have_names(tmp_path, monkeypatch, capsys):
+    (tmp_path / "procedural").mkdir()
+    monkeypatch.chdir(tmp_path)  # a name is no folder: that is ./procedural
+    assert checkpoint.locate_weights(Path("procedural")) == checkpoint.WEIGHTS / (
+        "procedural.safetensors"
+    )
+    assert checkpoint.locate_weights(Path("run/procedural")) == Path("run/procedural")
+    options = ["--seeds", "0", "--yaws", "0", "--resolution", "8", "--out", "a"]
+    assert render.main(["--checkpoint", "procedural", *options]) == 0
+    assert render.main(["--checkpoint", str(tmp_path / "procedural"), *options]) == 1
+    assert "is a folder" in capsys.readouterr().err
+    trainer = Trainer(small(), seed=0, device=torch.device("cpu"))
+    train._start_from(trainer, Path("procedural"))
+    taken = checkpoint.load_generator(Path("procedural"))[0].state_dict()
+    for name, value in trainer.generator.state_dict().items():
+        assert torch.equal(value, taken[name]), name
 
 
 def test_shipped_weights_are_the_default(shared, tmp_path, monkeypatch):
