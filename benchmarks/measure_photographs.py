@@ -115,7 +115,9 @@ def _errors(pairs: list) -> dict[str, object]:
         "faces": len(pairs),
         "RMS, degrees (yaw, pitch)": np.sqrt((wrong**2).mean(0)).round(2).tolist(),
         "mean error": wrong.mean(0).round(2).tolist(),
-        "correlation": [round(float(np.corrcoef(found[:, i], true[:, i])[0, 1]), 3) for i in (0, 1)],
+        "correlation": [
+            round(float(np.corrcoef(found[:, i], true[:, i])[0, 1]), 3) for i in (0, 1)
+        ],
     }
 
 

@@ -17,7 +17,7 @@ from .errors import UserError
 from .kernels import use_backend
 from .memory import keep_freed_memory
 from .metrics.perceptual import PerceptualFeatures, load_perceptual
-from .model.checkpoint import load_generator
+from .model.checkpoint import load_generator, locate_weights
 from .model.config import Config
 from .model.generator import Generator
 from .pictures.grids import save_png
@@ -28,7 +28,8 @@ class CheckpointOptions:
     """Which weights, and where they run."""
 
     checkpoint: Path | None = None
-    """Weights of a run (default: those that come with semfaceedit, of procedural faces)."""
+    """Weights of a run, or the name of weights that come with semfaceedit (default:
+    procedural)."""
     device: str | None = None
     """cpu, cuda or cuda:N."""
     backend: str | None = None
@@ -82,12 +83,11 @@ def open_checkpoint(
     options: CheckpointOptions, *, preset: str | None = None
 ) -> tuple[Generator, Config]:
     """The generator and its run's configuration, on the device of the options."""
-    if options.checkpoint is not None and options.checkpoint.is_dir():
-        raise UserError(
-            f"--checkpoint {options.checkpoint} is a folder: give the file of weights in it"
-        )
+    path = locate_weights(options.checkpoint)
+    if path.is_dir():
+        raise UserError(f"--checkpoint {path} is a folder: give the file of weights in it")
     device = select_device(options.device)
-    return load_generator(options.checkpoint, device=device, preset=preset)
+    return load_generator(path, device=device, preset=preset)
 
 
 @contextmanager

@@ -44,8 +44,8 @@ class TrainOptions:
     resume: Path | None = None
     """A run folder to go on with; its own settings are used."""
     init: Path | None = None
-    """Weights to start from (.safetensors) with fresh optimisers, and the discriminators beside
-    them where there are any."""
+    """Weights to start from (.safetensors, or the name of weights that come with semfaceedit) with
+    fresh optimisers, and the discriminators beside them where there are any."""
     seed: int | None = None
     """Seed of weights, latents, poses and data order of a new run (default: 0)."""
     device: str | None = None

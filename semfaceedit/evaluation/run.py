@@ -17,6 +17,7 @@ from .figures import draw
 from .inception import asked_for
 from .inversion import inversion, invert_pairs
 from .locality import locality
+from .novelty import novelty
 from .pictures import generate
 from .quality import quality
 from .semantics import semantics
@@ -26,6 +27,7 @@ from .writing import collect, markdown
 QUESTIONS: dict[str, Callable[[Evaluation], None]] = {
     "quality": quality,
     "semantics": semantics,
+    "novelty": novelty,
     "inversion": inversion,
     "locality": locality,
     "consistency": consistency,
