@@ -62,7 +62,8 @@ def run(options: InvertOptions) -> None:
         raise UserError("give --image with --labels or --parser, or --seed alone")
     generator, run = open_checkpoint(options)
     resolution = options.resolution or run.model.resolution
-    with tools(options, options.out) as using:
+    beside = ("labels", "preview", *(["mask"] if options.parser else []))
+    with tools(options, options.out, beside=beside) as using:
         target = _target(options, generator, resolution)
         result = invert(
             generator,

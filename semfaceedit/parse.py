@@ -11,6 +11,8 @@ from pathlib import Path
 from .cli import run_command, select_device, wrote
 from .data.layouts import IMAGE_SUFFIXES
 from .errors import UserError
+from .options import make_folder
+from .outputs import check_outputs
 from .parsing.network import load_parser
 from .parsing.photographs import parse_file
 
@@ -39,10 +41,11 @@ def run(options: ParseOptions) -> None:
     doubles = {path.stem for path in images if sum(p.stem == path.stem for p in images) > 1}
     if doubles:
         raise UserError(f"several photographs are named {min(doubles)}: parse them apart")
-    options.out.mkdir(parents=True, exist_ok=True)
+    maps = [options.out / f"{image.stem}.png" for image in images]
+    check_outputs(maps, [*images, options.parser])
+    make_folder(options.out)
     failed = []
-    for image in images:
-        path = options.out / f"{image.stem}.png"
+    for image, path in zip(images, maps, strict=True):
         try:
             parse_file(parser, settings, image, path)
         except UserError as error:
