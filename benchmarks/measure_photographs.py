@@ -1,7 +1,7 @@
 """How well label maps and poses are read off photographs.
 
     python benchmarks/measure_photographs.py maps --pairs FOLDER [--skip 50] [--count N]
-    python benchmarks/measure_photographs.py poses --pairs FOLDER... --table CelebAMask-HQ-pose-anno.txt
+    python benchmarks/measure_photographs.py poses --pairs FOLDER... --table TABLE
     python benchmarks/measure_photographs.py poses --procedural 300
 
 `maps` compares with the label maps of a folder with images/ and masks/: over the aligned crop that

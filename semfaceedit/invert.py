@@ -66,7 +66,8 @@ def run(options: InvertOptions) -> None:
         raise UserError("--parser reads the map of --image: leave out --labels and --seed")
     generator, run = open_checkpoint(options)
     resolution = options.resolution or run.model.resolution
-    with tools(options, options.out) as using:
+    beside = ("labels", "preview", *(["mask"] if options.parser else []))
+    with tools(options, options.out, beside=beside) as using:
         target = _target(options, generator, resolution)
         result = invert(
             generator,

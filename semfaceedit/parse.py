@@ -5,6 +5,8 @@ from pathlib import Path
 
 from .cli import progress, remark, run_command, select_device, wrote
 from .errors import UserError
+from .options import make_folder
+from .outputs import check_outputs
 from .parsing.folders import photographs_in
 from .parsing.network import load_parser
 from .parsing.photographs import parse_file
@@ -41,10 +43,12 @@ def run(options: ParseOptions) -> None:
     doubles = {path.stem for path in images if sum(p.stem == path.stem for p in images) > 1}
     if doubles:
         raise UserError(f"several photographs are named {min(doubles)}: parse them apart")
-    options.out.mkdir(parents=True, exist_ok=True)
+    maps = [options.out / f"{image.stem}.png" for image in images]
+    check_outputs(maps, [*images, *([options.parser] if options.parser else [])])
+    make_folder(options.out)
     failed = []
-    for image in progress(images, total=len(images), title="photographs"):
-        path = options.out / f"{image.stem}.png"
+    pairs = zip(images, maps, strict=True)
+    for image, path in progress(pairs, total=len(images), title="photographs"):
         try:
             face = parse_file(image, path, parser=parser, number=options.face)
         except UserError as error:

@@ -1,8 +1,6 @@
 """`python -m semfaceedit.prepare`: faces in any known layout -> one packed folder for training."""
 
-import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from .data.pose import Landmarks
 from .data.preparation import LocatedFace, holds_source, locate, pack_source, source_key
 from .errors import UserError
 from .model.labels import colorize
+from .outputs import check_replaceable, save_picture
 from .parsing.folders import read_folder
 
 PREVIEW_FACES = 24
@@ -84,6 +83,8 @@ def run(options: PrepareOptions) -> None:
     if options.landmarks:
         given |= read_landmarks(options.landmarks, source)
     key = source_key(source, options.resolution, align=options.align, landmarks=given)
+    if options.preview:
+        check_replaceable(options.out / "preview.png")
     if holds_source(options.out, key):
         print(f"{options.out} is up to date", file=sys.stderr)
     else:
@@ -97,7 +98,7 @@ def run(options: PrepareOptions) -> None:
     wrote(options.out)
     if options.preview:
         path = options.out / "preview.png"
-        _save(preview(source, _crops(options.out), given, align=options.align), path)
+        save_picture(path, preview(source, _crops(options.out), given, align=options.align))
         wrote(path)
     print(summary(options.out), file=sys.stderr)
 
@@ -189,17 +190,6 @@ def _draw_crop(located: LocatedFace, size: int) -> Image.Image:
 
 def _crops(folder: Path) -> list[str]:
     return list(open_packed(folder).info["crop"])
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".png")
-    os.close(handle)
-    try:
-        picture.save(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,9 +14,9 @@ from ..data.layouts import Face, read_label_map
 from ..data.pose import Landmarks, estimate_pose, landmarks_from_labels, sides_exchanged
 from ..data.preparation import locate, prepare_face
 from ..errors import UserError
-from ..files import write_atomically
 from ..model.camera import CameraConfig
 from ..model.labels import FLIP_IDS, NUM_CLASSES, PALETTE
+from ..outputs import save_picture
 
 OVERSAMPLING = 2  # targets are kept at twice the rendered size, so that class borders are soft
 
@@ -164,4 +164,4 @@ def save_label_map(path: Path, labels: np.ndarray) -> None:
     """Write class ids (H, W) as a palette PNG in CelebAMask-HQ colours."""
     picture = Image.fromarray(labels)
     picture.putpalette(PALETTE.tobytes())
-    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
+    save_picture(path, picture)

@@ -168,10 +168,10 @@ def save_state(run_folder: Path, step: int, state: dict[str, Any], keep: int = 2
     return path
 
 
-def load_state(run_folder: Path) -> dict[str, Any]:
-    """The newest state of a run that reads whole."""
+def load_state(run_folder: Path, *, flag: str = "--resume") -> dict[str, Any]:
+    """The newest state of a run that reads whole; `flag` is the option that named the run."""
     if not run_folder.is_dir():
-        raise UserError(f"--resume {run_folder}: no such run folder")
+        raise UserError(f"{flag} {run_folder}: no such run folder: give a folder that `train` made")
     problems = []
     for path in sorted(run_folder.glob(STATE_PATTERN), reverse=True):
         try:
@@ -179,5 +179,5 @@ def load_state(run_folder: Path) -> dict[str, Any]:
         except Exception as error:  # torch reports damage in many types
             problems.append(f"{path.name}: {error}")
     raise UserError(
-        f"--resume {run_folder}: no usable state-*.pt in it ({'; '.join(problems) or 'none found'})"
+        f"{flag} {run_folder}: no usable state-*.pt in it ({'; '.join(problems) or 'none found'})"
     )
