@@ -50,7 +50,8 @@ class EditorOptions(CheckpointOptions):
     vgg_weights: Path | None = None
     """Weights of torchvision's vgg16: edits and inversions then use the perceptual term."""
     parser: Path | None = None
-    """A network of `train-parser`, which reads the label map off a photograph that has none."""
+    """A network of `train-parser`, which reads label maps off photographs in place of the one that
+    ships."""
     browser: bool = False
     """Open the page in the browser."""
 
@@ -75,10 +76,9 @@ def run(options: EditorOptions) -> None:
         perceptual, _ = load_perceptual(options.vgg_weights, device=device)
     parser = None if options.parser is None else load_parser(options.parser, device)
     session = EditingSession(
-        Editor(generator, config, perceptual),
+        Editor(generator, config, perceptual, parser),
         options.out,
         resolution=options.resolution,
-        parser=parser,
     )
     with use_backend(options.backend):
         if options.project is not None:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from .api import generate
 from .cli import parse_seeds, progress, run_command, wrote
-from .editing.project import FaceProject
+from .editing.project import FORMAT, FaceProject
 from .editing.target import save_label_map
 from .editing.tuning import with_weights
+from .editing.views import RenderedFace, View, between
 from .errors import UserError
 from .kernels import use_backend
 from .model import config
@@ -20,9 +21,9 @@ from .model.generator import Generator, seed_codes
 from .model.mean_face import mean_codes
 from .model.renderer import render
 from .options import CheckpointOptions, make_folder, open_checkpoint
+from .outputs import check_outputs, paths_in
 from .pictures.grids import picture_rows, save_png, tile
 from .pictures.video import check_animation, save_animation
-from .pictures.views import Face, View, between
 
 KINDS = ("image", "semantics", "depth", "normals", "labels")
 
@@ -88,6 +89,7 @@ def run(options: RenderOptions) -> None:
         views, columns = _turn(options, faces), options.frames
     else:
         views, columns = _grid(options, faces), len(options.yaws) * len(options.pitches)
+    check_outputs(_outputs(options, len(views)), paths_in(options), kind=FORMAT)
     make_folder(options.out)
     with use_backend(options.backend):
         pictures = _render_views(options, generator, views, resolution)
@@ -106,9 +108,40 @@ def run(options: RenderOptions) -> None:
                 _save_project(options, generator, seed, resolution)
 
 
+def _outputs(options: RenderOptions, views: int) -> list[Path]:
+    """Every file that will be written."""
+    outputs: list[Path] = []
+    for kind in options.kinds:
+        if kind == "labels":
+            outputs += [_label_path(options, index) for index in range(views)]
+        elif options.video is not None:
+            outputs.append(_video_path(options, kind))
+        else:
+            outputs.append(options.out / f"{kind}.png")
+    if options.save_projects:
+        for path in [_project_path(options, seed) for seed in _seeds(options)]:
+            outputs += [path, path.with_suffix(".labels.png")]
+    return outputs
+
+
+def _label_path(options: RenderOptions, index: int) -> Path:
+    return options.out / f"labels-{index:04d}.png"
+
+
+def _project_path(options: RenderOptions, seed: int) -> Path:
+    return options.out / f"face-{seed}.safetensors"
+
+
+def _video_path(options: RenderOptions, kind: str) -> Path:
+    name = Path(options.video or "")
+    return options.out / (
+        name if kind == "image" else name.with_name(f"{name.stem}-{kind}{name.suffix}")
+    )
+
+
 def _save_project(options: RenderOptions, generator: Generator, seed: int, resolution: int) -> None:
     project = generate(generator, seed, resolution=resolution).project
-    path = options.out / f"face-{seed}.safetensors"
+    path = _project_path(options, seed)
     project.save(path)
     save_label_map(path.with_suffix(".labels.png"), project.labels)
     wrote(path, f"its label map beside it: paint {path.with_suffix('.labels.png').name} and `edit`")
@@ -120,23 +153,23 @@ def _seeds(options: RenderOptions) -> list[int]:
     return parse_seeds(options.seeds)
 
 
-def _faces(options: RenderOptions, generator: Generator) -> list[Face]:
+def _faces(options: RenderOptions, generator: Generator) -> list[RenderedFace]:
     """Projects, then seeds, pulled towards the mean face by the truncation."""
     projects = [FaceProject.load(path, generator) for path in options.projects]
-    faces = [Face(project.codes(generator), project.tuned) for project in projects]
-    faces += [Face(seed_codes(generator, seed)) for seed in _seeds(options)]
+    faces = [RenderedFace(project.codes(generator), project.tuned) for project in projects]
+    faces += [RenderedFace(seed_codes(generator, seed)) for seed in _seeds(options)]
     if options.truncation == 1:
         return faces
     mean = mean_codes(generator)
     return [replace(f, codes=truncate(f.codes, mean, options.truncation)) for f in faces]
 
 
-def _grid(options: RenderOptions, faces: list[Face]) -> list[View]:
+def _grid(options: RenderOptions, faces: list[RenderedFace]) -> list[View]:
     poses = [(yaw, pitch) for pitch in options.pitches for yaw in options.yaws]
     return [(face, pose) for face in faces for pose in poses]
 
 
-def _turn(options: RenderOptions, faces: list[Face]) -> list[View]:
+def _turn(options: RenderOptions, faces: list[RenderedFace]) -> list[View]:
     """From one outermost yaw to the other and back, slowing at the ends."""
     low, high = min(options.yaws), max(options.yaws)
     middle, half = (low + high) / 2, (high - low) / 2
@@ -145,7 +178,7 @@ def _turn(options: RenderOptions, faces: list[Face]) -> list[View]:
     return [(face, pose) for face in faces for pose in poses]
 
 
-def _path(options: RenderOptions, generator: Generator, faces: list[Face]) -> list[View]:
+def _path(options: RenderOptions, generator: Generator, faces: list[RenderedFace]) -> list[View]:
     """`frames` views from each face to the next, in the codes named by --interpolate."""
     pose = (options.yaws[len(options.yaws) // 2], options.pitches[0])
     which = options.interpolate or "all"
@@ -186,7 +219,7 @@ def _render_views(
 def _save_labels(options: RenderOptions, labels: list[Tensor]) -> None:
     """Raw class ids, one palette PNG a view."""
     for index, ids in enumerate(labels):
-        save_label_map(options.out / f"labels-{index:04d}.png", ids.numpy())
+        save_label_map(_label_path(options, index), ids.numpy())
     wrote(options.out / "labels-*.png", f"{len(labels)} files")
 
 
@@ -195,8 +228,8 @@ def _save_video(options: RenderOptions, kind: str, pictures: list[Tensor], frame
     stacked = torch.stack(pictures)
     if options.interpolate is None:
         stacked = stacked.unflatten(0, (-1, frames)).permute(1, 2, 0, 3, 4).flatten(2, 3)
-    name = Path(options.video or "")
-    path = options.out / (name.name if kind == "image" else f"{name.stem}-{kind}{name.suffix}")
+    path = _video_path(options, kind)
+    make_folder(path.parent)
     save_animation(path, list(stacked.numpy()), fps=options.fps)
     wrote(path)
 

@@ -12,16 +12,18 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from ..cli import parse_seeds, run_command, wrote
-from ..data.sources import open_training_data
+from ..cli import parse_seeds, run_command, select_device, wrote
 from ..errors import UserError
 from ..files import write_text
+from ..memory import keep_freed_memory
 from ..model import config
-from ..model.checkpoint import STATE_PATTERN
+from ..model.checkpoint import STATE_PATTERN, load_state
 from ..model.config import Config, Phase
 from ..model.generator import Generator, count_parameters
-from ..train import TrainOptions
-from ..train import run as train
+from ..outputs import check_outputs, paths_in, save_page
+from ..procedural.sources import open_training_data
+from ..training.run import RunPlan, train
+from ..training.run_folder import Cadence, TrainingData
 from .session import EvaluateOptions, digest, plain
 from .writing import number, table
 
@@ -157,6 +159,8 @@ def settings(options: AblationOptions, variant: Variant) -> Config:
 
 def check_runs(options: AblationOptions) -> None:
     """UserError where a variant in --out was trained with other settings or on other data."""
+    tables = [options.out / name for name in ("ablation.json", "ablation.md")]
+    check_outputs(tables, paths_in(options))
     wanted = {name: settings(options, variant) for name, variant in VARIANTS.items()}
     folder = options.out / "runs"
     runs = sorted(folder.glob("*-seed*/*/config.json"))
@@ -194,21 +198,25 @@ def trained(options: AblationOptions, name: str, seed: int) -> Path:
         if any(run.glob(STATE_PATTERN)):
             resume = run
     steps = wanted.train.stage1_iterations + wanted.train.stage2_iterations
+    state = load_state(resume) if resume else None
+    device = select_device(options.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     train(
-        TrainOptions(
-            preset=None,
-            data=options.data,
-            procedural_count=options.procedural_count if options.data is None else None,
-            out=folder,
-            resume=resume,
+        RunPlan(
+            config=wanted,
             seed=seed,
-            device=options.device,
-            checkpoint_every=max(1, steps // CHECKPOINTS),
-            sample_every=max(1, steps),
-            monitor_every=steps + 1,
-        ),
-        wanted,
-    )
+            data=TrainingData(options.data, options.procedural_count),
+            out=folder,
+            device=device,
+            cadence=Cadence(
+                log=20, monitor=steps + 1, samples=max(1, steps),
+                checkpoint=max(1, steps // CHECKPOINTS),
+            ),
+            resume=resume,
+            state=state,
+        )
+    )  # fmt: skip
     return max(folder.glob(f"*/{weights}"))
 
 
@@ -265,10 +273,12 @@ def write_tables(options: AblationOptions, seeds: Sequence[int]) -> None:
     """The tables of all variants that were measured under these options."""
     rows = {name: row(options, name, seeds) for name in VARIANTS}
     known = {name: found for name, found in rows.items() if found is not None}
-    document = plain({"options": _told(options), "variants": known})
+    document = plain(
+        {"format": "semfaceedit-ablation", "options": _told(options), "variants": known}
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(options.out / "ablation.json", json.dumps(document, indent=1) + "\n")
-    write_text(options.out / "ablation.md", markdown(document))
+    save_page(options.out / "ablation.md", markdown(document))
     wrote(options.out / "ablation.md")
 
 

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from .. import __version__
 from ..data.dataset import FaceDataset
-from ..data.sources import open_training_data
 from ..errors import UserError
 from ..files import write_text
 from ..metrics.perceptual import PerceptualFeatures, load_perceptual
@@ -27,10 +26,11 @@ from ..model.config import Config
 from ..model.generator import Generator
 from ..model.mean_face import fingerprint
 from ..options import CheckpointOptions
+from ..procedural.sources import open_training_data
 from ..training.distributed import World
 
 METRICS_VERSION = 1  # changes when a metric's definition does, so that no old result is reused
-COMPARED = {"quality", "semantics"}  # with real pictures, over the whole set
+COMPARED = {"quality", "semantics", "novelty"}  # with real pictures, over the whole set
 PHOTOGRAPHED = {"inversion", "consistency"}  # on pictures of --data, else on procedural heads
 DIGITS = 6  # of the figures in a report
 HELD_OUT = 1_000_000  # first seed of procedural faces that no training sees
@@ -43,10 +43,11 @@ class EvaluateOptions(CheckpointOptions):
     Example: semfaceedit evaluate --all --checkpoint RUN/generator-ema0.998.safetensors
     --out evaluation
 
-    Before the options come the questions: quality, semantics, inversion, locality, consistency,
-    cost; or --all. `semfaceedit evaluate ablate --help` trains and compares the ablations. What was
-    measured before with the same settings is not measured again, so an evaluation that was stopped
-    goes on where it was. Several GPUs: torchrun --nproc-per-node 4 -m semfaceedit.evaluate ...
+    Before the options come the questions: quality, semantics, novelty, inversion, locality,
+    consistency, cost; or --all. `semfaceedit evaluate ablate --help` trains and compares the
+    ablations. What was measured before with the same settings is not measured again, so an
+    evaluation that was stopped goes on where it was. Several GPUs: torchrun --nproc-per-node 4 -m
+    semfaceedit.evaluate ...
 
     A figure that cannot be had (no Inception weights, too few pictures) is named with the reason,
     and the others are still measured. The exit code is 1 where a question that was named, or
@@ -59,6 +60,8 @@ class EvaluateOptions(CheckpointOptions):
     """Folder for the report; results that are there already are reused."""
     data: Path | None = None
     """The real pictures, in any layout that training takes; none: procedural faces."""
+    training_data: Path | None = None
+    """The pictures that the checkpoint was trained on, for novelty; --data then shows others."""
     procedural_count: int = 2000
     """How many procedural faces, where there is no --data."""
     count: int = 10_000
@@ -185,16 +188,12 @@ class Evaluation:
     @cached_property
     def data(self) -> FaceDataset:
         """The real pictures, packed at twice the evaluated resolution or more."""
-        if not self.world.is_main:
-            self.world.barrier()  # the main process packs the data first
-        faces = open_training_data(
-            self.options.data,
-            resolution=self.resolution,
-            procedural_count=self.options.procedural_count,
-        )
-        if self.world.is_main:
-            self.world.barrier()
-        return faces
+        with self.world.main_first():  # it packs the data, which the others then find
+            return open_training_data(
+                self.options.data,
+                resolution=self.resolution,
+                procedural_count=self.options.procedural_count,
+            )
 
     @cached_property
     def data_key(self) -> str:
