@@ -29,30 +29,31 @@ PREVIEW_SIZE = 192  # pixels, side of each picture
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """Align faces and their masks and pack them for training.
+    """Align faces and their masks, and pack them for training.
 
-    Reads CelebAMask-HQ as it comes (CelebA-HQ-img/ with CelebAMask-HQ-mask-anno/), or images/ with
-    masks/ of id label maps. Writes images.npy, labels.npy, poses.npy, dataset.json and preview.png.
+    Example: semfaceedit prepare --data CelebAMask-HQ --out packed --resolution 256
 
-    Example: python -m semfaceedit.prepare --data CelebAMask-HQ --out packed --resolution 256
+    Reads CelebAMask-HQ as distributed (CelebA-HQ-img/ with CelebAMask-HQ-mask-anno/), or images/
+    with masks/ that hold class ids. Writes images.npy, labels.npy, poses.npy, dataset.json and
+    preview.png.
     """
 
     data: Path
-    """Folder of faces; it is only read."""
+    """Folder of faces; never written to."""
     out: Path
     """Folder to write: new, empty, or packed before."""
     resolution: int = 256
-    """Side of the packed pictures, in pixels."""
+    """Width and height of the packed pictures in pixels."""
     align: bool = True
-    """Crop by five landmarks; otherwise the largest centred square is taken."""
+    """Crop by five landmarks; --no-align takes the largest centred square."""
     landmarks: Path | None = None
-    """Landmarks to use instead of those of the label maps: lines `name x y x y x y x y x y` or
-    JSON {name: [[x, y], ...]}, in pixels of the image: the eyes (image's left first), nose tip,
-    mouth corners."""
+    """File of landmarks, instead of those derived from the label maps: lines `name x y x y x y x y
+    x y` or JSON {name: [[x, y], ...]}, in pixels: the eyes (image's left first), nose tip, mouth
+    corners."""
     keep_bad_masks: bool = False
     """Keep the CelebAMask-HQ faces whose masks are known to be wrong."""
     preview: bool = True
-    """Write preview.png: landmarks and crops, to be checked by eye."""
+    """Write preview.png, to check landmarks and crops by eye."""
 
 
 def run(options: PrepareOptions) -> None:
