@@ -62,7 +62,7 @@ def run_command(
             raise
         where = f" ({error.filename})" if error.filename else ""
         said = {
-            errno.EACCES: f"permission denied{where}: check who may read or write it, or",
+            errno.EACCES: f"permission denied{where}: check its permissions, or",
             errno.EROFS: f"read-only file system{where}:",
         }
         what = said.get(error.errno or 0, f"no space left on the disk{where}: free some space or")

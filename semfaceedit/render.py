@@ -1,4 +1,4 @@
-"""Seeds and face projects as grids or moving pictures: `python -m semfaceedit.render`."""
+"""Seeds and face projects as grids or video: `python -m semfaceedit.render`."""
 
 import math
 from dataclasses import dataclass, replace

@@ -125,7 +125,7 @@ def _check_own(options: SynthesizeOptions) -> None:
         if found.get(key) != value:
             raise UserError(
                 f"{options.out}: holds faces with {key} {found.get(key)}, not {value}: give the "
-                "same options to go on, or choose another --out"
+                "same options to continue, or choose another --out"
             )
 
 

@@ -127,7 +127,7 @@ def _check(options: TrainOptions) -> None:
         raise UserError("--procedural-count makes faces in place of --data: leave out one of them")
     there = next(path for path in (options.out, *options.out.parents) if path.exists())
     if options.resume is None and not there.is_dir():
-        raise UserError(f"--out {options.out}: {there} is no folder: choose another")
+        raise UserError(f"--out {options.out}: {there} is not a folder: choose another")
 
 
 def _settings(options: TrainOptions, state: dict[str, Any] | None) -> Config:
@@ -157,7 +157,7 @@ def _settings(options: TrainOptions, state: dict[str, Any] | None) -> Config:
     if options.rare_share is not None:
         if state is not None or not 0 <= options.rare_share <= 1:
             raise UserError(
-                f"--rare-share {options.rare_share:g} must be from 0 to 1, and sets a new run: "
+                f"--rare-share {options.rare_share:g}: must be from 0 to 1, and is for a new run: "
                 "leave out --resume"
             )
         changes["rare_share"] = options.rare_share
@@ -169,7 +169,7 @@ def _settings(options: TrainOptions, state: dict[str, Any] | None) -> Config:
     if options.phases:
         if state is not None or options.resolution or options.stage1_iterations is not None:
             raise UserError(
-                "--phases sets the resolutions and steps of a new run: leave out --resume, "
+                "--phases sets resolutions and steps of a new run: leave out --resume, "
                 "--resolution and --stage1-iterations"
             )
         phases = _phases(options.phases, batch=settings.train.phases[-1].batch)
@@ -263,12 +263,12 @@ def _open_data(
         if not named:
             raise UserError(
                 f"--resume {options.resume}: its data ({options.data or 'procedural faces'}) have "
-                "changed since: bring them back, or name those to go on with by --data or "
-                "--procedural-count"
+                "changed since: restore them, or pass --data or --procedural-count to continue "
+                "with others"
             )
         if world.is_main:
             print(
-                f"going on with other data: {options.data or 'procedural faces'}", file=sys.stderr
+                f"continuing with other data: {options.data or 'procedural faces'}", file=sys.stderr
             )
     return faces
 

@@ -118,7 +118,7 @@ def ablate(options: AblationOptions) -> None:
         if name not in VARIANTS:
             raise UserError(f"--variants {name}: use {', '.join(VARIANTS)}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("ablate runs in one process: start one a GPU, each with its own --variants")
+        raise UserError("ablate runs in one process: start one per GPU with its own --variants")
     check_runs(options)
     for seed in seeds:
         for name in options.variants:
