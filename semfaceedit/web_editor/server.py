@@ -339,7 +339,7 @@ class EditorServer:
         try:
             self.session.autosave()
         except OSError as error:
-            return f"the face is here, but could not be kept on the disk: {error}"
+            return f"the face is shown, but could not be saved to disk: {error}"
         return None
 
     def _check_idle(self) -> None:
@@ -431,7 +431,7 @@ class _Page(StaticFiles):
         return response
 
 
-_DEFECT = "this went wrong, and it is a defect of the editor: the terminal shows where"
+_DEFECT = "Internal error; see the terminal for the traceback"
 
 
 def _same_origin(socket: WebSocket) -> bool:
