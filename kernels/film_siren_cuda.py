@@ -114,9 +114,11 @@ def _launch_backward(
             tensor.detach().requires_grad_(need)
             for tensor, need in zip(differentiable(inputs), needed, strict=True)
         ]
+        points, directions, frequencies, phases, *weights = leaves
+        row_offsets, row_groups = inputs[4:6]
         output = film_siren_reference(
-            *leaves[:4], *inputs[4:6], FilmSirenWeights(*leaves[4:]),
-            trunk_channels=trunk_channels, precision=precision,
+            points, directions, frequencies, phases, row_offsets, row_groups,
+            FilmSirenWeights(*weights), trunk_channels=trunk_channels, precision=precision,
         )  # fmt: skip
         wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
         grads = iter(torch.autograd.grad(output, wanted, grad_output, allow_unused=True))

@@ -29,31 +29,31 @@ KEY_BYTES = 16
 
 @dataclass(kw_only=True)
 class EditorOptions(CheckpointOptions):
-    """Edit faces on a web page: turn the head, paint its label map, change the look of a region.
+    """Edit faces in the browser: turn the head, paint the label map, change the look of a region.
 
-    Example: semfaceedit editor --out faces, then open the address that it prints.
+    Example: semfaceedit editor --out faces
 
-    The page is served to this machine alone, and to who knows the key in its address; from another
-    machine, forward the port: ssh -L 8008:127.0.0.1:8008 MACHINE.
+    Open the URL that it prints. Served on localhost only; the URL contains a required access key.
+    From another machine, forward the port: ssh -L 8008:127.0.0.1:8008 MACHINE.
     """
 
     project: Path | None = None
-    """The face project to begin with (default: the face of --seed)."""
+    """Face project to open first (default: the face of --seed)."""
     seed: int = 1
-    """The generated face to begin with."""
+    """Generated face to open first."""
     out: Path = Path("faces")
-    """Folder of the face projects that the page opens and saves."""
+    """Folder in which the page opens and saves face projects."""
     port: int = 8008
-    """Where the page is served on 127.0.0.1; 0 takes any free port."""
+    """Port on 127.0.0.1; 0 takes any free port."""
     resolution: int | None = None
-    """Pixels along an edge of a still view (default: twice the checkpoint's)."""
+    """Width and height of a still view in pixels (default: twice the checkpoint's)."""
     vgg_weights: Path | None = None
-    """Weights of torchvision's vgg16: edits and inversions then use the perceptual term."""
+    """Weights of torchvision's VGG-16, to use the VGG term in edits and inversions."""
     parser: Path | None = None
-    """A network of `train-parser`, which reads label maps off photographs in place of the one that
+    """Network of `train-parser`, to predict the label maps of photographs instead of the one that
     ships."""
     browser: bool = False
-    """Open the page in the browser."""
+    """Open the page in the default browser."""
 
 
 def run(options: EditorOptions) -> None:
@@ -89,7 +89,7 @@ def run(options: EditorOptions) -> None:
         editor = EditorServer(session, key, options.backend)
         listener = listen(options.port)
         address = f"http://{HOST}:{listener.getsockname()[1]}/?key={key}"
-        print(f"the editor is at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        print(f"the editor is at {address} (press Ctrl-C to stop it)", file=sys.stderr, flush=True)
         if options.browser:
             webbrowser.open(address)
         try:
@@ -100,7 +100,7 @@ def run(options: EditorOptions) -> None:
         finally:
             kept = editor.end()
             if kept is not None:
-                wrote(kept, "the face that was not saved")
+                wrote(kept, "the face with unsaved changes")
 
 
 def check_folder(out: Path) -> None:
@@ -146,8 +146,8 @@ def listen(port: int) -> socket.socket:
         return socket.create_server((HOST, port))
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"port {port} of {HOST} cannot be used ({error}): choose another with --port, or "
-            "--port 0 for any"
+            f"port {port} on {HOST} is not available ({error}): choose another with --port, or "
+            "--port 0 for any free one"
         ) from None
 
 

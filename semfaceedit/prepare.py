@@ -30,36 +30,35 @@ PREVIEW_SIZE = 192  # pixels, side of each picture
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """Align faces and their masks and pack them for training.
-
-    Reads CelebAMask-HQ as it comes (CelebA-HQ-img/ with CelebAMask-HQ-mask-anno/), images/ with
-    masks/ of id label maps, or photographs alone (--masks auto). Writes images.npy, labels.npy,
-    poses.npy, dataset.json and preview.png.
+    """Align faces and their masks, and pack them for training.
 
     Examples: semfaceedit prepare --data CelebAMask-HQ --out packed --resolution 256;
     semfaceedit prepare --data photographs --masks auto --out packed
+
+    Reads CelebAMask-HQ as distributed (CelebA-HQ-img/ with CelebAMask-HQ-mask-anno/), images/ with
+    masks/ that hold class ids, or photographs alone (--masks auto). Writes images.npy, labels.npy,
+    poses.npy, dataset.json and preview.png.
     """
 
     data: Path
-    """Folder of faces; it is only read."""
+    """Folder of faces; never written to."""
     out: Path
     """Folder to write: new, empty, or packed before."""
     resolution: int = 256
-    """Side of the packed pictures, in pixels."""
+    """Width and height of the packed pictures in pixels."""
     align: bool = True
-    """Crop by five landmarks; otherwise the largest centred square is taken."""
+    """Crop by five landmarks; --no-align takes the largest centred square."""
     landmarks: Path | None = None
-    """Landmarks to use instead of those of the label maps: lines `name x y x y x y x y x y` or
-    JSON {name: [[x, y], ...]}, in pixels of the image: the eyes (image's left first), nose tip,
-    mouth corners."""
+    """File of landmarks, instead of those derived from the label maps: lines `name x y x y x y x y
+    x y` or JSON {name: [[x, y], ...]}, in pixels: the eyes (image's left first), nose tip, mouth
+    corners."""
     masks: Literal["given", "auto"] = "given"
-    """given: label maps lie beside the photographs. auto: they are read off the photographs in
-    --data, or in its images/, and kept in OUT-masks/, where they can be mended; a map that is there
-    is not read again."""
+    """given: label maps lie beside the photographs. auto: predict them and keep them in OUT-masks/,
+    where they can be corrected; maps already there are reused."""
     keep_bad_masks: bool = False
     """Keep the CelebAMask-HQ faces whose masks are known to be wrong."""
     preview: bool = True
-    """Write preview.png: landmarks and crops, to be checked by eye."""
+    """Write preview.png, to check landmarks and crops by eye."""
 
 
 def run(options: PrepareOptions) -> None:

@@ -23,8 +23,8 @@ LAYERS = (
     ("pictures",),
     ("training",),
     ("editing",),
-    ("options", "api", "machine"),
     ("parsing",),
+    ("options", "api", "machine"),
     ("evaluation",),
     ("web_editor",),
 )  # and below all of them the commands, which import no other command

@@ -55,7 +55,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if len(self.group_of_class) != NUM_CLASSES:
-            raise UserError(f"group_of_class needs {NUM_CLASSES} entries, one a class")
+            raise UserError(f"group_of_class needs {NUM_CLASSES} entries, one per class")
         if set(self.group_of_class) != set(range(max(self.group_of_class) + 1)):
             raise UserError("group_of_class must use every group from 0 to its largest")
         if self.sharing not in get_args(Sharing):

@@ -376,7 +376,7 @@ class EditorServer:
         try:
             self.session.autosave()
         except (OSError, UserError) as error:
-            return f"the face is here, but could not be kept on the disk: {error}"
+            return f"the face is shown, but could not be saved to disk: {error}"
         return None
 
     def _check_idle(self) -> None:
@@ -460,7 +460,7 @@ class PageServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-_DEFECT = "this went wrong, and it is a defect of the editor: the terminal shows where"
+_DEFECT = "Internal error; see the terminal for the traceback"
 
 
 def _same_origin(socket: WebSocket) -> bool:

@@ -141,7 +141,7 @@ def test_bad_input_is_one_clear_line(run, shared, data, tmp_path, capsys):
     for arguments, wanted in (
         (["--run", str(tmp_path / "none"), *out], "no such run folder"),
         (["--run", str(run), "--out", str(tmp_path / "w.pt")], "written as .safetensors"),
-        (["--run", str(run), "--ema-decay", "0.5", *out], "this run keeps"),
+        (["--run", str(run), "--ema-decay", "0.5", *out], "this run has averages of"),
     ):
         assert export.main(arguments) == 1
         assert wanted in capsys.readouterr().err

@@ -156,7 +156,7 @@ def test_changed_data_are_noticed_on_resuming(straight, tmp_path, capsys, monkey
     code, text = run(resume, capsys)
     assert code == 1 and "have changed since" in text.splitlines()[-1]
     code, text = run([*resume, "--data", str(tmp_path / "other")], capsys)
-    assert code == 0 and f"going on with other data: {tmp_path / 'other'}" in text
+    assert code == 0 and f"continuing with other data: {tmp_path / 'other'}" in text
     checkpoint.save_state(tmp_path, 60, state | {"data_sha256": None})  # of an older version
     code, text = run(resume, capsys)
     assert code == 0 and "other data" not in text
@@ -168,7 +168,7 @@ def test_an_out_that_is_a_file_is_said_before_data_are_made(tmp_path, capsys, mo
     file.touch()
     for out in (file, file / "runs"):
         code, text = run(["--preset", "tiny", "--out", str(out)], capsys)
-        assert code == 1 and f"{file} is no folder" in text.splitlines()[-1]
+        assert code == 1 and f"{file} is not a folder" in text.splitlines()[-1]
 
 
 def test_a_damaged_newest_state_gives_way_to_the_one_before(straight, tmp_path):

@@ -222,9 +222,9 @@ def test_a_folder_of_weights_is_one_line(files, capsys):
     assert f"--checkpoint {files} is a folder" in text and text.count("\n") == 1
 
 
-def test_the_readme_takes_what_can_be_taken(editor):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    text = readme.replace("\\\n", " ")
+@pytest.mark.parametrize("page", ["README.md", "docs/editing.md"])
+def test_documented_transfers_name_regions_that_can_be_transferred(editor, page):
+    text = (Path(__file__).parents[2] / page).read_text().replace("\\\n", " ")
     lines = re.findall(r"^semfaceedit transfer (.*)", text, re.MULTILINE)
     assert lines
     for line in lines:
