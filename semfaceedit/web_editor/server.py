@@ -203,7 +203,7 @@ class EditorServer:
     async def _thumbnail(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         name = word(header, "name")
         picture = await self._thread(self.session.thumbnail, name)
-        await send(socket, pack({"type": "thumbnail", "name": name}, _encoded(picture, "JPEG")))
+        await send(socket, pack({"type": "thumbnail", "name": name}, _encoded(picture)))
 
     # Changes that are done at once.
 

@@ -99,7 +99,7 @@ def test_a_page_learns_all_it_needs(editor):
 
 def test_the_files_of_the_page(editor):
     _, address = editor
-    for name, kind in (("", "html"), ("editor.js", "javascript"), ("style.css", "css")):
+    for name, kind in (("", "html"), ("main.js", "javascript"), ("style.css", "css")):
         with urllib.request.urlopen(f"http://{address}/{name}") as answer:
             assert kind in answer.headers["content-type"]
             assert "default-src 'self'" in answer.headers["content-security-policy"]
