@@ -208,7 +208,7 @@ def time_shortcuts(suite: Suite, plan: Plan, world: Scene) -> None:
         full = render(generator, codes, world.pose, size, **options)
         less = render(generator, codes, world.pose, size, cull=CULL, **options)
         kept, points = (
-            sum(len(part.hits) for part in output.shading.parts)  # type: ignore[union-attr]
+            sum(len(part.point_index) for part in output.shading.parts)  # type: ignore[union-attr]
             for output in (less, full)
         )
         error = (less.image - full.image).abs().max().item()
