@@ -99,6 +99,14 @@ void film_siren_backward_binding(const std::array<int64_t, 8>& sizes, const Addr
   film_siren_backward(problem, chosen, floats(grad_output), gradients, threads);
 }
 
+std::pair<double, double> peaks_by_name(const std::string& precision, int threads) {
+  const Precision chosen = precision_of(precision);
+  if (!offers(isa(), chosen)) throw std::invalid_argument("peaks: not offered: " + precision);
+  py::gil_scoped_release release;
+  const Peaks result = peaks(chosen, threads);
+  return {result.products, result.sines};
+}
+
 void tile_dot_binding(const std::string& isa, uintptr_t a, uintptr_t b, uintptr_t c) {
   tile_dot(isa_of(isa), reinterpret_cast<const uint16_t*>(a),
            reinterpret_cast<const uint16_t*>(b), floats(c));
@@ -115,6 +123,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("set_isa", &set_isa_by_name);
   module.def("film_siren_precisions", &film_siren_precisions,
              "What the instruction set in use offers, its automatic choice first");
+  module.def("peaks", &peaks_by_name,
+             "Operations of products and sines a second from registers alone, at a precision");
   module.def("tile_dot", &tile_dot_binding, "One tile product, by `amx` or `amx_model`");
   module.def("film_siren_forward", &film_siren_forward_binding);
   module.def("film_siren_backward", &film_siren_backward_binding);

@@ -5,53 +5,10 @@
 
 #include "simd.h"
 #include "bf16_vectors.h"
+#include "sine_turns.h"
 #include "film_siren_packed.h"
 
 constexpr int64_t POINTS = 128;  // of a tile of film_siren: the weights are read once for so many
-
-// The distance r to the nearest integer, |r|, and v = |r| (1/2 - |r|).
-struct Turns {
-  Vec r, magnitude, v;
-};
-
-static inline Turns turns(Vec x) {
-  const Vec r = x - round_even(x);
-  const Vec magnitude = absolute(r);
-  return {r, magnitude, magnitude * (0.5f - magnitude)};
-}
-
-// sin(2 pi x) to 8e-6 with three coefficients, 2e-7 with four (and the rounding of x): an odd
-// multiple of v P(v).
-template <int parts>
-static inline Vec sin_turns(const Turns& x) {
-  const Vec v = x.v;
-  Vec q;
-  if constexpr (parts == 1) {
-    q = v * 77.9394327f + 50.0248861f;
-    q = q * v + 12.5688687f;
-  } else {
-    q = v * 56.1448535f + 71.1933247f;
-    q = q * v + 50.2695818f;
-    q = q * v + 12.5663441f;
-  }
-  return x.r * (0.5f - x.magnitude) * q;
-}
-
-// cos(2 pi x) is odd about |r| = 1/4: a multiple of (1/4 - |r|) P(v).
-template <int parts>
-static inline Vec cos_turns(const Turns& x) {
-  const Vec v = x.v;
-  Vec q;
-  if constexpr (parts == 1) {  // to 7e-5
-    q = v * 73.5854628f + 31.8970566f;
-    q = q * v + 4.00027079f;
-  } else {  // to 6e-7
-    q = v * 70.9934106f + 68.0295023f;
-    q = q * v + 32.0015005f;
-    q = q * v + 3.99999764f;
-  }
-  return (0.25f - x.magnitude) * q;
-}
 
 // What the backward pass keeps of a layer's 32 by 32 block: the products z and the cosine, two
 // floats each, or two bf16 in the place of one.
@@ -432,3 +389,5 @@ static void film_siren_forward_parts(const FilmSirenProblem& p, float* output, i
       ForwardRun<parts>(p, weights, tiles[i], unit, scratch).forward(output);
   }
 }
+
+#include "film_siren_bf16_backward.h"

@@ -24,6 +24,13 @@ enum class Precision { fp32, accurate, fast };
 
 bool offers(Isa isa, Precision precision);
 
+// Rates of `threads` threads from registers alone: floating-point operations of products, and sines,
+// a second. The precision must be offered.
+struct Peaks {
+  double products, sines;
+};
+Peaks peaks(Precision precision, int threads);
+
 // Calls the copy of `function` that was compiled for the instruction set in use.
 #if defined(__x86_64__)
 #define SEMFACEEDIT_DISPATCH(function, ...)                                                \
