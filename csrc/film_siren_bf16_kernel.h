@@ -75,21 +75,22 @@ struct Film {
 
   template <bool with_products, bool with_fp32, bool keeps>
   inline void go(int64_t row, int64_t end) const {
-    for (int64_t j = 0; j < BLOCK; j += LANES) {
-      const Vec f = load(scale + j), p = load(shift + j);
-      Vec a{}, b{}, c{};
-      if constexpr (with_fp32) a = load(w0 + j), b = load(w1 + j), c = load(w2 + j);
-      for (int64_t i = row; i < end; ++i) {
+    for (int64_t i = row; i < end; ++i) {
+      Vec sines[ROW_VECS];
+#pragma GCC unroll 8
+      for (int v = 0; v < ROW_VECS; ++v) {
+        const int64_t j = v * LANES;
         Vec z{};
         if constexpr (with_products) z = load(products + i * BLOCK + j);
         if constexpr (with_fp32) {
           const float* x = fp32 + i * 4;
-          z = z + x[0] * a + x[1] * b + x[2] * c;
+          z = z + x[0] * load(w0 + j) + x[1] * load(w1 + j) + x[2] * load(w2 + j);
         }
-        const Turns argument = turns(z * f + p);
-        store_parts<parts>(to, i / 16 * next + i % 16 * BLOCK + j, sin_turns<parts>(argument));
+        const Turns argument = turns(z * load(scale + j) + load(shift + j));
+        sines[v] = sin_turns<parts>(argument);
         if constexpr (keeps) keep<parts>(kept, i * BLOCK + j, z, cos_turns<parts>(argument));
       }
+      store_row<parts>(to, next, i, sines);
     }
   }
 };
