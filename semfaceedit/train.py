@@ -56,6 +56,9 @@ class TrainOptions:
     """Seed of weights, latents, poses and data order of a new run (default: 0)."""
     device: str | None = None
     """cpu, cuda or cuda:N (default: CUDA where there is one)."""
+    precision: str | None = None
+    """Of the generator's layers on a CPU, forward and back: auto, fp32, accurate or fast (default:
+    the preset's, auto: accurate on a CPU with AMX, else fp32)."""
     resolution: int | None = None
     """Train at this resolution only, instead of the preset's phases."""
     phases: tuple[str, ...] = ()
@@ -153,6 +156,8 @@ def _settings(options: TrainOptions, state: dict[str, Any] | None) -> Config:
         changes["stage1_iterations"] = options.stage1_iterations
     if options.stage2_iterations is not None:
         changes["stage2_iterations"] = options.stage2_iterations
+    if options.precision is not None:
+        changes["cpu_precision"] = options.precision
     if options.rare_share is not None:
         if state is not None or not 0 <= options.rare_share <= 1:
             raise UserError(
@@ -224,7 +229,8 @@ def _start(
             f"{faces.resolution}, generator "
             f"{count_parameters(trainer.generator):,} parameters, D_c "
             f"{count_parameters(trainer.d_image):,}, D_s {count_parameters(trainer.d_semantic):,}, "
-            f"{trainer.images_before(trainer.total_steps):,} images on {device} x {world.size}",
+            f"{trainer.images_before(trainer.total_steps):,} images on {device} x {world.size}, "
+            f"layers by {trainer.layers.backend}, {trainer.layers.precision}",
             file=sys.stderr,
         )
     return Run(
