@@ -14,7 +14,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests/helpers"))
+sys.path[:0] = [str(ROOT / "tests/helpers"), str(ROOT / "tests/kernels")]
 
 ROUNDS = 7
 MACHINE = ("cpu", "isa", "threads", "torch", "python", "commit")
