@@ -99,6 +99,15 @@ void film_siren_backward_binding(const std::array<int64_t, 8>& sizes, const Addr
   film_siren_backward(problem, chosen, floats(grad_output), gradients, threads);
 }
 
+void ray_isosurface_forward_bf16_binding(const RaySizes& sizes, const RaySettings& settings,
+                                         const Addresses<10>& inputs,
+                                         const Addresses<6>& outputs, int threads) {
+  const RayIsosurfaceProblem problem = ray_isosurface_problem(sizes, settings, inputs);
+  const RayIsosurfaceHits hits = ray_isosurface_hits(outputs);
+  py::gil_scoped_release release;
+  ray_isosurface_forward_bf16(problem, hits, threads);
+}
+
 std::pair<double, double> peaks_by_name(const std::string& precision, int threads) {
   const Precision chosen = precision_of(precision);
   if (!offers(isa(), chosen)) throw std::invalid_argument("peaks: not offered: " + precision);
@@ -129,5 +138,6 @@ PYBIND11_MODULE(_C, module) {
   module.def("film_siren_forward", &film_siren_forward_binding);
   module.def("film_siren_backward", &film_siren_backward_binding);
   define_ray_ops<int>(module);  // threads
+  module.def("ray_isosurface_forward_bf16", &ray_isosurface_forward_bf16_binding);
   module.def("ray_isosurface_workspace", [](const RaySizes&) { return std::array<int64_t, 2>{}; });
 }

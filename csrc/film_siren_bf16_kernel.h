@@ -6,9 +6,8 @@
 #include "simd.h"
 #include "bf16_vectors.h"
 #include "sine_turns.h"
+#include "bf16_layers.h"
 #include "film_siren_packed.h"
-
-constexpr int64_t POINTS = 128;  // of a tile of film_siren: the weights are read once for so many
 
 // What the backward pass keeps of a layer's 32 by 32 block: the products z and the cosine, two
 // floats each, or two bf16 in the place of one.
@@ -92,81 +91,6 @@ struct Film {
       }
       store_row<parts>(to, next, i, sines);
     }
-  }
-};
-
-// The work on a block of products that is done beside the next block.
-template <typename Work>
-class Pending {
- public:
-  void begin(const Work& work) {
-    work_ = work;
-    row_ = 0;
-  }
-  void run(int64_t rows) {
-    if (row_ == BLOCK) return;
-    const int64_t end = std::min(row_ + rows, BLOCK);
-    work_.run(row_, end);
-    row_ = end;
-  }
-  void finish() { run(BLOCK); }
-
- private:
-  Work work_{};
-  int64_t row_ = BLOCK;  // the first that is not done yet
-};
-
-// One block of products; before they are written, the block before them is finished.
-template <int parts, typename Work>
-static inline void multiply_beside(Unit& unit, std::initializer_list<Term<parts>> terms, float* to,
-                                   int64_t ld, bool accumulate, Pending<Work>& pending) {
-  int64_t steps = 0;
-  for (const Term<parts>& term : terms) steps += term.steps;
-  if (steps == 0) pending.finish();
-  const int64_t rows = steps ? (BLOCK + steps - 1) / steps : BLOCK;
-  unit.template product<parts>(terms, to, ld, accumulate, [&] { pending.run(rows); });
-  pending.finish();
-}
-
-// (POINTS, 32 * steps) as tiles: (POINTS / 16, steps, 16, 32).
-template <int parts>
-struct Activations {
-  uint16_t* part[parts];
-  int64_t steps;
-
-  static int64_t floats(int64_t steps) { return parts * POINTS * steps * BLOCK / 2; }
-
-  Activations(float*& scratch, int64_t steps) : steps(steps) {
-    for (uint16_t*& to : part) {
-      to = reinterpret_cast<uint16_t*>(scratch);
-      scratch += POINTS * steps * BLOCK / 2;
-    }
-  }
-  int64_t next() const { return steps * TILE_SIZE; }
-  Operand<parts> rows(int64_t block, int64_t step = 0) const {
-    Operand<parts> result{};
-    for (int i = 0; i < parts; ++i) result.part[i] = part[i] + block * 2 * next() + step * TILE_SIZE;
-    result.next = next();
-    return result;
-  }
-  void point_to(int64_t block, int64_t step, uint16_t* (&to)[parts]) const {
-    for (int i = 0; i < parts; ++i) to[i] = part[i] + block * 2 * next() + step * TILE_SIZE;
-  }
-
-  // Rows (count, size) of memory, rounded; zero beyond them up to `points`.
-  void round(const float* from, int64_t count, int64_t size, int64_t points) const {
-    alignas(64) float line[BLOCK];
-    for (int64_t i = 0; i < points; ++i)
-      for (int64_t step = 0; step < steps; ++step) {
-        const int64_t inside = i < count ? std::min(size - step * BLOCK, BLOCK) : 0;
-        const float* row = from + i * size + step * BLOCK;
-        if (inside < BLOCK) {
-          for (int64_t k = 0; k < BLOCK; ++k) line[k] = k < inside ? row[k] : 0.0f;
-          row = line;
-        }
-        const int64_t at = (i / 16 * steps + step) * TILE_SIZE + i % 16 * BLOCK;
-        for (int64_t k = 0; k < BLOCK; k += LANES) store_parts<parts>(part, at + k, load(row + k));
-      }
   }
 };
 

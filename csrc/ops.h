@@ -139,6 +139,9 @@ struct RayIsosurfaceGradients {
 
 void ray_isosurface_forward(const RayIsosurfaceProblem& problem, const RayIsosurfaceHits& hits,
                             int threads);
+// With the field in split bf16 where there are tiles, else the above.
+void ray_isosurface_forward_bf16(const RayIsosurfaceProblem& problem,
+                                 const RayIsosurfaceHits& hits, int threads);
 void ray_isosurface_backward(const RayIsosurfaceProblem& problem,
                              const RayIsosurfaceGradHits& hits,
                              const RayIsosurfaceGradients& gradients, int threads);
