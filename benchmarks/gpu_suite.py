@@ -240,7 +240,7 @@ def time_training(suite: Suite, plan: Plan) -> None:
 def peaks_of(suite: Suite) -> floors.Peaks | None:
     if suite.device.type == "cuda":
         return floors.device_peaks(suite.machine["device"])
-    return floors.measured_peaks(size=256)
+    return floors.measured_peaks()
 
 
 def run(suite: Suite, plan: Plan, seed: int, weights: Path | None = None) -> int:
