@@ -55,7 +55,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if len(self.group_of_class) != NUM_CLASSES:
-            raise UserError(f"group_of_class needs {NUM_CLASSES} entries, one a class")
+            raise UserError(f"group_of_class needs {NUM_CLASSES} entries, one per class")
         if set(self.group_of_class) != set(range(max(self.group_of_class) + 1)):
             raise UserError("group_of_class must use every group from 0 to its largest")
         if self.sharing not in get_args(Sharing):
@@ -147,6 +147,25 @@ class TrainConfig:
                 "augment_target reads the sign of D_c's scores, which has no meaning under the "
                 "relativistic loss: set it to 0"
             )
+        for name, least, most in TRAIN_RANGES:
+            values = getattr(self, name)
+            for value in values if isinstance(values, tuple) else (values,):
+                if not least <= value <= most:
+                    limit = f"from {least:g} to {most:g}" if most < INF else f"at least {least:g}"
+                    raise UserError(f"{name} {value:g}: must be {limit}")
+
+
+INF = float("inf")
+TRAIN_RANGES = (  # least and greatest value of the numbers in TrainConfig
+    ("stage1_iterations", 0, INF), ("stage2_iterations", 0, INF), ("fade_iterations", 0, INF),
+    ("micro_batch", 1, INF), ("r1_interval", 1, INF), ("augment_ramp", 1, INF),
+    ("generator_lr", 0, INF), ("predictor_lr", 0, INF), ("discriminator_lr", 0, INF),
+    ("betas", 0, 1 - 2**-20), ("decay_share", 0, 1), ("clip_norm", 0, INF), ("ema_decays", 0, 1),
+    ("image_r1", 0, INF), ("semantic_r1", 0, INF), ("stage2_image_r1", 0, INF),
+    ("pose_weight", 0, INF), ("real_pose_weight", 0, INF), ("latent_weight", 0, INF),
+    ("rare_share", 0, 1), ("ray_jitter", 0, INF), ("augment", 0, 1), ("cutout", 0, 1),
+    ("augment_target", 0, 1), ("collapse_share", 0, 1),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,7 @@ def test_what_the_image_discriminator_reads(data, monkeypatch, paired, stage):
     discriminator = dataclasses.replace(settings.discriminator, paired=paired)
     settings = dataclasses.replace(settings, discriminator=discriminator)
     trainer = Trainer(settings, seed=1, device=CPU, dtype=torch.float64)
-    (micro,) = trainer._micro_batches(0, trainer.run.train.phases[0], data)
+    (micro,) = trainer._micro_batches(0, trainer.config.train.phases[0], data)
     fakes, read = [], []
     generate = Trainer._generate
     monkeypatch.setattr(
@@ -116,7 +116,7 @@ def test_rare_classes_come_more_often(data, data_folder, monkeypatch):
     )
     trainer = new_trainer(rare_share=0.5)
     for step in range(6):
-        list(trainer._micro_batches(step, trainer.run.train.phases[0], rare))
+        list(trainer._micro_batches(step, trainer.config.train.phases[0], rare))
     wanted = 24 * 6 / rare.repeats(0.5).sum()  # half over a twelfth: six times
     assert len(seen) == 24 and rare.repeats(0.5)[5] == 6
     assert abs(seen.count(5) - wanted) <= 3
@@ -226,7 +226,7 @@ def test_adapted_augmentation_goes_on_where_it_was(data):
 
 def test_r2_is_the_penalty_on_what_the_discriminators_see_of_generated_pictures(data):
     trainer = new_trainer(r2=True, r1_interval=1)
-    (micro,) = trainer._micro_batches(0, trainer.run.train.phases[0], data)
+    (micro,) = trainer._micro_batches(0, trainer.config.train.phases[0], data)
     fake = trainer._generate(micro, grad=False)
     wanted = {}
     for name, network, picture in (
@@ -243,7 +243,7 @@ def test_r2_is_the_penalty_on_what_the_discriminators_see_of_generated_pictures(
 
 def test_a_relativistic_generator_is_compared_with_the_photographs_of_its_step(data):
     trainer = new_trainer(adversarial_loss="relativistic")
-    (micro,) = trainer._micro_batches(0, trainer.run.train.phases[0], data)
+    (micro,) = trainer._micro_batches(0, trainer.config.train.phases[0], data)
     fake = trainer._generate(micro, grad=False)
     log = trainer.step(data)  # the generator's side comes after D has moved
     for name, network, real, made in (
