@@ -9,7 +9,9 @@ Three layouts are told apart by their folders:
 """
 
 import json
+import math
 import os
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +44,10 @@ PALETTE_VARIANTS = {(51, 255, 255): CLASS_NAMES.index("r_brow")}
 
 ID_OF_COLOR = {tuple(color): index for index, color in enumerate(PALETTE.tolist())}
 ID_OF_COLOR |= PALETTE_VARIANTS
+
+MOST_PIXELS = 100_000_000  # of a photograph that is read at its full size
+LARGEST_PICTURE = 500_000_000  # pixels; decoded, they take 1.5 GB
+_PILLOW = threading.RLock()
 
 DECODING_VERSION = 2  # part of every cache's key: raise it when files are read in another way
 
@@ -91,9 +97,10 @@ def find_source(root: Path, *, keep_bad_masks: bool = False) -> Source:
 def read_image(path: Path) -> np.ndarray:
     """Decode a photograph: (H, W, 3) uint8 RGB, turned upright where EXIF says so.
 
-    Of 16-bit grey the upper eight bits are taken, as Pillow does with 16-bit colour.
+    Of 16-bit grey the upper eight bits are taken, as Pillow does with 16-bit colour. One of more
+    than 100 million pixels is read at a half, a third, ... of its size.
     """
-    with _opened(path) as picture:
+    with _opened(path, most_pixels=MOST_PIXELS) as picture:
         ImageOps.exif_transpose(picture, in_place=True)
         if picture.mode.startswith("I;16"):
             picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
@@ -183,17 +190,19 @@ def read_pose_table(path: Path) -> dict[str, tuple[float, float]]:
 
 
 class _opened:
-    """Open and decode a picture; whatever is wrong with it becomes a UserError."""
+    """Open and decode a picture; whatever is wrong with it becomes a UserError.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    most_pixels: a larger picture is made smaller by a whole factor.
+    """
+
+    def __init__(self, path: Path, most_pixels: int = LARGEST_PICTURE) -> None:
+        self.path, self.most_pixels = path, most_pixels
 
     def __enter__(self) -> Image.Image:
         try:
-            with Image.open(self.path) as picture:
-                picture.load()
-                return picture
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            with _opened_by_pillow(self.path) as picture:
+                return self._decoded(picture)
+        except (OSError, SyntaxError, ValueError, MemoryError) as error:
             raise UserError(
                 f"{self.path}: cannot be read ({error}): replace the file, or remove it together "
                 "with its image or mask"
@@ -201,6 +210,34 @@ class _opened:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def _decoded(self, picture: Image.Image) -> Image.Image:
+        pixels = picture.width * picture.height
+        if pixels > LARGEST_PICTURE:
+            raise UserError(
+                f"{self.path}: {picture.width}x{picture.height} pixels are more than "
+                f"{LARGEST_PICTURE // 10**6} million: scale it down"
+            )
+        factor = math.ceil(math.sqrt(pixels / self.most_pixels))
+        if factor == 1:
+            picture.load()
+            return picture
+        picture.draft(None, (picture.width // factor, picture.height // factor))  # JPEG: cheaper
+        factor = math.ceil(math.sqrt(picture.width * picture.height / self.most_pixels))
+        exif = picture.getexif()
+        smaller = picture.reduce(factor) if factor > 1 else picture.copy()
+        smaller.getexif().update(exif)
+        return smaller
+
+
+def _opened_by_pillow(path: Path) -> Image.Image:
+    """Without Pillow's own limit, which is for servers that read other people's files."""
+    with _PILLOW:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _ids_of_colors(values: np.ndarray, path: Path) -> np.ndarray:

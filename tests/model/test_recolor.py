@@ -88,7 +88,7 @@ def test_only_points_of_changed_groups_are_evaluated(monkeypatch):
     only_second = Film(*(getattr(codes.appearance, n).clone() for n in ("frequencies", "phases")))
     only_second.phases[1] = swapped.phases[1]
     recolor(generator, before, only_second)
-    images = before.shading.parts[0].images
+    images = before.shading.parts[0].image_of_point
     assert len(evaluated) == 1 and (evaluated[0] == 1).all()
     assert len(evaluated[0]) == ((groups == 1) & (images == 1)).sum() > 0
 
