@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cli import run_command, wrote
+from .data.mask_checks import MaskOrder
 from .editing.inversion import InvertSettings, invert, seed_target
 from .editing.target import (
     OVERSAMPLING,
@@ -39,6 +40,9 @@ class InvertOptions(FitOptions):
     """The face project to write; a preview and its label map are kept beside it."""
     align: bool = True
     """Crop by the face's landmarks; --no-align takes the largest centred square."""
+    mask_order: MaskOrder | None = None
+    """What the ids of --labels mean: celebamask-hq, or bisenet for maps of face-parsing.PyTorch
+    (default: CelebAMask-HQ's, refused where they do not look like it)."""
     yaw: float | None = None
     """Starting yaw in radians (default: estimated)."""
     pitch: float | None = None
@@ -96,7 +100,15 @@ def _target(options: InvertOptions, generator: Generator, resolution: int) -> Ta
         parse_file(*parser, options.image, labels)
         wrote(labels, "the label map read off the photograph")
     if options.image is not None and labels is not None:
-        return read_target(options.image, labels, size, align=options.align)
+        target = read_target(
+            options.image, labels, size, align=options.align, mask_order=options.mask_order
+        )
+        if target.pose is None and options.yaw is None:
+            raise UserError(
+                f"{labels}: shows no face whose pose could be estimated: give --yaw and --pitch "
+                "(radians)"
+            )
+        return target
     return seed_target(generator, options.seed or 0, resolution)
 
 

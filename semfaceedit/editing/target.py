@@ -1,6 +1,7 @@
 """What a face is fitted to: an aligned photograph with its label map, at a pose."""
 
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +11,17 @@ from torch import Tensor
 
 from ..data.align import Window, crop
 from ..data.dataset import area_images, area_one_hot
-from ..data.layouts import Face, read_label_map
+from ..data.decoding import read_label_map
+from ..data.layouts import Face
+from ..data.mask_checks import MaskOrder, doubt_about
 from ..data.pose import estimate_pose, landmarks_from_labels, sides_exchanged
-from ..data.preparation import locate, prepare_face
+from ..data.preparation import check_mask, locate, prepare_face
 from ..errors import UserError
 from ..model.camera import CameraConfig
 from ..model.labels import FLIP_IDS, NUM_CLASSES, PALETTE
 from ..outputs import save_picture
 
+SMALL = 32  # pixels along the shorter edge of a photograph, below which a warning is given
 OVERSAMPLING = 2  # targets are kept at twice the rendered size, so that class borders are soft
 
 
@@ -40,15 +44,33 @@ class Target:
     crop: SourceCrop | None = None
 
 
-def read_target(image: Path, labels: Path, resolution: int, *, align: bool = True) -> Target:
+def read_target(
+    image: Path,
+    labels: Path,
+    resolution: int,
+    *,
+    align: bool = True,
+    mask_order: MaskOrder | None = None,
+) -> Target:
     """Read a photograph and its label map, aligned as the training data were.
 
     align: crop by the landmarks of the label map, which must then show a face; otherwise the
-    largest centred square is taken. The pair is cut at `resolution` pixels.
+    largest centred square is taken. mask_order: what the map's ids mean; None: CelebAMask-HQ's, and
+    UserError where they do not look like it. The pair is cut at `resolution` pixels.
     """
-    located = locate(Face(image.stem, image, (labels,)), align=align)
+    located = locate(Face(image.stem, image, (labels,), order=mask_order), align=align)
+    if mask_order is None:
+        check_mask(located.labels, labels)
     if align and located.landmarks is None:
         raise UserError(_no_face(labels))
+    if align and located.faces > 1:
+        print(f"{labels}: shows {located.faces} faces: the largest is taken", file=sys.stderr)
+    if min(located.image.shape[:2]) < SMALL:
+        print(
+            f"{image}: has {located.image.shape[1]}x{located.image.shape[0]} pixels, too few to "
+            "show a face's features",
+            file=sys.stderr,
+        )
     prepared = prepare_face(located, resolution)
     height, width = located.labels.shape
     window = located.window.scaled(width / located.image.shape[1])
@@ -68,6 +90,8 @@ def read_edited_labels(path: Path, resolution: int, source: SourceCrop | None) -
     from is cut by the same window.
     """
     labels = read_label_map(path)
+    if (doubt := doubt_about(labels)) is not None:
+        raise UserError(f"{path}: {doubt}")
     height, width = labels.shape
     if (width, height) == (resolution, resolution):
         return labels
@@ -143,8 +167,9 @@ def resize_labels(labels: np.ndarray, size: int) -> np.ndarray:
 
 def _no_face(labels: Path | str) -> str:
     return (
-        f"{labels}: shows no face (a nose, a mouth and eyes, brows or glasses are needed to place "
-        "it): give another mask, or an aligned pair with its pose"
+        f"{labels}: shows no face that could be placed (a nose below two eyes, brows or lenses, "
+        "and a mouth below it, are needed): give another mask, or a pair that is aligned already "
+        "with --no-align --yaw Y --pitch P (radians)"
     )
 
 

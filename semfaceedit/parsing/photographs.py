@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..data.align import Window, crop, fit_window, template_misfit
-from ..data.layouts import read_image
+from ..data.decoding import read_image
 from ..data.pose import landmarks_from_labels
 from ..editing.target import save_label_map
 from ..errors import UserError

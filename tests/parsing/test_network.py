@@ -16,7 +16,7 @@ from training import drawn_faces
 from semfaceedit import invert, train_parser
 from semfaceedit import parse as command
 from semfaceedit.data.align import Window, crop, fit_window
-from semfaceedit.data.layouts import read_label_map
+from semfaceedit.data.decoding import read_label_map
 from semfaceedit.data.pose import landmarks_from_labels
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.errors import UserError
