@@ -34,30 +34,31 @@ RECORD = "gallery.json"
 
 @dataclass(kw_only=True)
 class GalleryOptions(CheckpointOptions):
-    """Make a page of figures from a checkpoint: views, codes, inversion, edits, transfer.
+    """Make a page of figures that shows what a checkpoint can do.
 
     Example: semfaceedit gallery --checkpoint RUN/generator-ema0.998.safetensors --out docs/gallery
 
-    Writes README.md, one PNG a figure and gallery.json into --out. Each figure is kept as soon as
-    it is made; --only makes some of them again.
+    Writes README.md, one PNG per figure and gallery.json to --out, each figure as soon as it is
+    finished; --only makes some of them again.
     """
 
     out: Path = Path("gallery")
     """Folder for the page."""
     only: tuple[str, ...] = ()
-    """Figures to make (default: all): multiview, disentanglement, appearance, ..."""
+    """Figures to make: multiview, disentanglement, appearance, interpolation, inversion, edits,
+    transfer (default: all)."""
     seeds: str = "0-15"
-    """Generated faces to take from, in this order."""
+    """Generated faces to choose from, in this order."""
     resolution: int | None = None
-    """Pixels along an edge of pictures (default: one and a half times the checkpoint's)."""
+    """Width and height of pictures in pixels (default: 1.5 times the checkpoint's)."""
     iterations: int = 150
     """Steps of each edit and transfer."""
     image_weight: float = EditSettings.image_weight
     """Weight of the image term in edits and transfers."""
     invert_iterations: int = 400
-    """Steps of each inversion, two fifths of them for the geometry alone."""
+    """Steps of each inversion; the first two fifths fit the geometry alone."""
     tune: int = 150
-    """Steps of pivotal tuning in the figure of inversion."""
+    """Steps of pivotal tuning in the figure on inversion."""
 
 
 @dataclass

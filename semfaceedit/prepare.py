@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image, ImageDraw
@@ -21,6 +22,7 @@ from .data.preparation import LocatedFace, holds_source, locate, pack_source, so
 from .errors import UserError
 from .model.labels import colorize
 from .outputs import check_replaceable, save_picture
+from .parsing.folders import read_folder
 
 PREVIEW_FACES = 24
 PREVIEW_COLUMNS = 4  # faces in a row, each with its photograph and its crop
@@ -29,26 +31,31 @@ PREVIEW_SIZE = 192  # pixels, side of each picture
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """Align faces and their masks and pack them for training.
+    """Align faces and their masks, and pack them for training.
 
-    Reads CelebAMask-HQ as it comes (CelebA-HQ-img/ with CelebAMask-HQ-mask-anno/), or images/ with
-    masks/ of id label maps. Writes images.npy, labels.npy, poses.npy, dataset.json and preview.png.
+    Examples: semfaceedit prepare --data CelebAMask-HQ --out packed --resolution 256;
+    semfaceedit prepare --data photographs --masks auto --out packed
 
-    Example: python -m semfaceedit.prepare --data CelebAMask-HQ --out packed --resolution 256
+    Reads CelebAMask-HQ as distributed (CelebA-HQ-img/ with CelebAMask-HQ-mask-anno/), images/ with
+    masks/ that hold class ids, or photographs alone (--masks auto). Writes images.npy, labels.npy,
+    poses.npy, dataset.json and preview.png.
     """
 
     data: Path
-    """Folder of faces; it is only read."""
+    """Folder of faces; never written to."""
     out: Path
     """Folder to write: new, empty, or packed before."""
     resolution: int = 256
-    """Side of the packed pictures, in pixels."""
+    """Width and height of the packed pictures in pixels."""
     align: bool = True
-    """Crop by five landmarks; otherwise the largest centred square is taken."""
+    """Crop by five landmarks; --no-align takes the largest centred square."""
     landmarks: Path | None = None
-    """Landmarks to use instead of those of the label maps: lines `name x y x y x y x y x y` or
-    JSON {name: [[x, y], ...]}, in pixels of the image: the eyes (image's left first), nose tip,
-    mouth corners."""
+    """File of landmarks, instead of those derived from the label maps: lines `name x y x y x y x y
+    x y` or JSON {name: [[x, y], ...]}, in pixels: the eyes (image's left first), nose tip, mouth
+    corners."""
+    masks: Literal["given", "auto"] = "given"
+    """given: label maps lie beside the photographs. auto: predict them and keep them in OUT-masks/,
+    where they can be corrected; maps already there are reused."""
     mask_order: MaskOrder | None = None
     """What the ids of id maps mean: celebamask-hq, or bisenet for maps of face-parsing.PyTorch
     (default: CelebAMask-HQ's, refused where many maps do not look like it)."""
@@ -57,7 +64,7 @@ class PrepareOptions:
     keep_bad_masks: bool = False
     """Keep the CelebAMask-HQ faces whose masks are known to be wrong."""
     preview: bool = True
-    """Write preview.png: landmarks and crops, to be checked by eye."""
+    """Write preview.png, to check landmarks and crops by eye."""
 
 
 def run(options: PrepareOptions) -> None:
@@ -66,15 +73,22 @@ def run(options: PrepareOptions) -> None:
         raise UserError(f"--resolution {options.resolution}: use 8 to 2048 pixels")
     if is_packed(options.data):
         raise UserError(f"{options.data}: is packed already: give it to `train --data` as it is")
-    source = find_source(
-        options.data, keep_bad_masks=options.keep_bad_masks, mask_order=options.mask_order
-    )
+    given: dict[str, Landmarks] = {}
+    if options.masks == "auto":
+        masks = options.out.with_name(f"{options.out.name}-masks")
+        source, given = read_folder(options.data, masks)
+        wrote(masks, "label maps, to be looked through")
+    else:
+        source = find_source(
+            options.data, keep_bad_masks=options.keep_bad_masks, mask_order=options.mask_order
+        )
     if options.landmarks and source.rendered:
         raise UserError(
             f"{options.data}: synthesized faces are not aligned, so landmarks change nothing: "
             "leave out --landmarks"
         )
-    given = read_landmarks(options.landmarks, source) if options.landmarks else {}
+    if options.landmarks:
+        given |= read_landmarks(options.landmarks, source)
     key = source_key(source, options.resolution, align=options.align, landmarks=given)
     if options.preview:
         check_replaceable(options.out / "preview.png")

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..cli import progress
+from ..cli import progress, remark
 from ..errors import UserError
 from ..files import cache_root
 from ..model.labels import FLIP_IDS
@@ -94,7 +93,7 @@ class PreparedFace:
     image: np.ndarray  # (R, R, 3) uint8
     labels: np.ndarray  # (R, R) uint8
     pose: np.ndarray  # (2,) float32, NaN where unknown
-    pose_source: str  # "exact", "table", "landmarks" or "unknown"
+    pose_source: str  # "exact", "table", "mesh", "landmarks" or "unknown"
     crop: str
     sides_exchanged: bool
     faces: int
@@ -273,11 +272,10 @@ def _read_pair(face: Face) -> tuple[np.ndarray, np.ndarray]:
         if fits == [False, True] or (all(fits) and upright == [False, True]):
             labels = turned
         elif all(fits) and upright[0] == upright[1]:
-            print(
+            remark(
                 f"{face.masks[0]}: the photograph's EXIF turns it, and whether the mask is of the "
                 "turned picture cannot be seen: it is taken to be; save the photograph upright if "
-                "it is not",
-                file=sys.stderr,
+                "it is not"
             )
     _check_aspect(face, image, labels)
     return image, labels

@@ -1,7 +1,6 @@
 """What a face is fitted to: an aligned photograph with its label map, at a pose."""
 
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +8,13 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ..cli import remark
 from ..data.align import Window, crop
 from ..data.dataset import area_images, area_one_hot
 from ..data.decoding import read_label_map
 from ..data.layouts import Face
 from ..data.mask_checks import MaskOrder, doubt_about
-from ..data.pose import estimate_pose, landmarks_from_labels, sides_exchanged
+from ..data.pose import Landmarks, estimate_pose, landmarks_from_labels, sides_exchanged
 from ..data.preparation import check_mask, locate, prepare_face
 from ..errors import UserError
 from ..model.camera import CameraConfig
@@ -51,26 +51,29 @@ def read_target(
     *,
     align: bool = True,
     mask_order: MaskOrder | None = None,
+    landmarks: Landmarks | None = None,
+    pose: tuple[float, float] | None = None,
 ) -> Target:
     """Read a photograph and its label map, aligned as the training data were.
 
-    align: crop by the landmarks of the label map, which must then show a face; otherwise the
-    largest centred square is taken. mask_order: what the map's ids mean; None: CelebAMask-HQ's, and
-    UserError where they do not look like it. The pair is cut at `resolution` pixels.
+    align: crop by the landmarks of the label map, or by those given where it shows none; otherwise
+    the largest centred square is taken. mask_order: what the map's ids mean; None: CelebAMask-HQ's,
+    and UserError where they do not look like it. The pair is cut at `resolution` pixels. pose: yaw
+    and pitch where they are known.
     """
-    located = locate(Face(image.stem, image, (labels,), order=mask_order), align=align)
+    face = Face(image.stem, image, (labels,), pose=pose, order=mask_order)
+    located = locate(face, align=align)
     if mask_order is None:
         check_mask(located.labels, labels)
     if align and located.landmarks is None:
-        raise UserError(_no_face(labels))
+        if landmarks is None:
+            raise UserError(_no_face(labels))
+        located = locate(face, landmarks=landmarks)
     if align and located.faces > 1:
-        print(f"{labels}: shows {located.faces} faces: the largest is taken", file=sys.stderr)
-    if min(located.image.shape[:2]) < SMALL:
-        print(
-            f"{image}: has {located.image.shape[1]}x{located.image.shape[0]} pixels, too few to "
-            "show a face's features",
-            file=sys.stderr,
-        )
+        remark(f"{labels}: shows {located.faces} faces: the largest is taken")
+    height, width = located.image.shape[:2]
+    if min(height, width) < SMALL:
+        remark(f"{image}: {width}x{height} pixels are too few to show a face's features")
     prepared = prepare_face(located, resolution)
     height, width = located.labels.shape
     window = located.window.scaled(width / located.image.shape[1])

@@ -18,6 +18,7 @@ from .figures import draw
 from .inception import asked_for
 from .inversion import inversion, invert_pairs
 from .locality import locality
+from .novelty import novelty
 from .pictures import generate
 from .quality import quality
 from .semantics import semantics
@@ -27,6 +28,7 @@ from .writing import collect, markdown
 QUESTIONS: dict[str, Callable[[Evaluation], None]] = {
     "quality": quality,
     "semantics": semantics,
+    "novelty": novelty,
     "inversion": inversion,
     "locality": locality,
     "consistency": consistency,
@@ -76,7 +78,7 @@ def prepare(evaluation: Evaluation, chosen: Sequence[str]) -> None:
         count = len(evaluation.data)
         wanted = evaluation.options.count
         if compared and count < wanted:
-            print(f"the data has {count:,} pictures, fewer than --count {wanted:,}: all are used",
+            print(f"the data has {count:,} pictures, fewer than --count {wanted:,}: using all",
                   file=sys.stderr)  # fmt: skip
     if compared:
         generate(evaluation, evaluation.options.count)
@@ -108,7 +110,7 @@ def check_answered(evaluation: Evaluation, questions: Sequence[str]) -> None:
     if asked_for(evaluation.options) and not any(map(_of_inception, results.values)):
         for part, why in results.missing.items():
             if _of_inception(part):
-                raise UserError(f"{part} was asked for by its weights: {why}")
+                raise UserError(f"{part} was requested by passing its weights, but {why}")
 
 
 def _of_inception(part: str) -> bool:

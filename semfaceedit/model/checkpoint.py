@@ -21,7 +21,8 @@ FORMAT = "semfaceedit-generator"
 DISCRIMINATORS_FORMAT = "semfaceedit-discriminators"
 FORMAT_VERSION = 1
 STATE_PATTERN = "state-*.pt"
-SHIPPED_WEIGHTS = Path(__file__).parents[1] / "weights" / "small.safetensors"
+WEIGHTS = Path(__file__).parents[1] / "weights"  # what comes with the package
+SHIPPED_WEIGHTS = WEIGHTS / "procedural.safetensors"  # where no checkpoint is named
 
 
 def save_generator(
@@ -97,18 +98,26 @@ def read_header(path: Path, kind: str = FORMAT) -> dict[str, Any]:
     return header
 
 
+def locate_weights(path: Path | None) -> Path:
+    """The weights file that a user means: a file, or the name of weights of the package, such as
+    `procedural`; None: the package's default."""
+    if path is None:
+        if not SHIPPED_WEIGHTS.exists():
+            raise UserError("no weights came with this installation: give --checkpoint")
+        return SHIPPED_WEIGHTS
+    named = WEIGHTS / f"{path}.safetensors"
+    return named if len(path.parts) == 1 and named.is_file() else path
+
+
 def load_generator(
     path: Path | None, *, device: torch.device | str = "cpu", preset: str | None = None
 ) -> tuple[Generator, Config]:
     """Build the generator that a weights file describes and load it, in evaluation mode.
 
-    `path` None: the weights that come with the package, trained on procedural faces. `preset`:
-    what the caller expects; another one raises UserError.
+    `path`: as `locate_weights` takes it. `preset`: what the caller expects; another one raises
+    UserError.
     """
-    if path is None:
-        path = SHIPPED_WEIGHTS
-        if not path.exists():
-            raise UserError("no weights came with this installation: give --checkpoint")
+    path = locate_weights(path)
     run = config.from_dict(read_header(path)["config"])
     if preset is not None and preset != run.preset:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Moving pictures: GIF and WebP through Pillow, MP4 through imageio's bundled ffmpeg."""
+"""Video: GIF and WebP through Pillow, MP4 through imageio's bundled ffmpeg."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +18,10 @@ MOST_GIF_FPS = 50  # a frame takes whole hundredths of a second, and viewers slo
 def check_animation(path: Path, fps: int) -> None:
     """UserError, before any work is done, where `path` cannot be written at that speed."""
     if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{path}: a moving picture ends in one of {', '.join(SUFFIXES)}")
+        raise UserError(f"{path}: name a video file that ends in {', '.join(SUFFIXES)}")
     if path.suffix.lower() == ".gif" and fps > MOST_GIF_FPS:
         raise UserError(
-            f"{path}: a GIF shows at most {MOST_GIF_FPS} frames a second, not {fps}: lower --fps, "
+            f"{path}: a GIF has at most {MOST_GIF_FPS} frames per second, not {fps}: lower --fps, "
             "or name a .webp or .mp4 file"
         )
     if path.suffix.lower() == ".mp4":

@@ -15,8 +15,8 @@ sys.path.insert(0, str(BENCHMARKS))
 import gpu_checks  # noqa: E402
 import gpu_suite  # noqa: E402
 import measuring  # noqa: E402
-import readme_table  # noqa: E402
 import table  # noqa: E402
+import times_table  # noqa: E402
 from baselines import NAMES  # noqa: E402
 from measuring import Case, Suite  # noqa: E402
 from workloads import film_op  # noqa: E402
@@ -106,32 +106,32 @@ def test_table_of_pytest_benchmark_and_of_nonsense(tmp_path: Path, capsys) -> No
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_the_tables_of_the_readme_are_those_of_the_records() -> None:
-    text = (BENCHMARKS.parent / "README.md").read_text()
-    assert readme_table.MARKED.search(text)
-    assert readme_table.updated(text) == text, "run benchmarks/readme_table.py"
+def test_the_tables_of_times_are_those_of_the_records() -> None:
+    text = times_table.PAGE.read_text()
+    assert times_table.MARKED.search(text)
+    assert times_table.updated(text) == text, "run benchmarks/times_table.py"
 
 
-def test_readme_table_of_a_gpu_record(tmp_path: Path, capsys, monkeypatch) -> None:
+def test_times_table_of_a_gpu_record(tmp_path: Path, capsys, monkeypatch) -> None:
     records = [
         {"kind": "time", "what": "render", "resolution": 256, "variant": variant, "ms": ms}
         for variant, ms in (("triton fp16", 12.5), ("eager AMP", 100.0), ("compile AMP", None))
     ]
-    monkeypatch.setattr(readme_table, "RESULTS", tmp_path)
+    monkeypatch.setattr(times_table, "RESULTS", tmp_path)
     content = {"machine": {"checkpoint": None}, "records": records}
     (tmp_path / "gpu.json").write_text(json.dumps(content))
-    readme = tmp_path / "README.md"
-    readme.write_text("A\n<!-- times: gpu.json -->\nold\n<!-- end of times -->\nB\n")
-    assert readme_table.main(["--readme", str(readme)]) == 0
-    text = readme.read_text()
+    page = tmp_path / "page.md"
+    page.write_text("A\n<!-- times: gpu.json -->\nold\n<!-- end of times -->\nB\n")
+    assert times_table.main(["--page", str(page)]) == 0
+    text = page.read_text()
     assert "| `paper`, render at 256² | 12 ms | 100 ms | 8.0 |  |" in text and "old" not in text
-    trained = readme_table.readme_table({**content, "machine": {"checkpoint": "w.safetensors"}})
+    trained = times_table.times_table({**content, "machine": {"checkpoint": "w.safetensors"}})
     assert "| `w.safetensors`, render at 256² |" in trained
     assert text.startswith("A\n") and text.endswith("<!-- end of times -->\nB\n")
     capsys.readouterr()
     (tmp_path / "gpu.json").unlink()
-    assert readme_table.main(["--readme", str(readme)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1 and readme.read_text() == text
+    assert times_table.main(["--page", str(page)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and page.read_text() == text
 
 
 def test_cases_are_timed_in_turns(tmp_path: Path, monkeypatch) -> None:
