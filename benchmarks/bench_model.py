@@ -19,7 +19,6 @@ from torch import Tensor
 from training import drawn_faces
 
 from semfaceedit.editing.fit import FitSettings, Goal, loss_terms, weighted, zero_offsets
-from semfaceedit.editing.project import add_codes
 from semfaceedit.kernels import _extension, use_backend
 from semfaceedit.model import config
 from semfaceedit.model.generator import Generator, sample_latents
@@ -155,7 +154,7 @@ def test_inversion_step(stage: str, compare: Callable[..., None], benchmark: Any
         hits = find_intersections(generator, pose, 64)
 
     def step() -> object:
-        codes = add_codes(mean, offsets)
+        codes = mean + offsets
         output = render(generator, codes, pose, 64, intersections=hits, shade=shade)
         loss = weighted(loss_terms(output, goal, None, image=shade), settings)
         return torch.autograd.grad(loss, leaves)

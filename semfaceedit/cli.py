@@ -111,7 +111,7 @@ def parse(options_type: type[Options], argv: Sequence[str] | None, *, name: str)
     words = sys.argv[1:] if argv is None else list(argv)
     if {"-h", "--help"} & set(words):
         print(description(options_type) + "\n")  # tyro would join its lines
-    parsed = tyro.cli(described, args=words, prog=f"semfaceedit {name}", description="")
+    parsed: Any = tyro.cli(described, args=words, prog=f"semfaceedit {name}", description="")
     return options_type(**vars(parsed))
 
 
@@ -187,7 +187,9 @@ class Option:
 
 def describe(options_type: type) -> list[Option]:
     """The options of a dataclass: those required first, then its fields, then inherited ones."""
-    hints, helps, depth = typing.get_type_hints(options_type), {}, {}
+    hints = typing.get_type_hints(options_type)
+    helps: dict[str, str] = {}
+    depth: dict[str, int] = {}
     for level, base in enumerate(options_type.__mro__):
         for name, text in _docstrings(base).items():
             helps.setdefault(name, text)

@@ -12,6 +12,7 @@ from .cli import parse_seeds, progress, run_command, wrote
 from .editing.project import FaceProject
 from .editing.target import save_label_map
 from .editing.tuning import with_weights
+from .editing.views import RenderedFace, View, between
 from .errors import UserError
 from .kernels import use_backend
 from .model import config
@@ -22,7 +23,6 @@ from .model.renderer import render
 from .options import CheckpointOptions, make_folder, open_checkpoint
 from .pictures.grids import picture_rows, save_png, tile
 from .pictures.video import check_animation, save_animation
-from .pictures.views import Face, View, between
 
 KINDS = ("image", "semantics", "depth", "normals", "labels")
 
@@ -123,23 +123,23 @@ def _seeds(options: RenderOptions) -> list[int]:
     return parse_seeds(options.seeds)
 
 
-def _faces(options: RenderOptions, generator: Generator) -> list[Face]:
+def _faces(options: RenderOptions, generator: Generator) -> list[RenderedFace]:
     """Projects, then seeds, pulled towards the mean face by the truncation."""
     projects = [FaceProject.load(path, generator) for path in options.projects]
-    faces = [Face(project.codes(generator), project.tuned) for project in projects]
-    faces += [Face(seed_codes(generator, seed)) for seed in _seeds(options)]
+    faces = [RenderedFace(project.codes(generator), project.tuned) for project in projects]
+    faces += [RenderedFace(seed_codes(generator, seed)) for seed in _seeds(options)]
     if options.truncation == 1:
         return faces
     mean = mean_codes(generator)
     return [replace(f, codes=truncate(f.codes, mean, options.truncation)) for f in faces]
 
 
-def _grid(options: RenderOptions, faces: list[Face]) -> list[View]:
+def _grid(options: RenderOptions, faces: list[RenderedFace]) -> list[View]:
     poses = [(yaw, pitch) for pitch in options.pitches for yaw in options.yaws]
     return [(face, pose) for face in faces for pose in poses]
 
 
-def _turn(options: RenderOptions, faces: list[Face]) -> list[View]:
+def _turn(options: RenderOptions, faces: list[RenderedFace]) -> list[View]:
     """From one outermost yaw to the other and back, slowing at the ends."""
     low, high = min(options.yaws), max(options.yaws)
     middle, half = (low + high) / 2, (high - low) / 2
@@ -148,7 +148,7 @@ def _turn(options: RenderOptions, faces: list[Face]) -> list[View]:
     return [(face, pose) for face in faces for pose in poses]
 
 
-def _path(options: RenderOptions, generator: Generator, faces: list[Face]) -> list[View]:
+def _path(options: RenderOptions, generator: Generator, faces: list[RenderedFace]) -> list[View]:
     """`frames` views from each face to the next, in the codes named by --interpolate."""
     pose = (options.yaws[len(options.yaws) // 2], options.pitches[0])
     which = options.interpolate or "all"

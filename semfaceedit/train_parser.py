@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cli import run_command, select_device, wrote
-from .data.sources import open_training_data
 from .errors import UserError
 from .memory import keep_freed_memory
 from .model.labels import GROUP_NAMES, GROUP_OF_CLASS
 from .options import make_folder
 from .parsing.network import ParserSettings, held_out_score, save_parser, train_parser
+from .procedural.sources import open_training_data
 
 WIDTHS = (16, 32, 64, 96, 128)
 

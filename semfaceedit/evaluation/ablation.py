@@ -12,16 +12,17 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from ..cli import parse_seeds, run_command, wrote
-from ..data.sources import open_training_data
+from ..cli import parse_seeds, run_command, select_device, wrote
 from ..errors import UserError
 from ..files import write_text
+from ..memory import keep_freed_memory
 from ..model import config
-from ..model.checkpoint import STATE_PATTERN
+from ..model.checkpoint import STATE_PATTERN, load_state
 from ..model.config import Config, Phase
 from ..model.generator import Generator, count_parameters
-from ..train import TrainOptions
-from ..train import run as train
+from ..procedural.sources import open_training_data
+from ..training.run import RunPlan, train
+from ..training.run_folder import Cadence, TrainingData
 from .session import EvaluateOptions, digest, plain
 from .writing import number, table
 
@@ -194,21 +195,25 @@ def trained(options: AblationOptions, name: str, seed: int) -> Path:
         if any(run.glob(STATE_PATTERN)):
             resume = run
     steps = wanted.train.stage1_iterations + wanted.train.stage2_iterations
+    state = load_state(resume) if resume else None
+    device = select_device(options.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     train(
-        TrainOptions(
-            preset=None,
-            data=options.data,
-            procedural_count=options.procedural_count if options.data is None else None,
-            out=folder,
-            resume=resume,
+        RunPlan(
+            config=wanted,
             seed=seed,
-            device=options.device,
-            checkpoint_every=max(1, steps // CHECKPOINTS),
-            sample_every=max(1, steps),
-            monitor_every=steps + 1,
-        ),
-        wanted,
-    )
+            data=TrainingData(options.data, options.procedural_count),
+            out=folder,
+            device=device,
+            cadence=Cadence(
+                log=20, monitor=steps + 1, samples=max(1, steps),
+                checkpoint=max(1, steps // CHECKPOINTS),
+            ),
+            resume=resume,
+            state=state,
+        )
+    )  # fmt: skip
     return max(folder.glob(f"*/{weights}"))
 
 

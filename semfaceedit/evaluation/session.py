@@ -18,7 +18,6 @@ from torch import Tensor
 
 from .. import __version__
 from ..data.dataset import FaceDataset
-from ..data.sources import open_training_data
 from ..errors import UserError
 from ..files import write_text
 from ..metrics.perceptual import PerceptualFeatures, load_perceptual
@@ -27,6 +26,7 @@ from ..model.config import Config
 from ..model.generator import Generator
 from ..model.mean_face import fingerprint
 from ..options import CheckpointOptions
+from ..procedural.sources import open_training_data
 from ..training.distributed import World
 
 METRICS_VERSION = 1  # changes when a metric's definition does, so that no old result is reused
@@ -188,16 +188,12 @@ class Evaluation:
     @cached_property
     def data(self) -> FaceDataset:
         """The real pictures, packed at twice the evaluated resolution or more."""
-        if not self.world.is_main:
-            self.world.barrier()  # the main process packs the data first
-        faces = open_training_data(
-            self.options.data,
-            resolution=self.resolution,
-            procedural_count=self.options.procedural_count,
-        )
-        if self.world.is_main:
-            self.world.barrier()
-        return faces
+        with self.world.main_first():  # it packs the data, which the others then find
+            return open_training_data(
+                self.options.data,
+                resolution=self.resolution,
+                procedural_count=self.options.procedural_count,
+            )
 
     @cached_property
     def data_key(self) -> str:

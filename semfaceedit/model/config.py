@@ -11,6 +11,7 @@ from .labels import GROUP_NAMES, GROUP_OF_CLASS, NUM_CLASSES
 
 SemanticActivation = Literal["softmax", "sigmoid"]
 Sharing = Literal["proposed", "none", "all"]
+AdversarialLoss = Literal["non-saturating", "relativistic"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,7 @@ class TrainConfig:
     micro_batch: int = 4  # images per forward; the batch is reached by accumulation
 
     generator_lr: float = 2e-5
-    predictor_lr: float = 2e-5
+    predictor_lr: float = 2e-5  # 0: the iso-surfaces stay as they are
     discriminator_lr: float = 2e-4
     betas: tuple[float, float] = (0.0, 0.9)
     decay_share: float = 0.0  # last share of each stage over which rates fall linearly to zero
@@ -116,10 +117,12 @@ class TrainConfig:
     ema_decays: tuple[float, ...] = (0.999, 0.9999)  # the first is rendered
     ema_warmup: bool = False  # decay min(decay, (1 + t) / (10 + t))
 
+    adversarial_loss: AdversarialLoss = "non-saturating"  # relativistic: R3GAN's, on paired scores
     image_r1: float = 5.0  # lambda_im of Eq. 6: weight of ||grad D_c||^2, without the 1/2
     semantic_r1: float = 1.0  # lambda_s of Eq. 6
     stage2_image_r1: float = 1.0  # lambda_im of Eq. 8
     r1_interval: int = 1  # every how many steps; the weight is multiplied by it
+    r2: bool = False  # the same penalties, with the same weights, on generated pictures
     pose_weight: float = 10.0  # lambda_p
     real_pose_weight: float = 10.0  # the same on photographs whose pose is known
     latent_weight: float = 1.0  # lambda_l
@@ -127,9 +130,42 @@ class TrainConfig:
     rare_share: float = 0.0  # faces with classes that fewer of the maps show come more often
     ray_jitter: float = 0.0  # each picture's rays move by up to half of this, in pixels
     augment: float = 0.0  # probability of each augmentation of what the discriminators see
+    cutout: float = 0.0  # probability that a square of half the width is blank, in image and map
+    augment_target: float = 0.0  # > 0: both probabilities start at 0 and grow, up to those named,
+    # while the mean sign of D_c on photographs is above this (ADA; its authors use 0.6)
+    augment_ramp: int = 100_000  # images over which they could grow to those named
     mixed_precision: bool = True  # fp16 autocast with loss scaling on CUDA
     cpu_bf16_discriminators: bool = False  # bf16 convolutions on a CPU
     collapse_share: float = 0.6  # warn when one manifold takes more than this mean weight
+
+    def __post_init__(self) -> None:
+        losses = get_args(AdversarialLoss)
+        if self.adversarial_loss not in losses:
+            raise UserError(f"adversarial_loss {self.adversarial_loss!r}: use one of {losses}")
+        if self.augment_target and self.adversarial_loss == "relativistic":
+            raise UserError(
+                "augment_target reads the sign of D_c's scores, which has no meaning under the "
+                "relativistic loss: set it to 0"
+            )
+        for name, least, most in TRAIN_RANGES:
+            values = getattr(self, name)
+            for value in values if isinstance(values, tuple) else (values,):
+                if not least <= value <= most:
+                    limit = f"from {least:g} to {most:g}" if most < INF else f"at least {least:g}"
+                    raise UserError(f"{name} {value:g}: must be {limit}")
+
+
+INF = float("inf")
+TRAIN_RANGES = (  # least and greatest value of the numbers in TrainConfig
+    ("stage1_iterations", 0, INF), ("stage2_iterations", 0, INF), ("fade_iterations", 0, INF),
+    ("micro_batch", 1, INF), ("r1_interval", 1, INF), ("augment_ramp", 1, INF),
+    ("generator_lr", 0, INF), ("predictor_lr", 0, INF), ("discriminator_lr", 0, INF),
+    ("betas", 0, 1 - 2**-20), ("decay_share", 0, 1), ("clip_norm", 0, INF), ("ema_decays", 0, 1),
+    ("image_r1", 0, INF), ("semantic_r1", 0, INF), ("stage2_image_r1", 0, INF),
+    ("pose_weight", 0, INF), ("real_pose_weight", 0, INF), ("latent_weight", 0, INF),
+    ("rare_share", 0, 1), ("ray_jitter", 0, INF), ("augment", 0, 1), ("cutout", 0, 1),
+    ("augment_target", 0, 1), ("collapse_share", 0, 1),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

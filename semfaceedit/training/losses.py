@@ -1,4 +1,4 @@
-"""The terms of Eq. 3-8 as pure functions of discriminator outputs."""
+"""The terms of Eq. 3-8 as pure functions of discriminator outputs, and what may replace them."""
 
 import torch
 from torch import Tensor
@@ -15,9 +15,21 @@ def generator_loss(fake: Tensor) -> Tensor:  # (B,)
     return softplus(-fake).mean()
 
 
-def r1_penalty(real_score: Tensor, real: Tensor) -> Tensor:  # (B,), (B, C, H, W)
-    """E ||grad D(real)||^2, without the factor 1/2, as Eq. 3 writes it; differentiable."""
-    (gradient,) = torch.autograd.grad(real_score.sum(), real, create_graph=True)
+def relativistic_loss(winner: Tensor, loser: Tensor) -> Tensor:  # (B,), (B,)
+    """How far scores of `winner` are from beating those of `loser`, pair by pair.
+
+    The discriminator's side has photographs as winners, the generator's side its own pictures:
+    the relativistic pairing loss (Jolicoeur-Martineau 2018; R3GAN, Huang et al. 2024, Eq. 2).
+    """
+    return softplus(loser - winner).mean()
+
+
+def gradient_penalty(score: Tensor, pictures: Tensor) -> Tensor:  # (B,), (B, C, H, W)
+    """E ||grad D||^2, without the factor 1/2, as Eq. 3 writes it; differentiable.
+
+    R1 on photographs, R2 on generated pictures (Mescheder et al. 2018).
+    """
+    (gradient,) = torch.autograd.grad(score.sum(), pictures, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean()
 
 

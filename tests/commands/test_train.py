@@ -16,6 +16,7 @@ from training import drawn_faces
 
 from semfaceedit import train
 from semfaceedit.model import checkpoint, config
+from semfaceedit.training import run as training_run
 from semfaceedit.training import run_folder
 from semfaceedit.training.run_folder import new_run_folder
 
@@ -132,13 +133,13 @@ def _wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> Non
 def test_resuming_goes_on_with_as_many_procedural_faces(tmp_path, monkeypatch):
     counts = []
     monkeypatch.setenv("SEMFACEEDIT_CACHE", str(tmp_path / "cache"))
-    original = train.open_training_data
+    original = training_run.open_training_data
 
     def open_training_data(source, **settings):
         counts.append(settings["procedural_count"])
         return original(source, **settings)
 
-    monkeypatch.setattr(train, "open_training_data", open_training_data)
+    monkeypatch.setattr(training_run, "open_training_data", open_training_data)
     steps = ["--stage1-iterations", "2", "--stage2-iterations", "1", "--device", "cpu"]
     new = ["--preset", "tiny", "--out", str(tmp_path), "--procedural-count", "9"]
     assert train.main([*new, *steps]) == 0
@@ -162,7 +163,7 @@ def test_changed_data_are_noticed_on_resuming(straight, tmp_path, capsys, monkey
 
 
 def test_an_out_that_is_a_file_is_said_before_data_are_made(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(train, "open_training_data", None)
+    monkeypatch.setattr(training_run, "open_training_data", None)
     file = tmp_path / "file"
     file.touch()
     for out in (file, file / "runs"):
@@ -196,6 +197,10 @@ def test_bad_input_is_one_clear_line(data, straight, tmp_path, capsys):
         (["--resume", str(straight), "--preset", "small"], "is a run of preset 'tiny'"),
         (["--resume", str(straight), "--rare-share", "0.2"], "sets a new run"),
         (["--resume", str(straight), "--paired"], "--paired sets a new run"),
+        (["--resume", str(straight), "--set", "train.augment=0.5"], "--set sets a new run"),
+        (["--set", "train.agument=0.5"], "did you mean 'train.augment'?"),
+        (["--config", "nowhere.toml"], "--config nowhere.toml: No such file"),
+        (["--batch", "0"], "--batch 0: must be at least 1"),
         (["--rare-share", "1.5"], "--rare-share 1.5 must be from 0 to 1"),
         (["--resume", str(straight), "--resolution", "16"], "--resolution sets a new run"),
         (["--resume", str(straight), "--seed", "3"], "is a run of seed 0, not 3"),
@@ -237,6 +242,17 @@ def test_phases_set_resolutions_and_steps(tmp_path, capsys):
     assert [phase["resolution"] for phase in settings["train"]["phases"]] == [8, 16]
     assert [phase["until"] for phase in settings["train"]["phases"]] == [0.25, 1.0]
     assert settings["model"]["resolution"] == 16
+
+
+def test_every_setting_can_be_given(tmp_path, capsys):
+    file = tmp_path / "run.toml"
+    file.write_text("[train]\nimage_r1 = 4\n[discriminator]\npaired = true\n")
+    options = ["--preset", "tiny", "--config", str(file), "--batch", "2", "--dry-run"]
+    assert train.main([*options, "--set", "train.generator_lr=2e-4", "model.width=24"]) == 0
+    settings = json.loads(capsys.readouterr().out)
+    assert settings["train"]["image_r1"] == 4 and settings["train"]["generator_lr"] == 2e-4
+    assert settings["model"]["width"] == 24 and settings["discriminator"]["paired"] is True
+    assert [phase["batch"] for phase in settings["train"]["phases"]] == [2, 2]
 
 
 def test_rare_share_is_a_setting_of_the_run(tmp_path, capsys):

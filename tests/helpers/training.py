@@ -46,8 +46,12 @@ def tiny(*, one_phase: bool = True, **changes) -> Config:
 
 
 def train_five_steps(data_folder: Path, world: World) -> dict[str, torch.Tensor]:
-    """All parameters after five float64 steps with R1 in every step and a change of stage."""
-    settings = tiny(stage1_iterations=3, stage2_iterations=2, r1_interval=1, augment=0.5)
+    """All parameters after five float64 steps with R1 and R2 in every step, augmentation that
+    adapts, and a change of stage."""
+    settings = tiny(
+        stage1_iterations=3, stage2_iterations=2, r1_interval=1, r2=True,
+        augment=0.9, cutout=0.9, augment_target=1e-3, augment_ramp=16,
+    )  # fmt: skip
     trainer = Trainer(
         settings, seed=3, device=torch.device("cpu"), world=world, dtype=torch.float64
     )
@@ -60,10 +64,14 @@ def train_five_steps(data_folder: Path, world: World) -> dict[str, torch.Tensor]
         "d_image": trainer.d_image,
         "d_semantic": trainer.d_semantic,
     }
+    adapted = torch.tensor([trainer.augmentation.strength, trainer.augmentation.sign])
     return {
-        f"{name}.{key}": value
-        for name, module in modules.items()
-        for key, value in module.state_dict().items()
+        "augmentation": adapted.double(),
+        **{
+            f"{name}.{key}": value
+            for name, module in modules.items()
+            for key, value in module.state_dict().items()
+        },
     }
 
 

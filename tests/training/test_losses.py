@@ -8,10 +8,11 @@ import torch
 from semfaceedit.training.losses import (
     discriminator_loss,
     generator_loss,
+    gradient_penalty,
     known_pose_loss,
     latent_loss,
     pose_loss,
-    r1_penalty,
+    relativistic_loss,
 )
 
 
@@ -23,10 +24,20 @@ def test_adversarial_terms():
     assert float(generator_loss(fake)) == pytest.approx((math.log(2) + math.log1p(math.e)) / 2)
 
 
+def test_the_relativistic_term_compares_pair_by_pair():
+    real, fake = torch.tensor([0.0, 3.0]), torch.tensor([1.0, 1.0])
+    wanted = (math.log1p(math.e) + math.log1p(math.exp(-2))) / 2
+    assert float(relativistic_loss(real, fake)) == pytest.approx(wanted)
+    wanted = (math.log1p(math.exp(-1)) + math.log1p(math.exp(2))) / 2
+    assert float(relativistic_loss(fake, real)) == pytest.approx(wanted)
+    both = relativistic_loss(real + 7, fake + 7)  # no score has a meaning by itself
+    assert float(both) == pytest.approx(float(relativistic_loss(real, fake)))
+
+
 def test_r1_is_the_squared_gradient_without_a_half():
     x = torch.full((2, 1, 2, 2), 3.0, requires_grad=True)
     score = (x**2).sum((1, 2, 3)) / 2  # gradient x: four entries of 3 a picture
-    penalty = r1_penalty(score, x)
+    penalty = gradient_penalty(score, x)
     assert penalty.item() == pytest.approx(4 * 9)
     (second,) = torch.autograd.grad(penalty, x)
     torch.testing.assert_close(second, x.detach())  # mean over two pictures of 2 x

@@ -72,7 +72,7 @@ def test_what_the_image_discriminator_reads(data, monkeypatch, paired, stage):
     discriminator = dataclasses.replace(settings.discriminator, paired=paired)
     settings = dataclasses.replace(settings, discriminator=discriminator)
     trainer = Trainer(settings, seed=1, device=CPU, dtype=torch.float64)
-    (micro,) = trainer._micro_batches(0, trainer.run.train.phases[0], data)
+    (micro,) = trainer._micro_batches(0, trainer.config.train.phases[0], data)
     fakes, read = [], []
     generate = Trainer._generate
     monkeypatch.setattr(
@@ -116,7 +116,7 @@ def test_rare_classes_come_more_often(data, data_folder, monkeypatch):
     )
     trainer = new_trainer(rare_share=0.5)
     for step in range(6):
-        list(trainer._micro_batches(step, trainer.run.train.phases[0], rare))
+        list(trainer._micro_batches(step, trainer.config.train.phases[0], rare))
     wanted = 24 * 6 / rare.repeats(0.5).sum()  # half over a twelfth: six times
     assert len(seen) == 24 and rare.repeats(0.5)[5] == 6
     assert abs(seen.count(5) - wanted) <= 3
@@ -158,8 +158,9 @@ def test_every_optimizer_group_is_consumed(data):
 
 def test_accumulation_equals_one_batch(data):
     # D's own step comes first in both; gradients of means over equal parts are equal.
-    whole = new_trainer(micro_batch=4, augment=0.7)
-    parts = new_trainer(micro_batch=1, augment=0.7)
+    common = {"augment": 0.7, "cutout": 0.5, "adversarial_loss": "relativistic", "r2": True}
+    whole = new_trainer(micro_batch=4, **common)
+    parts = new_trainer(micro_batch=1, **common)
     for trainer in (whole, parts):
         for _ in range(2):
             trainer.step(data)
@@ -207,6 +208,67 @@ def test_resumed_state_goes_on_bit_for_bit(data, tmp_path):
         assert torch.equal(value, second.generator.state_dict()[name]), name
     for name, value in straight.averages[1].state_dict().items():
         assert torch.equal(value, second.averages[1].state_dict()[name]), name
+
+
+def test_adapted_augmentation_goes_on_where_it_was(data):
+    adaptive = {"augment": 0.8, "augment_target": 0.01, "augment_ramp": 20}
+    first = new_trainer(**adaptive)
+    for _ in range(3):
+        log = first.step(data)
+    assert log["augmentation"] == first.augmentation.strength
+    second = new_trainer(**adaptive)
+    state = first.state()
+    second.load_state(state)
+    assert second.augmentation == first.augmentation != new_trainer(**adaptive).augmentation
+    del state["augmentation"]  # a state of an older version
+    second.load_state(state)
+
+
+def test_r2_is_the_penalty_on_what_the_discriminators_see_of_generated_pictures(data):
+    trainer = new_trainer(r2=True, r1_interval=1)
+    (micro,) = trainer._micro_batches(0, trainer.config.train.phases[0], data)
+    fake = trainer._generate(micro, grad=False)
+    wanted = {}
+    for name, network, picture in (
+        ("r2_image", trainer.d_image, fake.image), ("r2_semantic", trainer.d_semantic, fake.map)
+    ):  # fmt: skip
+        picture = picture.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(network(picture)[0].sum(), picture)
+        wanted[name] = gradient.square().sum() / len(picture)
+    log = trainer.step(data)
+    for name, value in wanted.items():
+        torch.testing.assert_close(log[name], value)
+    assert not new_trainer(r1_interval=1).step(data).keys() & wanted.keys()
+
+
+def test_a_relativistic_generator_is_compared_with_the_photographs_of_its_step(data):
+    trainer = new_trainer(adversarial_loss="relativistic")
+    (micro,) = trainer._micro_batches(0, trainer.config.train.phases[0], data)
+    fake = trainer._generate(micro, grad=False)
+    log = trainer.step(data)  # the generator's side comes after D has moved
+    for name, network, real, made in (
+        ("g_image", trainer.d_image, micro.real_image, fake.image),
+        ("g_semantic", trainer.d_semantic, micro.real_map, fake.map),
+    ):
+        with torch.no_grad():
+            gap = network(real)[0] - network(made)[0]
+        torch.testing.assert_close(log[name], torch.nn.functional.softplus(gap).mean())
+
+
+def test_a_predictor_of_rate_nought_stays_and_costs_no_gradient(data):
+    trainer = new_trainer(predictor_lr=0.0)
+    before = snapshot(trainer.generator)
+    trainer.step(data)
+    assert all(p.grad is None for p in trainer.generator.manifolds.parameters())
+    moved = {name.split(".")[0] for name in changed(before, trainer.generator)}
+    assert moved == {"geometry", "appearance"}
+
+
+def test_adaptive_augmentation_needs_scores_with_a_meaning():
+    with pytest.raises(UserError, match="augment_target reads the sign"):
+        tiny(augment_target=0.6, adversarial_loss="relativistic")
+    with pytest.raises(UserError, match="adversarial_loss 'hinge'"):
+        tiny(adversarial_loss="hinge")
 
 
 def test_phases_images_and_fading(data):
