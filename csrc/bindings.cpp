@@ -88,13 +88,15 @@ void film_siren_forward_binding(const std::array<int64_t, 8>& sizes, const Addre
 }
 
 void film_siren_backward_binding(const std::array<int64_t, 8>& sizes, const Addresses<14>& inputs,
-                                 uintptr_t grad_output, const Addresses<12>& g, int threads) {
+                                 const std::string& precision, uintptr_t grad_output,
+                                 const Addresses<12>& g, int threads) {
   const FilmSirenProblem problem = film_siren_problem(sizes, inputs);
+  const Precision chosen = precision_of(precision);
   const FilmSirenGradients gradients{
       floats(g[0]), floats(g[1]), floats(g[2]), floats(g[3]), floats(g[4]),  floats(g[5]),
       floats(g[6]), floats(g[7]), floats(g[8]), floats(g[9]), floats(g[10]), floats(g[11])};
   py::gil_scoped_release release;
-  film_siren_backward(problem, floats(grad_output), gradients, threads);
+  film_siren_backward(problem, chosen, floats(grad_output), gradients, threads);
 }
 
 void tile_dot_binding(const std::string& isa, uintptr_t a, uintptr_t b, uintptr_t c) {

@@ -1,16 +1,17 @@
-// film_siren with operands in bf16 (`fast`), or as two bf16 each (`accurate`): forward.
+// film_siren with operands in bf16 (`fast`), or as two bf16 each (`accurate`).
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <limits>
 #include <stdexcept>
 #include <type_traits>
 #include <vector>
 
 #include "bf16.h"
-#include "film_siren_packed.h"
+#include "bf16_tiles.h"
 #include "film_siren_tiles.h"
 #include "ops.h"
 #include "parallel.h"
@@ -26,6 +27,7 @@ namespace semfaceedit::amx_model {
 
 #include "bf16_product_tiles.h"
 #include "film_siren_bf16_kernel.h"
+#include "film_siren_bf16_backward.h"
 }  // namespace semfaceedit::amx_model
 #undef LANES
 #undef BLOCK_ROWS
@@ -43,6 +45,7 @@ namespace semfaceedit::amx_model {
 namespace semfaceedit::avx512_bf16 {
 #include "bf16_product_vectors.h"
 #include "film_siren_bf16_kernel.h"
+#include "film_siren_bf16_backward.h"
 }  // namespace semfaceedit::avx512_bf16
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -61,6 +64,7 @@ namespace semfaceedit::amx {
 
 #include "bf16_product_tiles.h"
 #include "film_siren_bf16_kernel.h"
+#include "film_siren_bf16_backward.h"
 }  // namespace semfaceedit::amx
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -82,21 +86,41 @@ void tile_dot(Isa isa, const uint16_t* a, const uint16_t* b, float* c) {
   amx_model::tile_dot(a, b, c);
 }
 
+// Calls the copy of `function` for the instruction set and precision in use.
+#if defined(SEMFACEEDIT_BF16)
+#define SEMFACEEDIT_DISPATCH_BF16(function, ...)                                              \
+  (isa() == Isa::avx512_bf16 ? avx512_bf16::function<1>(__VA_ARGS__)                          \
+   : isa() == Isa::amx       ? (accurate ? amx::function<2>(__VA_ARGS__)                      \
+                                         : amx::function<1>(__VA_ARGS__))                     \
+                             : (accurate ? amx_model::function<2>(__VA_ARGS__)                \
+                                         : amx_model::function<1>(__VA_ARGS__)))
+#else
+#define SEMFACEEDIT_DISPATCH_BF16(function, ...) \
+  (accurate ? amx_model::function<2>(__VA_ARGS__) : amx_model::function<1>(__VA_ARGS__))
+#endif
+
+namespace {
+
+// Whether it is `accurate`; throws if the instructions in use do not have the precision.
+bool is_accurate(Precision precision) {
+  if (!offers(isa(), precision))
+    throw std::invalid_argument("film_siren: this precision needs other instructions");
+  return precision == Precision::accurate;
+}
+
+}  // namespace
+
 void film_siren_forward_bf16(const FilmSirenProblem& problem, Precision precision, float* output,
                              int threads) {
-  const Isa in_use = isa();
-  if (!offers(in_use, precision))
-    throw std::invalid_argument("film_siren: this precision needs other instructions");
-  const bool accurate = precision == Precision::accurate;
-#if defined(SEMFACEEDIT_BF16)
-  if (in_use == Isa::avx512_bf16)
-    return avx512_bf16::film_siren_forward_parts<1>(problem, output, threads);
-  if (in_use == Isa::amx)
-    return accurate ? amx::film_siren_forward_parts<2>(problem, output, threads)
-                    : amx::film_siren_forward_parts<1>(problem, output, threads);
-#endif
-  return accurate ? amx_model::film_siren_forward_parts<2>(problem, output, threads)
-                  : amx_model::film_siren_forward_parts<1>(problem, output, threads);
+  const bool accurate = is_accurate(precision);
+  SEMFACEEDIT_DISPATCH_BF16(film_siren_forward_parts, problem, output, threads);
+}
+
+void film_siren_backward_bf16(const FilmSirenProblem& problem, Precision precision,
+                              const float* grad_output, const FilmSirenGradients& gradients,
+                              int threads) {
+  const bool accurate = is_accurate(precision);
+  SEMFACEEDIT_DISPATCH_BF16(film_siren_backward_parts, problem, grad_output, gradients, threads);
 }
 
 }  // namespace semfaceedit

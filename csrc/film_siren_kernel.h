@@ -144,8 +144,8 @@ static int64_t forward_scratch(const FilmSirenProblem& p) {
 
 // What the backward pass of a tile adds to.
 struct Sums {
-  float *frequencies, *phases, *head_bias;                              // of the tile's segment
-  float *first_weight, *hidden_weight, *view_weight, *head_weight;      // of its partition, or null
+  SegmentSums segment;
+  float *first_weight, *hidden_weight, *view_weight, *head_weight;  // of its partition, or null
 };
 
 static inline int64_t padded_inputs(const FilmSirenProblem& p) { return round_up(p.inputs); }
@@ -206,8 +206,8 @@ static void backward_tile(const FilmSirenProblem& p, const Tile& tile, const flo
         frequency += d * load(z + layer * size + j);
         store(dz + j, d * f);
       }
-      sums.phases[layer * W + i] += sum(phase);
-      sums.frequencies[layer * W + i] += sum(frequency);
+      sums.segment.phases[layer * W + i] += sum(phase);
+      sums.segment.frequencies[layer * W + i] += sum(frequency);
     }
   };
   const auto head_grad = [&](int64_t head, int64_t begin, int64_t end, float* to, bool add) {
@@ -231,7 +231,7 @@ static void backward_tile(const FilmSirenProblem& p, const Tile& tile, const flo
   for (int64_t c = 0; c < C; ++c) {
     Vec total{};
     for (int64_t j = c * TILE; j < c * TILE + columns; j += LANES) total += load(g + j);
-    sums.head_bias[c] += sum(total);
+    sums.segment.head_bias[c] += sum(total);
   }
   head_grad(L - 2, split, C, dh, false);
   if (weights) {
@@ -278,7 +278,7 @@ static void film_siren_forward(const FilmSirenProblem& p, float* output, int thr
 
 static void film_siren_backward(const FilmSirenProblem& p, const float* grad_output,
                                 const FilmSirenGradients& gradients, int threads) {
-  const int64_t W = p.width, L = p.layers, G = p.groups, film = (L + 1) * W;
+  const int64_t W = p.width, L = p.layers, G = p.groups;
   int64_t size = 0;  // of a part's weight sums
   const auto sum_of = [&](int64_t rows, int64_t columns, float* result) {
     const MatrixSum matrix{rows, columns, round_up(columns), size, result};
@@ -295,8 +295,7 @@ static void film_siren_backward(const FilmSirenProblem& p, const float* grad_out
   std::vector<Tile> tiles = make_tiles(p, TILE);
   const Partition parts = partition(static_cast<int64_t>(tiles.size()), size);
   const std::vector<int64_t> segment_rows = make_segments(tiles, parts);
-  const int64_t segment_size = 2 * film + p.channels;
-  std::vector<float> segment_sums(segment_rows.size() * segment_size);
+  std::vector<float> segment_sums(segment_rows.size() * SegmentSums::floats(p));
   const Buffer weight_sums(parts.parts * size);
 
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
@@ -308,9 +307,8 @@ static void film_siren_backward(const FilmSirenProblem& p, const float* grad_out
       const auto at = [&](const MatrixSum& matrix, int64_t row) {
         return weights ? base + matrix.offset + row * matrix.padded : nullptr;
       };
-      float* segment = segment_sums.data() + tiles[i].segment * segment_size;
-      const Sums sums{segment,        segment + film,     segment + 2 * film,
-                      at(first, 0),   at(hidden, 0),      at(view, group * W),
+      const Sums sums{SegmentSums(p, segment_sums.data(), tiles[i].segment),
+                      at(first, 0), at(hidden, 0), at(view, group * W),
                       at(head, group * (L - 1) * p.channels)};
       backward_tile(p, tiles[i], grad_output, gradients, sums,
                     thread_scratch(backward_scratch(p)));
@@ -319,5 +317,5 @@ static void film_siren_backward(const FilmSirenProblem& p, const float* grad_out
   if (weights)
     for (const MatrixSum& matrix : {first, hidden, view, head})
       add_parts(matrix, weight_sums.data(), size, parts.parts, threads);
-  add_segments(p, segment_rows, segment_sums, gradients);
+  add_segments(p, segment_rows, segment_sums.data(), gradients);
 }

@@ -70,16 +70,19 @@ struct FilmSirenGradients {
 
 void film_siren_forward(const FilmSirenProblem& problem, Precision precision, float* output,
                         int threads);
-// The above for `accurate` and `fast`. Throws std::invalid_argument if the instruction set in use
-// does not offer them.
+// For `accurate` and `fast`, here and below. Throws std::invalid_argument if the instruction set in
+// use does not offer them.
 void film_siren_forward_bf16(const FilmSirenProblem& problem, Precision precision, float* output,
                              int threads);
 // One tile product for tests, by the CPU's unit (Isa::amx) or its model: c (16, 16) += a b with a
 // (16, 32) and b (16, 16, 2), rows of pairs, in bf16.
 void tile_dot(Isa isa, const uint16_t* a, const uint16_t* b, float* c);
-// In fp32 at every precision.
-void film_siren_backward(const FilmSirenProblem& problem, const float* grad_output,
-                         const FilmSirenGradients& gradients, int threads);
+void film_siren_backward(const FilmSirenProblem& problem, Precision precision,
+                         const float* grad_output, const FilmSirenGradients& gradients,
+                         int threads);
+void film_siren_backward_bf16(const FilmSirenProblem& problem, Precision precision,
+                              const float* grad_output, const FilmSirenGradients& gradients,
+                              int threads);
 
 struct RayIsosurfaceProblem {
   int64_t rays, hits, samples, width, layers;  // R K S H D

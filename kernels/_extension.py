@@ -33,8 +33,8 @@ def load() -> tuple[ModuleType | None, str | None]:
 
 
 @functools.cache
-def load_cuda() -> tuple[ModuleType | None, str | None]:
-    """The CUDA module and None, or None and why it cannot be used on this machine."""
+def load_cuda(device: int | None = None) -> tuple[ModuleType | None, str | None]:
+    """The CUDA module and None, or None and why a device (default: the current) cannot use it."""
     module, error = _imported("_C_cuda")
     if module is None:
         return None, (
@@ -43,7 +43,8 @@ def load_cuda() -> tuple[ModuleType | None, str | None]:
         )
     if not torch.cuda.is_available():
         return None, "PyTorch finds no CUDA device"
-    reason = module.unavailable()
+    with torch.cuda.device(device):
+        reason = module.unavailable()
     if reason:
         return None, f"the CUDA module does not run on this GPU and driver: {reason}"
     return module, None
@@ -61,8 +62,8 @@ def _imported(name: str) -> tuple[ModuleType | None, str]:
         return None, f"import said: {error}"
 
 
-def unavailable() -> str | None:
-    """Why the native module cannot be used; None if it can."""
+def unavailable(device: int | None = None) -> str | None:
+    """Why the native module cannot be used; None if it can. There is but one CPU."""
     return load()[1]
 
 
@@ -70,9 +71,9 @@ def native() -> ModuleType:
     return _loaded(load())
 
 
-def cuda_unavailable() -> str | None:
-    """Why the CUDA module cannot be used; None if it can."""
-    return load_cuda()[1]
+def cuda_unavailable(device: int | None = None) -> str | None:
+    """Why the CUDA module cannot be used on a device (default: the current); None if it can."""
+    return load_cuda(device)[1]
 
 
 def native_cuda() -> ModuleType:

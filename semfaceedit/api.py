@@ -21,6 +21,7 @@ saved and taken up again.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ from .model.config import Config, ModelConfig
 from .model.generator import Generator, seed_latents
 from .model.mean_face import fingerprint, mean_codes
 from .model.renderer import RenderOutput, render
+from .parsing.photographs import parse_file
 from .pictures.grids import picture_rows
 
 __all__ = [
@@ -203,7 +205,7 @@ class Editor:
     def invert(
         self,
         image: np.ndarray | Path,
-        labels: np.ndarray | Path,
+        labels: np.ndarray | Path | None = None,
         *,
         pose: tuple[float, float] | None = None,
         settings: InvertSettings | None = None,
@@ -211,15 +213,21 @@ class Editor:
     ) -> InversionResult:
         """Fit a face: files, which are aligned first, or an aligned pair of arrays.
 
-        See `invert.invert`.
+        Without labels they are read off the photograph, and so is the pose. See `invert.invert`.
         """
         settings = settings or InvertSettings()
+        size = OVERSAMPLING * (settings.resolution or self.config.model.resolution)
         crop = None
+        if isinstance(image, Path) and labels is None:
+            with TemporaryDirectory() as folder:
+                read = Path(folder) / "labels.png"
+                face = parse_file(image, read)
+                target = read_target(image, read, size, **face.placed)
+            image, labels, crop, pose = target.image, target.labels, target.crop, pose or face.pose
         if isinstance(image, Path) and isinstance(labels, Path):
-            size = settings.resolution or self.config.model.resolution
-            target = read_target(image, labels, OVERSAMPLING * size)
+            target = read_target(image, labels, size)
             image, labels, crop = target.image, target.labels, target.crop
-        if isinstance(image, Path) or isinstance(labels, Path):
+        if isinstance(image, Path) or not isinstance(labels, np.ndarray):
             raise UserError("give image and labels both as paths, or both as aligned arrays")
         return invert(
             self.generator,

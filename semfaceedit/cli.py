@@ -284,6 +284,11 @@ def wrote(path: Path, note: str = "") -> None:
     print(f"wrote {path}" + (f" ({note})" if note else ""), file=sys.stderr)
 
 
+def remark(text: str) -> None:
+    """Say what may be wrong with a result that is given all the same."""
+    print(f"note: {text}", file=sys.stderr)
+
+
 Item = TypeVar("Item")
 
 

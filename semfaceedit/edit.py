@@ -9,7 +9,7 @@ from .editing.mask_edits import paint
 from .editing.project import FaceProject
 from .editing.target import read_edited_labels
 from .errors import UserError
-from .options import RefitOptions, edit_settings, finish_edit, open_checkpoint, tools
+from .options import EDIT_PICTURES, RefitOptions, edit_settings, finish_edit, open_checkpoint, tools
 
 
 @dataclass(kw_only=True)
@@ -47,7 +47,7 @@ def run(options: EditOptions) -> None:
     if options.labels is not None:
         labels = read_edited_labels(options.labels, len(labels), project.crop)
     labels = paint(labels, options.paint)
-    with tools(options, options.out) as using:
+    with tools(options, options.out, beside=EDIT_PICTURES) as using:
         settings = edit_settings(options, using)
         edited = edit(
             generator,

@@ -46,7 +46,8 @@ class EditorOptions(CheckpointOptions):
     vgg_weights: Path | None = None
     """Weights of torchvision's VGG-16, to use the VGG term in edits and inversions."""
     parser: Path | None = None
-    """Network of `train-parser`, to predict the label maps of photographs."""
+    """Network of `train-parser`, to predict the label maps of photographs instead of the one that
+    ships."""
     browser: bool = False
     """Open the page in the default browser."""
 

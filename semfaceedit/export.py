@@ -13,6 +13,8 @@ from .model import checkpoint, config
 from .model.discriminator import build_discriminators
 from .model.generator import Generator, seed_codes
 from .model.renderer import RenderOutput, render
+from .options import make_folder
+from .outputs import check_outputs
 from .training.trainer import images_before
 
 CHECK_SEEDS = range(8)
@@ -45,7 +47,11 @@ class ExportOptions:
 def run(options: ExportOptions) -> None:
     if options.out.suffix != ".safetensors":
         raise UserError(f"--out {options.out}: weights are written as .safetensors")
-    state = checkpoint.load_state(options.run)
+    beside = checkpoint.discriminators_beside(options.out)
+    check_outputs([options.out], [options.run], kind=checkpoint.FORMAT)
+    if options.discriminators:
+        check_outputs([beside], kind=checkpoint.DISCRIMINATORS_FORMAT)
+    state = checkpoint.load_state(options.run, flag="--run")
     run = config.from_dict(json.loads(state["config"]))
     decay = options.ema_decay if options.ema_decay is not None else run.train.ema_decays[0]
     if decay not in run.train.ema_decays:
@@ -62,16 +68,15 @@ def run(options: ExportOptions) -> None:
         if options.half:
             _check_half(generator, path)
 
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out.parent)
     checkpoint.write_atomically(options.out, write)
     wrote(options.out)
     if options.discriminators:
-        path = checkpoint.discriminators_beside(options.out)
         networks = build_discriminators(run)
         for network, name in zip(networks, ("d_image", "d_semantic"), strict=True):
             network.load_state_dict(state[name])
-        checkpoint.save_discriminators(path, networks, run, images=images)
-        wrote(path)
+        checkpoint.save_discriminators(beside, networks, run, images=images)
+        wrote(beside)
 
 
 def _check_half(generator: Generator, path: Path) -> None:

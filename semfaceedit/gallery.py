@@ -14,10 +14,11 @@ from .editing.refit import EditSettings
 from .errors import UserError
 from .evaluation import gallery_figures as figures
 from .evaluation.gallery_figures import Figure, Studio
-from .files import write_atomically, write_text
+from .files import write_text
 from .kernels import use_backend
 from .model.mean_face import fingerprint
 from .options import CheckpointOptions, make_folder, open_checkpoint
+from .outputs import check_outputs, paths_in, save_page, save_picture
 
 FIGURES: dict[str, tuple[str, Callable[[Studio], Figure]]] = {
     "multiview": ("Generated faces from several sides", figures.multiview),
@@ -64,6 +65,7 @@ class GalleryOptions(CheckpointOptions):
 class Record:
     """What the page is written from."""
 
+    format: str = "semfaceedit-gallery"
     checkpoint: str = ""
     fingerprint: str = ""
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -88,6 +90,9 @@ def run(options: GalleryOptions) -> None:
         raise UserError(f"--seeds {options.seeds}: give at least {figures.FACES} seeds")
     if min(options.iterations, options.invert_iterations) < 1 or options.tune < 0:
         raise UserError("--iterations and --invert-iterations must be at least 1, --tune 0")
+    chosen = [name for name in FIGURES if not options.only or name in options.only]
+    pages = [options.out / name for name in (RECORD, "README.md")]
+    check_outputs([*pages, *(options.out / f"{n}.png" for n in chosen)], paths_in(options))
     generator, run = open_checkpoint(options)
     studio = Studio(
         generator,
@@ -103,9 +108,8 @@ def run(options: GalleryOptions) -> None:
     record.checkpoint = generator.source.name if generator.source else ""
     command = _command(options, record.checkpoint)
     with use_backend(options.backend):
-        for name, (title, make) in FIGURES.items():
-            if options.only and name not in options.only:
-                continue
+        for name in chosen:
+            title, make = FIGURES[name]
             made = make(studio)
             path = options.out / f"{name}.png"
             _save(path, made.image)
@@ -113,7 +117,7 @@ def run(options: GalleryOptions) -> None:
                 "title": title, "command": command, "caption": made.caption, "facts": made.facts
             }  # fmt: skip
             write_text(options.out / RECORD, json.dumps(asdict(record), indent=1) + "\n")
-            write_text(options.out / "README.md", _page(record, studio))
+            save_page(options.out / "README.md", _page(record, studio))
             wrote(path)
     wrote(options.out / "README.md")
 
@@ -165,8 +169,7 @@ def _page(record: Record, studio: Studio) -> str:
 
 def _save(path: Path, image: Image.Image) -> None:
     """A palette of 256 colours keeps the page small."""
-    small = image.quantize(256, dither=Image.Dither.NONE)
-    write_atomically(path, lambda temporary: small.save(temporary, format="PNG", optimize=True))
+    save_picture(path, image.quantize(256, dither=Image.Dither.NONE), optimize=True)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,16 +10,17 @@ from pathlib import Path
 from .cli import select_device, wrote
 from .editing.fit import FitSettings
 from .editing.fit_display import LiveFit, view_sheet
-from .editing.project import FaceProject
+from .editing.project import FORMAT, FaceProject
 from .editing.refit import EditedFace, EditSettings
 from .editing.target import save_label_map
 from .errors import UserError
 from .kernels import use_backend
 from .memory import keep_freed_memory
 from .metrics.perceptual import PerceptualFeatures, load_perceptual
-from .model.checkpoint import load_generator
+from .model.checkpoint import load_generator, locate_weights
 from .model.config import Config
 from .model.generator import Generator
+from .outputs import check_outputs, paths_in
 from .pictures.grids import save_png
 
 
@@ -28,7 +29,7 @@ class CheckpointOptions:
     """Which weights, and where they run."""
 
     checkpoint: Path | None = None
-    """Weights file (default: the weights in the package, trained on procedural faces)."""
+    """Weights file, or the name of weights in the package (default: procedural)."""
     device: str | None = None
     """cpu, cuda or cuda:N (default: CUDA if available)."""
     backend: str | None = None
@@ -71,6 +72,9 @@ class RefitOptions(FitOptions):
     to find better starting points. 0: start from the face alone."""
 
 
+EDIT_PICTURES = ("labels", "preview", "views")  # beside an edited face
+
+
 @dataclass(frozen=True)
 class Tools:
     """What a fit is run with."""
@@ -83,22 +87,29 @@ def open_checkpoint(
     options: CheckpointOptions, *, preset: str | None = None
 ) -> tuple[Generator, Config]:
     """The generator and its run's configuration, on the device of the options."""
-    if options.checkpoint is not None and options.checkpoint.is_dir():
-        raise UserError(f"--checkpoint {options.checkpoint} is a folder: give a weights file in it")
+    path = locate_weights(options.checkpoint)
+    if path.is_dir():
+        raise UserError(f"--checkpoint {path} is a folder: give the file of weights in it")
     device = select_device(options.device)
-    return load_generator(options.checkpoint, device=device, preset=preset)
+    return load_generator(path, device=device, preset=preset)
 
 
 @contextmanager
-def tools(options: FitOptions, out: Path, *, vgg: bool = True) -> Iterator[Tools]:
+def tools(
+    options: FitOptions, out: Path, *, beside: tuple[str, ...], vgg: bool = True
+) -> Iterator[Tools]:
     """The VGG term, if the options and the task want it, and a live display of the fit of `out`.
 
-    Within the block the options' backend is in use.
+    Within the block the options' backend is in use. beside: the pictures OUT.NAME.png that the task
+    may write.
     """
     if options.resolution is not None and not 4 <= options.resolution <= 1024:
         raise UserError(f"--resolution {options.resolution}: use 4 to 1024")
     if out.is_dir() or out.suffix != ".safetensors":
         raise UserError(f"--out {out}: name a file that ends in .safetensors")
+    pictures = [out.with_suffix(f".{name}.png") for name in beside]
+    check_outputs([out, *pictures], paths_in(options), kind=FORMAT)
+    make_folder(out.parent)
     perceptual = None
     device = select_device(options.device)
     if device.type == "cpu":
@@ -108,7 +119,6 @@ def tools(options: FitOptions, out: Path, *, vgg: bool = True) -> Iterator[Tools
             options.vgg_weights, download=options.download_vgg, device=device
         )
         print(origin, file=sys.stderr)
-    make_folder(out.parent)
     with use_backend(options.backend):
         yield Tools(perceptual, LiveFit(out.with_suffix(".preview.png")))
 

@@ -1,12 +1,11 @@
 """`python -m semfaceedit.prepare`: faces in any known layout -> one packed folder for training."""
 
-import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image, ImageDraw
@@ -21,6 +20,8 @@ from .data.pose import Landmarks
 from .data.preparation import LocatedFace, holds_source, locate, pack_source, source_key
 from .errors import UserError
 from .model.labels import colorize
+from .outputs import check_replaceable, save_picture
+from .parsing.folders import read_folder
 
 PREVIEW_FACES = 24
 PREVIEW_COLUMNS = 4  # faces in a row, each with its photograph and its crop
@@ -31,11 +32,12 @@ PREVIEW_SIZE = 192  # pixels, side of each picture
 class PrepareOptions:
     """Align faces and their masks, and pack them for training.
 
-    Example: semfaceedit prepare --data CelebAMask-HQ --out packed --resolution 256
+    Examples: semfaceedit prepare --data CelebAMask-HQ --out packed --resolution 256;
+    semfaceedit prepare --data photographs --masks auto --out packed
 
-    Reads CelebAMask-HQ as distributed (CelebA-HQ-img/ with CelebAMask-HQ-mask-anno/), or images/
-    with masks/ that hold class ids. Writes images.npy, labels.npy, poses.npy, dataset.json and
-    preview.png.
+    Reads CelebAMask-HQ as distributed (CelebA-HQ-img/ with CelebAMask-HQ-mask-anno/), images/ with
+    masks/ that hold class ids, or photographs alone (--masks auto). Writes images.npy, labels.npy,
+    poses.npy, dataset.json and preview.png.
     """
 
     data: Path
@@ -50,6 +52,9 @@ class PrepareOptions:
     """File of landmarks, instead of those derived from the label maps: lines `name x y x y x y x y
     x y` or JSON {name: [[x, y], ...]}, in pixels: the eyes (image's left first), nose tip, mouth
     corners."""
+    masks: Literal["given", "auto"] = "given"
+    """given: label maps lie beside the photographs. auto: predict them and keep them in OUT-masks/,
+    where they can be corrected; maps already there are reused."""
     keep_bad_masks: bool = False
     """Keep the CelebAMask-HQ faces whose masks are known to be wrong."""
     preview: bool = True
@@ -62,14 +67,23 @@ def run(options: PrepareOptions) -> None:
         raise UserError(f"--resolution {options.resolution}: use 8 to 2048 pixels")
     if is_packed(options.data):
         raise UserError(f"{options.data}: is packed already: give it to `train --data` as it is")
-    source = find_source(options.data, keep_bad_masks=options.keep_bad_masks)
+    given: dict[str, Landmarks] = {}
+    if options.masks == "auto":
+        masks = options.out.with_name(f"{options.out.name}-masks")
+        source, given = read_folder(options.data, masks)
+        wrote(masks, "label maps, to be looked through")
+    else:
+        source = find_source(options.data, keep_bad_masks=options.keep_bad_masks)
     if options.landmarks and source.rendered:
         raise UserError(
             f"{options.data}: synthesized faces are not aligned, so landmarks change nothing: "
             "leave out --landmarks"
         )
-    given = read_landmarks(options.landmarks, source) if options.landmarks else {}
+    if options.landmarks:
+        given |= read_landmarks(options.landmarks, source)
     key = source_key(source, options.resolution, align=options.align, landmarks=given)
+    if options.preview:
+        check_replaceable(options.out / "preview.png")
     if holds_source(options.out, key):
         print(f"{options.out} is up to date", file=sys.stderr)
     else:
@@ -83,7 +97,7 @@ def run(options: PrepareOptions) -> None:
     wrote(options.out)
     if options.preview:
         path = options.out / "preview.png"
-        _save(preview(source, _crops(options.out), given, align=options.align), path)
+        save_picture(path, preview(source, _crops(options.out), given, align=options.align))
         wrote(path)
     print(summary(options.out), file=sys.stderr)
 
@@ -175,17 +189,6 @@ def _draw_crop(located: LocatedFace, size: int) -> Image.Image:
 
 def _crops(folder: Path) -> list[str]:
     return list(open_packed(folder).info["crop"])
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".png")
-    os.close(handle)
-    try:
-        picture.save(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -56,6 +56,8 @@ def run(options: ProfileOptions) -> None:
     for flag, value in (("repeats", options.repeats), ("chunk-rays", options.chunk_rays)):
         if value is not None and value < 1:
             raise UserError(f"--{flag} {value}: must be at least 1")
+    if options.trace is not None and options.trace.exists():
+        raise UserError(f"--trace {options.trace} exists: name another file")
     if options.checkpoint is not None:
         generator, settings = checkpoint.load_generator(options.checkpoint, device=device)
         name = settings.preset

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .api import generate
 from .cli import parse_seeds, progress, run_command, wrote
-from .editing.project import FaceProject
+from .editing.project import FORMAT, FaceProject
 from .editing.target import save_label_map
 from .editing.tuning import with_weights
 from .editing.views import RenderedFace, View, between
@@ -21,6 +21,7 @@ from .model.generator import Generator, seed_codes
 from .model.mean_face import mean_codes
 from .model.renderer import render
 from .options import CheckpointOptions, make_folder, open_checkpoint
+from .outputs import check_outputs, paths_in
 from .pictures.grids import picture_rows, save_png, tile
 from .pictures.video import check_animation, save_animation
 
@@ -90,6 +91,7 @@ def run(options: RenderOptions) -> None:
         views, columns = _turn(options, faces), options.frames
     else:
         views, columns = _grid(options, faces), len(options.yaws) * len(options.pitches)
+    check_outputs(_outputs(options, len(views)), paths_in(options), kind=FORMAT)
     make_folder(options.out)
     with use_backend(options.backend):
         pictures = _render_views(options, generator, views, resolution)
@@ -108,9 +110,40 @@ def run(options: RenderOptions) -> None:
                 _save_project(options, generator, seed, resolution)
 
 
+def _outputs(options: RenderOptions, views: int) -> list[Path]:
+    """Every file that will be written."""
+    outputs: list[Path] = []
+    for kind in options.kinds:
+        if kind == "labels":
+            outputs += [_label_path(options, index) for index in range(views)]
+        elif options.video is not None:
+            outputs.append(_video_path(options, kind))
+        else:
+            outputs.append(options.out / f"{kind}.png")
+    if options.save_projects:
+        for path in [_project_path(options, seed) for seed in _seeds(options)]:
+            outputs += [path, path.with_suffix(".labels.png")]
+    return outputs
+
+
+def _label_path(options: RenderOptions, index: int) -> Path:
+    return options.out / f"labels-{index:04d}.png"
+
+
+def _project_path(options: RenderOptions, seed: int) -> Path:
+    return options.out / f"face-{seed}.safetensors"
+
+
+def _video_path(options: RenderOptions, kind: str) -> Path:
+    name = Path(options.video or "")
+    return options.out / (
+        name if kind == "image" else name.with_name(f"{name.stem}-{kind}{name.suffix}")
+    )
+
+
 def _save_project(options: RenderOptions, generator: Generator, seed: int, resolution: int) -> None:
     project = generate(generator, seed, resolution=resolution).project
-    path = options.out / f"face-{seed}.safetensors"
+    path = _project_path(options, seed)
     project.save(path)
     save_label_map(path.with_suffix(".labels.png"), project.labels)
     labels = path.with_suffix(".labels.png").name
@@ -189,7 +222,7 @@ def _render_views(
 def _save_labels(options: RenderOptions, labels: list[Tensor]) -> None:
     """Raw class ids, one palette PNG a view."""
     for index, ids in enumerate(labels):
-        save_label_map(options.out / f"labels-{index:04d}.png", ids.numpy())
+        save_label_map(_label_path(options, index), ids.numpy())
     wrote(options.out / "labels-*.png", f"{len(labels)} files")
 
 
@@ -198,8 +231,8 @@ def _save_video(options: RenderOptions, kind: str, pictures: list[Tensor], frame
     stacked = torch.stack(pictures)
     if options.interpolate is None:
         stacked = stacked.unflatten(0, (-1, frames)).permute(1, 2, 0, 3, 4).flatten(2, 3)
-    name = Path(options.video or "")
-    path = options.out / (name.name if kind == "image" else f"{name.stem}-{kind}{name.suffix}")
+    path = _video_path(options, kind)
+    make_folder(path.parent)
     save_animation(path, list(stacked.numpy()), fps=options.fps)
     wrote(path)
 

@@ -44,8 +44,8 @@ class TrainOptions:
     resume: Path | None = None
     """Run folder to continue, with its settings."""
     init: Path | None = None
-    """Weights to start a new run from (.safetensors), with fresh optimisers; discriminators beside
-    the file are used too."""
+    """Weights to start a new run from (a .safetensors file, or the name of weights in the package),
+    with fresh optimisers; discriminators beside the file are used too."""
     seed: int | None = None
     """Random seed of a new run: weights, latents, poses and data order (default: 0)."""
     device: str | None = None
@@ -134,7 +134,7 @@ def _check(options: TrainOptions) -> None:
         raise UserError(f"--rare-share {options.rare_share:g}: must be from 0 to 1")
     there = next(path for path in (options.out, *options.out.parents) if path.exists())
     if options.resume is None and not there.is_dir():
-        raise UserError(f"--out {options.out}: {there} is not a folder: choose another")
+        raise UserError(f"--out {options.out}: {there} is no folder: choose another")
 
 
 def _resumed(options: TrainOptions, state: dict[str, Any]) -> Config:

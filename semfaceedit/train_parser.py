@@ -9,7 +9,8 @@ from .errors import UserError
 from .memory import keep_freed_memory
 from .model.labels import GROUP_NAMES, GROUP_OF_CLASS
 from .options import make_folder
-from .parsing.network import ParserSettings, held_out_score, save_parser, train_parser
+from .outputs import check_outputs, paths_in
+from .parsing.network import FORMAT, ParserSettings, held_out_score, save_parser, train_parser
 from .procedural.sources import open_training_data
 
 WIDTHS = (16, 32, 64, 96, 128)
@@ -52,6 +53,7 @@ def run(options: TrainParserOptions) -> None:
     device = select_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()
+    check_outputs([options.out], paths_in(options), kind=FORMAT)
     make_folder(options.out.parent)
     data = open_training_data(
         options.data, resolution=options.resolution, procedural_count=options.procedural_count
@@ -60,6 +62,7 @@ def run(options: TrainParserOptions) -> None:
         options.resolution, options.steps, options.seed, WIDTHS, warp=True, balance=True
     )
     keep = options.out.with_suffix(".training.safetensors")
+    check_outputs([keep], paths_in(options))
     parser = train_parser(data, settings, device, keep=keep)
     score, count = held_out_score(parser, data, options.resolution, GROUP_OF_CLASS)
     facts = {

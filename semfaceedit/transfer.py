@@ -6,7 +6,7 @@ from pathlib import Path
 from .cli import run_command
 from .editing.project import FaceProject
 from .editing.region_transfer import What, transfer
-from .options import RefitOptions, edit_settings, finish_edit, open_checkpoint, tools
+from .options import EDIT_PICTURES, RefitOptions, edit_settings, finish_edit, open_checkpoint, tools
 
 
 @dataclass(kw_only=True)
@@ -37,7 +37,8 @@ def run(options: TransferOptions) -> None:
     generator, _ = open_checkpoint(options)
     target = FaceProject.load(options.target, generator)
     source = FaceProject.load(options.source, generator)
-    with tools(options, options.out, vgg=options.what != "appearance") as using:
+    vgg = options.what != "appearance"
+    with tools(options, options.out, beside=EDIT_PICTURES, vgg=vgg) as using:
         edited = transfer(
             generator,
             target,

@@ -84,7 +84,7 @@ class PreparedFace:
     image: np.ndarray  # (R, R, 3) uint8
     labels: np.ndarray  # (R, R) uint8
     pose: np.ndarray  # (2,) float32, NaN where unknown
-    pose_source: str  # "exact", "table", "landmarks" or "unknown"
+    pose_source: str  # "exact", "table", "mesh", "landmarks" or "unknown"
     crop: str
     sides_exchanged: bool
 

@@ -24,6 +24,7 @@ from ..files import write_atomically
 from ..model.codes import Codes, Film
 from ..model.generator import Generator
 from ..model.mean_face import fingerprint, mean_codes
+from ..outputs import check_replaceable
 from .target import SourceCrop
 from .tuning import TunedWeights, with_weights
 
@@ -91,6 +92,7 @@ class FaceProject:
     def save(self, path: Path | str) -> None:
         """Write one safetensors file, and tuned weights beside it."""
         path = Path(path)
+        check_replaceable(path, kind=FORMAT)
         header = {
             "format": FORMAT,
             "version": 1 if self.tuned is None else FORMAT_VERSION,

@@ -11,12 +11,12 @@ from torch import Tensor
 from ..data.align import Window, crop
 from ..data.dataset import area_images, area_one_hot
 from ..data.layouts import Face, read_label_map
-from ..data.pose import estimate_pose, landmarks_from_labels, sides_exchanged
+from ..data.pose import Landmarks, estimate_pose, landmarks_from_labels, sides_exchanged
 from ..data.preparation import locate, prepare_face
 from ..errors import UserError
-from ..files import write_atomically
 from ..model.camera import CameraConfig
 from ..model.labels import FLIP_IDS, NUM_CLASSES, PALETTE
+from ..outputs import save_picture
 
 OVERSAMPLING = 2  # targets are kept at twice the rendered size, so that class borders are soft
 
@@ -40,15 +40,27 @@ class Target:
     crop: SourceCrop | None = None
 
 
-def read_target(image: Path, labels: Path, resolution: int, *, align: bool = True) -> Target:
+def read_target(
+    image: Path,
+    labels: Path,
+    resolution: int,
+    *,
+    align: bool = True,
+    landmarks: Landmarks | None = None,
+    pose: tuple[float, float] | None = None,
+) -> Target:
     """Read a photograph and its label map, aligned as the training data were.
 
-    align: crop by the landmarks of the label map, which must then show a face; otherwise the
-    largest centred square is taken. The pair is cut at `resolution` pixels.
+    align: crop by the landmarks of the label map, or by those given where it shows none; otherwise
+    the largest centred square is taken. The pair is cut at `resolution` pixels. pose: yaw and pitch
+    where they are known.
     """
-    located = locate(Face(image.stem, image, (labels,)), align=align)
+    face = Face(image.stem, image, (labels,), pose=pose)
+    located = locate(face, align=align)
     if align and located.landmarks is None:
-        raise UserError(_no_face(labels))
+        if landmarks is None:
+            raise UserError(_no_face(labels))
+        located = locate(face, landmarks=landmarks)
     prepared = prepare_face(located, resolution)
     height, width = located.labels.shape
     window = located.window.scaled(width / located.image.shape[1])
@@ -152,4 +164,4 @@ def save_label_map(path: Path, labels: np.ndarray) -> None:
     """Write class ids (H, W) as a palette PNG in CelebAMask-HQ colours."""
     picture = Image.fromarray(labels)
     picture.putpalette(PALETTE.tobytes())
-    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
+    save_picture(path, picture)

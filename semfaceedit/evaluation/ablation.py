@@ -20,6 +20,7 @@ from ..model import config
 from ..model.checkpoint import STATE_PATTERN, load_state
 from ..model.config import Config, Phase
 from ..model.generator import Generator, count_parameters
+from ..outputs import check_outputs, paths_in, save_page
 from ..procedural.sources import open_training_data
 from ..training.run import RunPlan, train
 from ..training.run_folder import Cadence, TrainingData
@@ -158,6 +159,8 @@ def settings(options: AblationOptions, variant: Variant) -> Config:
 
 def check_runs(options: AblationOptions) -> None:
     """UserError where a variant in --out was trained with other settings or on other data."""
+    tables = [options.out / name for name in ("ablation.json", "ablation.md")]
+    check_outputs(tables, paths_in(options))
     wanted = {name: settings(options, variant) for name, variant in VARIANTS.items()}
     folder = options.out / "runs"
     runs = sorted(folder.glob("*-seed*/*/config.json"))
@@ -270,10 +273,12 @@ def write_tables(options: AblationOptions, seeds: Sequence[int]) -> None:
     """The tables of all variants that were measured under these options."""
     rows = {name: row(options, name, seeds) for name in VARIANTS}
     known = {name: found for name, found in rows.items() if found is not None}
-    document = plain({"options": _told(options), "variants": known})
+    document = plain(
+        {"format": "semfaceedit-ablation", "options": _told(options), "variants": known}
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(options.out / "ablation.json", json.dumps(document, indent=1) + "\n")
-    write_text(options.out / "ablation.md", markdown(document))
+    save_page(options.out / "ablation.md", markdown(document))
     wrote(options.out / "ablation.md")
 
 

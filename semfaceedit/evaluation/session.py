@@ -30,7 +30,7 @@ from ..procedural.sources import open_training_data
 from ..training.distributed import World
 
 METRICS_VERSION = 1  # changes when a metric's definition does, so that no old result is reused
-COMPARED = {"quality", "semantics"}  # with real pictures, over the whole set
+COMPARED = {"quality", "semantics", "novelty"}  # with real pictures, over the whole set
 PHOTOGRAPHED = {"inversion", "consistency"}  # on pictures of --data, else on procedural heads
 DIGITS = 6  # of the figures in a report
 HELD_OUT = 1_000_000  # first seed of procedural faces that no training sees
@@ -43,10 +43,11 @@ class EvaluateOptions(CheckpointOptions):
     Example: semfaceedit evaluate --all --checkpoint RUN/generator-ema0.998.safetensors
     --out evaluation
 
-    Name the questions before the options: quality, semantics, inversion, locality, consistency,
-    cost; or pass --all. `semfaceedit evaluate ablate --help` shows how to train and compare the
-    ablations. Results with the same settings are reused, so an interrupted evaluation continues
-    where it stopped. Several GPUs: torchrun --nproc-per-node 4 -m semfaceedit.evaluate ...
+    Name the questions before the options: quality, semantics, novelty, inversion, locality,
+    consistency, cost; or pass --all. `semfaceedit evaluate ablate --help` shows how to train and
+    compare the ablations. Results with the same settings are reused, so an interrupted evaluation
+    continues where it stopped. Several GPUs: torchrun --nproc-per-node 4
+    -m semfaceedit.evaluate ...
 
     Metrics that cannot be computed (no Inception weights, too few pictures) are listed with the
     reason. The exit code is 1 if a question that was named, or weights that were passed, gave no
@@ -59,6 +60,8 @@ class EvaluateOptions(CheckpointOptions):
     """Folder for the report; results already there are reused."""
     data: Path | None = None
     """Real pictures, in any layout that `train` reads (default: procedural faces)."""
+    training_data: Path | None = None
+    """Pictures that the checkpoint was trained on, for novelty; --data then holds others."""
     procedural_count: int = 2000
     """Number of procedural faces, without --data."""
     count: int = 10_000

@@ -122,6 +122,7 @@ def _summary(trainer: Trainer, faces: FaceDataset, world: World) -> str:
 
 
 def _start_from(trainer: Trainer, path: Path) -> None:
+    path = checkpoint.locate_weights(path)
     generator, config = checkpoint.load_generator(path)
     if _shape(config.model) != _shape(trainer.config.model):
         raise UserError(

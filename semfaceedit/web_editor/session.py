@@ -88,7 +88,7 @@ class EditingSession:
 
     resolution: pixels of a still view, by default twice those of the checkpoint. perceptual: the
     VGG term of edits and inversions; None leaves it out. parser: reads the label map off a
-    photograph that has none.
+    photograph that has none; None: the network that ships.
     """
 
     def __init__(
@@ -207,20 +207,18 @@ class EditingSession:
     def invert(self, image: Path, labels: Path | None, *, watch: Watch | None = None) -> None:
         """Go on with the face of a photograph, found by inversion (Eq. 9).
 
-        Without `labels` the parser reads a map off it, which is written beside the photograph.
+        Without `labels` a map is read off it, which is written beside the photograph.
         """
+        size, pose = OVERSAMPLING * self.model.resolution, None
         if labels is None:
-            if self.parser is None:
-                raise UserError(
-                    "a label map is needed too: this editor was started without --parser, which "
-                    "would read one off the photograph"
-                )
             labels = image.with_suffix(".mask.png")
-            parse_file(*self.parser, image, labels)
-        target = read_target(image, labels, OVERSAMPLING * self.model.resolution)
+            face = parse_file(image, labels, parser=self.parser)
+            target, pose = read_target(image, labels, size, **face.placed), face.pose
+        else:
+            target = read_target(image, labels, size)
         settings = InvertSettings(perceptual_weight=self._perceptual_weight)
         found = invert(
-            self.generator, target.image, target.labels, settings=settings,
+            self.generator, target.image, target.labels, pose=pose, settings=settings,
             perceptual=self.perceptual, crop=target.crop, watch=watch,
         )  # fmt: skip
         self._add(image.stem, found.project, metrics=found.project.metrics)

@@ -201,7 +201,7 @@ def test_bad_input_is_one_clear_line(data, straight, tmp_path, capsys):
         (["--set", "train.agument=0.5"], "did you mean 'train.augment'?"),
         (["--config", "nowhere.toml"], "--config nowhere.toml: No such file"),
         (["--batch", "0"], "--batch 0: must be at least 1"),
-        (["--rare-share", "1.5"], "--rare-share 1.5 must be from 0 to 1"),
+        (["--rare-share", "1.5"], "--rare-share 1.5: must be from 0 to 1"),
         (["--resume", str(straight), "--resolution", "16"], "--resolution sets a new run"),
         (["--resume", str(straight), "--seed", "3"], "is a run of seed 0, not 3"),
         (["--data", str(data), "--procedural-count", "5"], "leave out one of them"),

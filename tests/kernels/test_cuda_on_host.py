@@ -60,7 +60,7 @@ def host_module(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 @pytest.fixture
 def cuda_on_host(host_module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Backend `cuda` takes CPU tensors and runs the host's module."""
-    monkeypatch.setattr(_extension, "load_cuda", lambda: (host_module, None))
+    monkeypatch.setattr(_extension, "load_cuda", lambda device=None: (host_module, None))
     monkeypatch.setattr(_extension, "_device_and_stream", lambda tensor: (0, 0))
     monkeypatch.setitem(_backend.DEVICE_TYPES, "cuda", ("cpu",))
     _backend.unavailable.cache_clear()
