@@ -115,8 +115,9 @@ def _launch_backward(
             for tensor, need in zip(differentiable(inputs), needed, strict=True)
         ]
         points, directions, frequencies, phases, *weights = leaves
+        row_offsets, row_groups = inputs[4:6]
         output = film_siren_reference(
-            points, directions, frequencies, phases, inputs[4], inputs[5],
+            points, directions, frequencies, phases, row_offsets, row_groups,
             FilmSirenWeights(*weights), trunk_channels=trunk_channels, precision=precision,
         )  # fmt: skip
         wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]

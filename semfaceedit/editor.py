@@ -5,10 +5,14 @@ import secrets
 import signal
 import socket
 import sys
+import warnings
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
+from .api import Editor
 from .cli import run_command, select_device, wrote
 from .errors import UserError
 from .files import cache_root
@@ -61,19 +65,20 @@ def run(options: EditorOptions) -> None:
         ) from None
     if options.resolution is not None and not 16 <= options.resolution <= 1024:
         raise UserError(f"--resolution {options.resolution}: use 16 to 1024")
+    check_folder(options.out)
     device = select_device(options.device)
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the page's are checked
     if device.type == "cpu":
         keep_freed_memory()
-    generator, _ = open_checkpoint(options)
+    generator, config = open_checkpoint(options)
     perceptual = None
     if options.vgg_weights is not None:
         perceptual, _ = load_perceptual(options.vgg_weights, device=device)
     parser = None if options.parser is None else load_parser(options.parser, device)
     session = EditingSession(
-        generator,
+        Editor(generator, config, perceptual),
         options.out,
         resolution=options.resolution,
-        perceptual=perceptual,
         parser=parser,
     )
     with use_backend(options.backend):
@@ -97,6 +102,15 @@ def run(options: EditorOptions) -> None:
             kept = editor.end()
             if kept is not None:
                 wrote(kept, "the face with unsaved changes")
+
+
+def check_folder(out: Path) -> None:
+    """UserError where the faces could not be written, before anyone works on one."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: name a folder for the faces")
+    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"--out {out}: {nearest} cannot be written to: choose another folder")
 
 
 def page_key() -> str:
