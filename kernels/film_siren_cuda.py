@@ -125,8 +125,9 @@ def backward(
             tensor.detach().requires_grad_(need)
             for tensor, need in zip(differentiable([*inputs, *weights]), needed, strict=True)
         ]
+        x, d, f, p, *parameters = leaves
         output = film_siren_reference(
-            *leaves[:4], row_offsets, row_groups, FilmSirenWeights(*leaves[4:]),
+            x, d, f, p, row_offsets, row_groups, FilmSirenWeights(*parameters),
             trunk_channels=trunk_channels, precision=precision,
         )  # fmt: skip
         wanted = [leaf for leaf in leaves if leaf.requires_grad]

@@ -51,7 +51,7 @@ class TrainOptions:
     then tables [train], [model] and [discriminator] with the fields that config.json has. Options
     on the command line take precedence."""
     set: tuple[str, ...] = ()
-    """Single settings of a new run, as in --set train.generator_lr=2e-4 model.width=96."""
+    """Single settings of a new run, e.g. train.generator_lr=2e-4 model.width=96."""
     batch: int | None = None
     """Images per step of a new run (default: the preset's)."""
     resume: Path | None = None
