@@ -212,7 +212,7 @@ class EditorServer:
         await self._change(lambda: self.session.choose(seed))
 
     async def _open(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
-        path = self.session.file(word(header, "name"))
+        path = await self._thread(self.session.file, word(header, "name"))
         await self._change(lambda: self.session.open(path))
 
     async def _look(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
@@ -261,7 +261,7 @@ class EditorServer:
         if "seed" in header:
             source: int | Path = whole(header, "seed", 0, MOST_SEED)
         else:
-            source = self.session.file(word(header, "project"))
+            source = await self._thread(self.session.file, word(header, "project"))
         what, region = cast(What, one_of(header, "what", get_args(What))), word(header, "region")
         iterations = whole(header, "iterations", 1, MOST_ITERATIONS)
         self._begin(

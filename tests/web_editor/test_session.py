@@ -395,6 +395,9 @@ def test_a_photograph(editor, tmp_path, monkeypatch):
     save_label_map(tmp_path / "empty.png", np.zeros((64, 64), np.uint8))
     with pytest.raises(UserError, match="shows no face"):
         session.invert(tmp_path / "ann.png", tmp_path / "empty.png")
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "black.png")
+    with pytest.raises(UserError, match="no face was found"):
+        session.invert(tmp_path / "black.png", None)
     assert len(session.history[0]) == 2
 
 
