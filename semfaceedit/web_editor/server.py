@@ -40,7 +40,7 @@ from ..model.renderer import RenderOutput
 from ..pictures.grids import picture_rows
 from .http import Guard, PatientProtocol
 from .messages import number, one_of, pack, quoted, unpack, whole, word
-from .outbox import Outbox, send
+from .outbox import Outbox, receive, send
 from .session import EditingSession
 from .uploads import check_picture, clean_name
 
@@ -129,7 +129,7 @@ class EditorServer:
             outbox.put("about", self._about())
             await self._tell_state(outbox)
             while True:
-                message = await socket.receive_bytes()
+                message = await receive(socket)
                 if _type(message) not in PICTURES:
                     await self._answer(socket, message)
                 elif wanted.full():
