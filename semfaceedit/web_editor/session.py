@@ -24,7 +24,7 @@ from ..editing.inversion import InvertSettings
 from ..editing.project import FaceProject
 from ..editing.refit import EditedFace, EditSettings, render_project
 from ..editing.region_transfer import What
-from ..editing.target import OVERSAMPLING, read_target, save_label_map
+from ..editing.target import OVERSAMPLING, save_label_map
 from ..errors import UserError
 from ..model.codes import Codes, Film, interpolate
 from ..model.generator import seed_codes
