@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..kernels import Intersections, color_composite, semantic_composite
 from .codes import Codes, Film
+from .distinct_rows import distinct_rows
 from .rays import FRONTAL_DIRECTION, Rays, camera_rays
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def _render_rays(
             points = points[:0]
         elif cull:
             seen = (_weights(geometry.alpha).flatten()[points] >= cull).nonzero()[:, 0]
-            points, descriptor = points[seen], descriptor[seen]
+            points, descriptor = points[seen], distinct_rows(descriptor, seen)
         groups = generator.group_table(labels.flatten()[points])
     with clock("appearance"):
         ray_of_point = points // labels.shape[1]
@@ -204,7 +205,7 @@ def _render_rays(
             point_colors = generator.appearance(
                 descriptor, directions, image_of_point, groups, codes.appearance
             )
-        colors = point_colors.new_zeros(labels.numel(), 3).index_copy(0, points, point_colors)
+        colors = point_colors.new_zeros(labels.numel(), 3).index_copy_(0, points, point_colors)
         colors = colors.view(*labels.shape, 3)
     with clock("compositing"):
         color, depth, weights = color_composite(geometry.alpha, colors, hits.depths)
