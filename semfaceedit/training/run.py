@@ -103,11 +103,11 @@ def _open(source: TrainingData, plan: RunPlan, world: World) -> FaceDataset:
         where = source.path or "procedural faces"
         if plan.data is None:
             raise UserError(
-                f"--resume {plan.resume}: its data ({where}) have changed since: bring them back, "
-                "or name those to go on with by --data or --procedural-count"
+                f"--resume {plan.resume}: its data ({where}) have changed since: restore them, "
+                "or pass --data or --procedural-count to continue with others"
             )
         if world.is_main:
-            print(f"going on with other data: {where}", file=sys.stderr)
+            print(f"continuing with other data: {where}", file=sys.stderr)
     return faces
 
 
