@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..model.config import Config, Phase, preset
+from ..model.config import Config, Phase, preset, typed
 
 SECTIONS = ("model", "discriminator", "train")
 PHASES = "train.phases"
@@ -78,7 +78,7 @@ def changed(config: Config, changes: Mapping[str, Any], *, where: str) -> Config
             if name == PHASES:
                 config = with_phases(config, _texts(value))
             else:
-                config = _replaced(config, name.split("."), _typed(value, known[name]))
+                config = _replaced(config, name.split("."), typed(value, known[name]))
         except (UserError, TypeError, ValueError) as error:
             raise UserError(f"{where}: {name} = {value!r}: {error}") from None
     return config
@@ -163,30 +163,6 @@ def _unknown(name: str, known: Mapping[str, Any]) -> str:
     if by_last and not difflib.get_close_matches(name, known, 1):
         nearest = [by_last[n] for n in difflib.get_close_matches(last, by_last, 1, 0)]
     return f"no setting {name!r}: did you mean {nearest[0]!r}?"
-
-
-def _typed(value: Any, hint: Any) -> Any:
-    """`value` as a field of this type takes it; UserError where it is of another."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        if value not in arguments:
-            raise UserError(f"use one of {', '.join(map(repr, arguments))}")
-        return value
-    if origin is tuple:
-        parts = value if isinstance(value, list | tuple) else None
-        if parts is None:
-            raise UserError("give a list, such as [0.0, 0.99]")
-        if arguments[-1] is Ellipsis:
-            return tuple(_typed(part, arguments[0]) for part in parts)
-        if len(parts) != len(arguments):
-            raise UserError(f"give a list of {len(arguments)} values")
-        return tuple(_typed(p, a) for p, a in zip(parts, arguments, strict=True))
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    raise UserError(f"give {kinds.get(hint, hint)}")
 
 
 def _texts(value: Any) -> list[str]:
