@@ -36,6 +36,7 @@ from semfaceedit.parsing.network import Parser, ParserSettings, load_parser, sav
 from semfaceedit.training.settings import new_settings
 
 LONGEST = 10  # seconds for one input
+LENGTHS = [0, 1, 255, 2**31, 2**32 - 1]  # that a header may claim
 Random = np.random.Generator
 
 
@@ -71,9 +72,7 @@ def damaged(data: bytes, random: Random) -> bytes:
             case 3:
                 values[at:at] = values[at : at + random.integers(1, 64)]
             case 4:
-                values[at : at + 4] = struct.pack(
-                    "<I", random.choice([0, 1, 255, 2**31, 2**32 - 1])
-                )
+                values[at : at + 4] = struct.pack("<I", random.choice(LENGTHS))
             case 5:
                 del values[at:]
     return bytes(values)
@@ -210,10 +209,7 @@ def settings_case(folder: Path, random: Random) -> None:
     at = random.integers(len(lines))
     if "=" in lines[at] and random.random() < 0.5:
         value = odd(random)
-        text = (
-            {True: "true", None: "nil"}.get(value) if value in (True, None) else json.dumps(value)
-        )
-        lines[at] = f"{lines[at].split('=')[0]}= {str(text).replace('NaN', 'nan').lower()}"
+        lines[at] = f"{lines[at].split('=')[0]}= {json.dumps(value).lower()}"
     data = "\n".join(lines).encode()
     path.write_bytes(damaged(data, random) if random.random() < 0.6 else data)
     new_settings(None, path)
