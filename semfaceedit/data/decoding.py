@@ -1,5 +1,7 @@
 """Decoding photographs and label maps, whatever programs and cameras wrote them."""
 
+import math
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,10 @@ PALETTE_VARIANTS = {(51, 255, 255): CLASS_NAMES.index("r_brow")}
 COLORS = np.concatenate([PALETTE, np.array(list(PALETTE_VARIANTS), np.uint8)]).astype(int)
 IDS = np.array([*range(NUM_CLASSES), *PALETTE_VARIANTS.values()], np.uint8)  # of COLORS
 SNAP = 8  # a colour this near to a class's, in each channel, is meant to be it
+
+MOST_PIXELS = 100_000_000  # of a photograph that is read at its full size
+LARGEST_PICTURE = 500_000_000  # pixels; decoded, they take 1.5 GB
+_PILLOW = threading.RLock()
 
 BEHIND = 255  # the grey that transparent photographs are laid on: white
 ORIENTATION = 0x112  # the tag of EXIF
@@ -37,9 +43,10 @@ def read_photograph(path: Path) -> tuple[np.ndarray, Image.Transpose | None]:
     """A photograph (H, W, 3) uint8 RGB upright, and the turn that its stored pixels needed.
 
     Of 16-bit grey the upper eight bits are taken, as Pillow does with 16-bit colour. What is
-    transparent is laid on white. EXIF data that cannot be read say nothing.
+    transparent is laid on white. EXIF data that cannot be read say nothing. A photograph of more
+    than 100 million pixels is read at a half, a third, ... of its size.
     """
-    with _opened(path) as picture:
+    with _opened(path, most_pixels=MOST_PIXELS) as picture:
         turn = _turn_of(picture)
         if turn is not None:
             picture = picture.transpose(turn)
@@ -108,15 +115,17 @@ def part_of(path: Path) -> int | None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path, most_pixels: int = LARGEST_PICTURE) -> Iterator[Image.Image]:
     """Open and decode a picture; whatever is wrong with it, here or in the block, names the
-    file."""
+    file.
+
+    most_pixels: a larger picture is made smaller by a whole factor.
+    """
     try:
         if path.suffix.lower() in (".heic", ".heif"):
             _register_heif(path)
-        with Image.open(path) as picture:
-            picture.load()
-            yield picture
+        with _opened_by_pillow(path) as picture:
+            yield _decoded(picture, path, most_pixels)
     except (UserError, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -130,6 +139,35 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             else "replace the file, or remove it together with its image or mask"
         )
         raise UserError(f"{path}: cannot be read ({_one_line(reason)}): {action}") from None
+
+
+def _opened_by_pillow(path: Path) -> Image.Image:
+    """Without Pillow's own limit, which is for servers that read other people's files."""
+    with _PILLOW:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _decoded(picture: Image.Image, path: Path, most_pixels: int) -> Image.Image:
+    pixels = picture.width * picture.height
+    if pixels > LARGEST_PICTURE:
+        raise UserError(
+            f"{path}: {picture.width}x{picture.height} pixels are more than "
+            f"{LARGEST_PICTURE // 10**6} million: scale it down"
+        )
+    factor = math.ceil(math.sqrt(pixels / most_pixels))
+    if factor <= 1:
+        picture.load()
+        return picture
+    picture.draft(None, (picture.width // factor, picture.height // factor))  # JPEG: cheaper
+    factor = math.ceil(math.sqrt(picture.width * picture.height / most_pixels))
+    exif = picture.getexif()
+    smaller = picture.reduce(factor) if factor > 1 else picture.copy()
+    smaller.getexif().update(exif)
+    return smaller
 
 
 def _one_line(text: str) -> str:

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..model.config import Config, Phase, preset, typed
+from ..model.config import Config, Phase, typed
 
 SECTIONS = ("model", "discriminator", "train")
 PHASES = "train.phases"
 
 
-def read_settings_file(path: Path) -> tuple[str | None, dict[str, Any]]:
-    """A TOML file -> its preset, if it names one, and its changes by dotted name.
+def read_settings_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A TOML file -> the options of `train` at its top, and changes of settings by dotted name.
 
-    The file has `preset = "small"` and the tables [train], [model] and [discriminator], each with
-    fields of TrainConfig, ModelConfig and DiscriminatorConfig; phases read
-    ["16:600", "32:1300"] (RESOLUTION:STEPS).
+    The tables [train], [model] and [discriminator] hold fields of TrainConfig, ModelConfig and
+    DiscriminatorConfig; above them stand options such as preset = "small" or
+    phases = ["16:600", "32:1300"] (RESOLUTION:STEPS).
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -29,16 +29,13 @@ def read_settings_file(path: Path) -> tuple[str | None, dict[str, Any]]:
         raise UserError(f"--config {path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path} is no TOML file: {error}") from None
-    name = values.pop("preset", None)
-    if name is not None and not isinstance(name, str):
-        raise UserError(f"--config {path}: preset must be a name, such as preset = 'small'")
-    for section, table in values.items():
-        if section not in SECTIONS or not isinstance(table, dict):
+    tables = {name: values.pop(name) for name in SECTIONS if name in values}
+    for name, table in (*tables.items(), *values.items()):
+        if isinstance(table, dict) is not (name in SECTIONS):
             raise UserError(
-                f"--config {path}: {section!r} is no table of settings: use preset and "
-                f"[{'], ['.join(SECTIONS)}]"
+                f"--config {path}: {name!r} is no table of settings: use [{'], ['.join(SECTIONS)}]"
             )
-    return name, dict(_flat(values, ""))
+    return values, dict(_flat(tables, ""))
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> typing.Iterator[tuple[str, Any]]:
@@ -118,18 +115,6 @@ def with_batch(config: Config, batch: int) -> Config:
     phases = tuple(replace(phase, batch=batch) for phase in config.train.phases)
     micro = min(batch, config.train.micro_batch)
     return replace(config, train=replace(config.train, phases=phases, micro_batch=micro))
-
-
-def new_settings(
-    name: str | None, file: Path | None = None, assignments: Sequence[str] = ()
-) -> Config:
-    """A preset (default: the file's, else small), changed by a file and then by assignments."""
-    changes: dict[str, Any] = {}
-    if file is not None:
-        of_file, changes = read_settings_file(file)
-        name = name or of_file
-    config = changed(preset(name or "small"), changes, where=f"--config {file}")
-    return changed(config, read_assignments(assignments), where="--set")
 
 
 def _at(config: Config, resolution: int) -> Any:

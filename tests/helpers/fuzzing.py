@@ -13,7 +13,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +33,8 @@ from semfaceedit.model import checkpoint
 from semfaceedit.model.config import tiny
 from semfaceedit.model.discriminator import build_discriminators
 from semfaceedit.parsing.network import Parser, ParserSettings, load_parser, save_parser
-from semfaceedit.training.settings import new_settings
+from semfaceedit.train import TrainOptions
+from semfaceedit.train import run as train
 
 LONGEST = 10  # seconds for one input
 LENGTHS = [0, 1, 255, 2**31, 2**32 - 1]  # that a header may claim
@@ -212,7 +213,7 @@ def settings_case(folder: Path, random: Random) -> None:
         lines[at] = f"{lines[at].split('=')[0]}= {json.dumps(value).lower()}"
     data = "\n".join(lines).encode()
     path.write_bytes(damaged(data, random) if random.random() < 0.6 else data)
-    new_settings(None, path)
+    train(TrainOptions(config=path, dry_run=True))
 
 
 class Tensors:
@@ -343,7 +344,7 @@ def campaign(count: int, *, first: int = 0, seconds: float = float("inf")) -> Ou
 def run_one(case: Callable[[Path, Random], None], here: Path, random: Random) -> str:
     """ "read", "refused", "hang" or "crash: ...", which a wrong result is too."""
     try:
-        with limited(LONGEST), redirect_stderr(io.StringIO()):
+        with limited(LONGEST), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
             case(here, random)
     except UserError as error:
         return "refused" if "\n" not in str(error) else "crash: a message of several lines"
