@@ -27,6 +27,7 @@ from ..errors import UserError
 from ..files import write_atomically
 from ..metrics.segmentation import SegmentationScore, confusion, score_of
 from ..model.labels import NUM_CLASSES
+from ..model.mean_face import hash_tensors
 from ..training.augment import Augmentation
 
 FORMAT, FORMAT_VERSION = "semfaceedit-parser", 1
@@ -265,6 +266,7 @@ def save_parser(
         "version": FORMAT_VERSION,
         "software": __version__,
         "settings": asdict(settings),
+        "sha256": hash_tensors(parser.state_dict()),
         **facts,
     }
     _write(path, parser.state_dict(), header)
@@ -287,6 +289,8 @@ def load_parser(path: Path, device: torch.device) -> tuple[Parser, ParserSetting
         tensors = load_file(path)
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             raise ValueError("it holds NaN or infinity")
+        if header.get("sha256", known := hash_tensors(tensors)) != known:
+            raise ValueError("it was changed since it was written")
         parser = Parser(settings.widths)
         parser.load_state_dict(tensors)
     except FileNotFoundError:
