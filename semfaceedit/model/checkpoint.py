@@ -200,7 +200,8 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
-        raise UserError(f"{path} does not fit its own configuration: {error}") from None
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path} does not fit its own configuration: {reason}") from None
 
 
 def save_state(run_folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
