@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 from semfaceedit.data.align import crop_pair, fit_window
-from semfaceedit.data.layouts import find_source, read_image, read_labels, read_pose_table
+from semfaceedit.data.decoding import read_image
+from semfaceedit.data.layouts import find_source, read_labels, read_pose_table
 from semfaceedit.data.pose import landmarks_from_labels, sides_exchanged
 from semfaceedit.errors import UserError
 from semfaceedit.metrics.segmentation import confusion, score_of

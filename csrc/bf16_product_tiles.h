@@ -44,6 +44,15 @@ struct Unit : TileUnit {
     this->template store<2>(lower, stride), this->template store<3>(lower + 16, stride);
   }
 
+  // Products of what the tiles hold; returns the floating-point operations.
+  int64_t busy(int64_t rounds) {
+    this->template zero<0>(), this->template zero<1>(), this->template zero<2>();
+    this->template zero<3>(), this->template zero<4>(), this->template zero<5>();
+    this->template zero<6>(), this->template zero<7>();
+    for (int64_t round = 0; round < rounds; ++round) dots();
+    return rounds * 4 * 2 * 16 * 16 * 32;
+  }
+
  private:
   template <int parts>
   void load_a(const Operand<parts>& a, int part, int64_t step) {

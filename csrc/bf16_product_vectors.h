@@ -12,6 +12,20 @@ struct Unit {
       rows<ROWS>(terms, row, c + row * ldc, ldc, accumulate);
   }
 
+  // Products of what registers hold; returns the floating-point operations.
+  static int64_t busy(int64_t rounds) {
+    __m512 sums[16] = {};
+    __m512i factor = _mm512_setzero_si512();
+    for (int64_t round = 0; round < rounds; ++round) {
+      asm volatile("" : "+v"(factor));
+#pragma GCC unroll 16
+      for (__m512& sum : sums) sum = _mm512_dpbf16_ps(sum, (__m512bh)factor, (__m512bh)factor);
+    }
+#pragma GCC unroll 16
+    for (const __m512& sum : sums) asm volatile("" : : "v"(sum));
+    return rounds * 16 * 2 * 32;
+  }
+
  private:
   template <int ROWS, int parts>
   static inline void rows(std::initializer_list<Term<parts>> terms, int64_t first, float* c,

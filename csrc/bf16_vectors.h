@@ -104,3 +104,21 @@ static inline void store_parts(uint16_t* const (&to)[parts], int64_t at, Vec val
   store_bf16(to[0] + at, value);
   if constexpr (parts == 2) store_bf16(to[1] + at, value - load_bf16(to[0] + at));
 }
+
+constexpr int ROW_VECS = BLOCK / LANES;  // vectors of a row of a block
+
+// A row of a block as a row of an operand's tiles; the second tile lies at `next`.
+template <int parts>
+static inline void store_row(uint16_t* const (&to)[parts], int64_t next, int64_t row,
+                             const Vec (&values)[ROW_VECS]) {
+  const int64_t at = row * BLOCK + (row < 16 ? 0 : next - 16 * BLOCK);
+#if LANES == 16
+  if constexpr (parts == 1) {
+    const __m512bh rounded = _mm512_cvtne2ps_pbh(values[1], values[0]);
+    std::memcpy(to[0] + at, &rounded, sizeof rounded);
+    return;
+  }
+#endif
+#pragma GCC unroll 8
+  for (int j = 0; j < ROW_VECS; ++j) store_parts<parts>(to, at + j * LANES, values[j]);
+}

@@ -17,19 +17,30 @@ struct FilmBack {
   int64_t next;                   // from there to that of the other 16
 
   void run(int64_t row, int64_t end) const {
-    for (int64_t j = 0; j < BLOCK; j += LANES) {
-      const Vec f = load(frequency + j);
-      Vec frequency_sum = load(frequencies + j), phase_sum = load(phases + j);
-      for (int64_t i = row; i < end; ++i) {
+    Vec frequency_sums[ROW_VECS], phase_sums[ROW_VECS];
+#pragma GCC unroll 8
+    for (int v = 0; v < ROW_VECS; ++v) {
+      frequency_sums[v] = load(frequencies + v * LANES);
+      phase_sums[v] = load(phases + v * LANES);
+    }
+    for (int64_t i = row; i < end; ++i) {
+      Vec dz[ROW_VECS];
+#pragma GCC unroll 8
+      for (int v = 0; v < ROW_VECS; ++v) {
+        const int64_t j = v * LANES;
         Vec z, cosine;
         recall<parts>(kept, i * BLOCK + j, &z, &cosine);
         const Vec grad = load(products + i * BLOCK + j) * cosine;
-        phase_sum += grad;
-        frequency_sum += grad * z;
-        store_parts<parts>(to, i / 16 * next + i % 16 * BLOCK + j, grad * f);
+        phase_sums[v] += grad;
+        frequency_sums[v] += grad * z;
+        dz[v] = grad * load(frequency + j);
       }
-      store(frequencies + j, frequency_sum);
-      store(phases + j, phase_sum);
+      store_row<parts>(to, next, i, dz);
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < ROW_VECS; ++v) {
+      store(frequencies + v * LANES, frequency_sums[v]);
+      store(phases + v * LANES, phase_sums[v]);
     }
   }
 };

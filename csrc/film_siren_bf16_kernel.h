@@ -5,53 +5,9 @@
 
 #include "simd.h"
 #include "bf16_vectors.h"
+#include "sine_turns.h"
+#include "bf16_layers.h"
 #include "film_siren_packed.h"
-
-constexpr int64_t POINTS = 128;  // of a tile of film_siren: the weights are read once for so many
-
-// The distance r to the nearest integer, |r|, and v = |r| (1/2 - |r|).
-struct Turns {
-  Vec r, magnitude, v;
-};
-
-static inline Turns turns(Vec x) {
-  const Vec r = x - round_even(x);
-  const Vec magnitude = absolute(r);
-  return {r, magnitude, magnitude * (0.5f - magnitude)};
-}
-
-// sin(2 pi x) to 8e-6 with three coefficients, 2e-7 with four (and the rounding of x): an odd
-// multiple of v P(v).
-template <int parts>
-static inline Vec sin_turns(const Turns& x) {
-  const Vec v = x.v;
-  Vec q;
-  if constexpr (parts == 1) {
-    q = v * 77.9394327f + 50.0248861f;
-    q = q * v + 12.5688687f;
-  } else {
-    q = v * 56.1448535f + 71.1933247f;
-    q = q * v + 50.2695818f;
-    q = q * v + 12.5663441f;
-  }
-  return x.r * (0.5f - x.magnitude) * q;
-}
-
-// cos(2 pi x) is odd about |r| = 1/4: a multiple of (1/4 - |r|) P(v).
-template <int parts>
-static inline Vec cos_turns(const Turns& x) {
-  const Vec v = x.v;
-  Vec q;
-  if constexpr (parts == 1) {  // to 7e-5
-    q = v * 73.5854628f + 31.8970566f;
-    q = q * v + 4.00027079f;
-  } else {  // to 6e-7
-    q = v * 70.9934106f + 68.0295023f;
-    q = q * v + 32.0015005f;
-    q = q * v + 3.99999764f;
-  }
-  return (0.25f - x.magnitude) * q;
-}
 
 // What the backward pass keeps of a layer's 32 by 32 block: the products z and the cosine, two
 // floats each, or two bf16 in the place of one.
@@ -118,97 +74,23 @@ struct Film {
 
   template <bool with_products, bool with_fp32, bool keeps>
   inline void go(int64_t row, int64_t end) const {
-    for (int64_t j = 0; j < BLOCK; j += LANES) {
-      const Vec f = load(scale + j), p = load(shift + j);
-      Vec a{}, b{}, c{};
-      if constexpr (with_fp32) a = load(w0 + j), b = load(w1 + j), c = load(w2 + j);
-      for (int64_t i = row; i < end; ++i) {
+    for (int64_t i = row; i < end; ++i) {
+      Vec sines[ROW_VECS];
+#pragma GCC unroll 8
+      for (int v = 0; v < ROW_VECS; ++v) {
+        const int64_t j = v * LANES;
         Vec z{};
         if constexpr (with_products) z = load(products + i * BLOCK + j);
         if constexpr (with_fp32) {
           const float* x = fp32 + i * 4;
-          z = z + x[0] * a + x[1] * b + x[2] * c;
+          z = z + x[0] * load(w0 + j) + x[1] * load(w1 + j) + x[2] * load(w2 + j);
         }
-        const Turns argument = turns(z * f + p);
-        store_parts<parts>(to, i / 16 * next + i % 16 * BLOCK + j, sin_turns<parts>(argument));
+        const Turns argument = turns(z * load(scale + j) + load(shift + j));
+        sines[v] = sin_turns<parts>(argument);
         if constexpr (keeps) keep<parts>(kept, i * BLOCK + j, z, cos_turns<parts>(argument));
       }
+      store_row<parts>(to, next, i, sines);
     }
-  }
-};
-
-// The work on a block of products that is done beside the next block.
-template <typename Work>
-class Pending {
- public:
-  void begin(const Work& work) {
-    work_ = work;
-    row_ = 0;
-  }
-  void run(int64_t rows) {
-    if (row_ == BLOCK) return;
-    const int64_t end = std::min(row_ + rows, BLOCK);
-    work_.run(row_, end);
-    row_ = end;
-  }
-  void finish() { run(BLOCK); }
-
- private:
-  Work work_{};
-  int64_t row_ = BLOCK;  // the first that is not done yet
-};
-
-// One block of products; before they are written, the block before them is finished.
-template <int parts, typename Work>
-static inline void multiply_beside(Unit& unit, std::initializer_list<Term<parts>> terms, float* to,
-                                   int64_t ld, bool accumulate, Pending<Work>& pending) {
-  int64_t steps = 0;
-  for (const Term<parts>& term : terms) steps += term.steps;
-  if (steps == 0) pending.finish();
-  const int64_t rows = steps ? (BLOCK + steps - 1) / steps : BLOCK;
-  unit.template product<parts>(terms, to, ld, accumulate, [&] { pending.run(rows); });
-  pending.finish();
-}
-
-// (POINTS, 32 * steps) as tiles: (POINTS / 16, steps, 16, 32).
-template <int parts>
-struct Activations {
-  uint16_t* part[parts];
-  int64_t steps;
-
-  static int64_t floats(int64_t steps) { return parts * POINTS * steps * BLOCK / 2; }
-
-  Activations(float*& scratch, int64_t steps) : steps(steps) {
-    for (uint16_t*& to : part) {
-      to = reinterpret_cast<uint16_t*>(scratch);
-      scratch += POINTS * steps * BLOCK / 2;
-    }
-  }
-  int64_t next() const { return steps * TILE_SIZE; }
-  Operand<parts> rows(int64_t block, int64_t step = 0) const {
-    Operand<parts> result{};
-    for (int i = 0; i < parts; ++i) result.part[i] = part[i] + block * 2 * next() + step * TILE_SIZE;
-    result.next = next();
-    return result;
-  }
-  void point_to(int64_t block, int64_t step, uint16_t* (&to)[parts]) const {
-    for (int i = 0; i < parts; ++i) to[i] = part[i] + block * 2 * next() + step * TILE_SIZE;
-  }
-
-  // Rows (count, size) of memory, rounded; zero beyond them up to `points`.
-  void round(const float* from, int64_t count, int64_t size, int64_t points) const {
-    alignas(64) float line[BLOCK];
-    for (int64_t i = 0; i < points; ++i)
-      for (int64_t step = 0; step < steps; ++step) {
-        const int64_t inside = i < count ? std::min(size - step * BLOCK, BLOCK) : 0;
-        const float* row = from + i * size + step * BLOCK;
-        if (inside < BLOCK) {
-          for (int64_t k = 0; k < BLOCK; ++k) line[k] = k < inside ? row[k] : 0.0f;
-          row = line;
-        }
-        const int64_t at = (i / 16 * steps + step) * TILE_SIZE + i % 16 * BLOCK;
-        for (int64_t k = 0; k < BLOCK; k += LANES) store_parts<parts>(part, at + k, load(row + k));
-      }
   }
 };
 
@@ -432,3 +314,5 @@ static void film_siren_forward_parts(const FilmSirenProblem& p, float* output, i
       ForwardRun<parts>(p, weights, tiles[i], unit, scratch).forward(output);
   }
 }
+
+#include "film_siren_bf16_backward.h"

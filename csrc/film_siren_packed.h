@@ -2,11 +2,6 @@
 
 constexpr int64_t FP32_INPUTS = 3;  // a first layer of up to so many inputs stays in fp32
 
-// A right operand of several blocks of columns.
-struct Matrix {
-  int64_t at, steps;
-};
-
 // Forward a matrix's summands are a layer's inputs and its columns the outputs; back it is the other
 // way round. Widths and channels are padded with zeros to whole blocks.
 template <int parts>
@@ -132,24 +127,8 @@ class PackedWeights {
   }
 
   void pack(const Job& job) const {
-    alignas(64) uint16_t rounded[parts][2 * TILE_SIZE];
     uint16_t* to[parts];
-    for (int part = 0; part < parts; ++part) to[part] = rounded[part];
-    for (int64_t row = 0; row < BLOCK; ++row) {
-      float line[BLOCK] = {};
-      if (row >= job.begin && row < job.end)
-        std::copy_n(job.from + row * job.stride, std::min(job.columns, BLOCK), line);
-      for (int64_t k = 0; k < BLOCK; k += LANES)
-        store_parts<parts>(to, row * BLOCK + k, load(line + k));
-    }
-    for (int part = 0; part < parts; ++part) {
-      uint16_t* tiles = data() + part * size_ + job.to;
-      if (job.back) {
-        pair_rows(to[part], to[part] + TILE_SIZE, tiles);
-      } else {
-        transpose_pairs(to[part], tiles);
-        transpose_pairs(to[part] + TILE_SIZE, tiles + TILE_SIZE);
-      }
-    }
+    for (int part = 0; part < parts; ++part) to[part] = data() + part * size_ + job.to;
+    pack_block<parts>(job.from, job.stride, job.begin, job.end, job.columns, job.back, to);
   }
 };

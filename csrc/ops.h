@@ -24,6 +24,13 @@ enum class Precision { fp32, accurate, fast };
 
 bool offers(Isa isa, Precision precision);
 
+// Rates of `threads` threads from registers alone: floating-point operations of products, and sines,
+// a second. The precision must be offered.
+struct Peaks {
+  double products, sines;
+};
+Peaks peaks(Precision precision, int threads);
+
 // Calls the copy of `function` that was compiled for the instruction set in use.
 #if defined(__x86_64__)
 #define SEMFACEEDIT_DISPATCH(function, ...)                                                \
@@ -132,6 +139,9 @@ struct RayIsosurfaceGradients {
 
 void ray_isosurface_forward(const RayIsosurfaceProblem& problem, const RayIsosurfaceHits& hits,
                             int threads);
+// With the field in split bf16 where there are tiles, else the above.
+void ray_isosurface_forward_bf16(const RayIsosurfaceProblem& problem,
+                                 const RayIsosurfaceHits& hits, int threads);
 void ray_isosurface_backward(const RayIsosurfaceProblem& problem,
                              const RayIsosurfaceGradHits& hits,
                              const RayIsosurfaceGradients& gradients, int threads);

@@ -109,6 +109,18 @@ def threads() -> int:
     return torch.get_num_threads() if os.getpid() == _process else 1
 
 
+def cpu_peaks() -> dict[str, tuple[float, float]]:
+    """{precision: products and sines} of the CPU's instructions in use, timed now.
+
+    Floating-point operations of products and sines a second, from loops that touch no memory, on
+    PyTorch's threads. Empty without native code.
+    """
+    module, _ = load()
+    if module is None:
+        return {}
+    return {name: module.peaks(name, threads()) for name in module.film_siren_precisions()}
+
+
 def addresses(*tensors: Tensor | None) -> list[int]:
     """What the module takes for tensors; 0 for None. The tensors must be contiguous."""
     return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]

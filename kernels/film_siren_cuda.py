@@ -100,35 +100,38 @@ def _slabs(matrix: Tensor, spare: int, depth: int) -> Tensor:
     return padded(swapped, (groups, inputs // depth, outputs + spare, depth))
 
 
-def _launch_backward(
+forward, _triton_backward = register("cuda", _launch_forward, film_siren_triton._backward)
+
+
+def backward(
     grad_output: Tensor,
-    inputs: list[Tensor],
+    points: Tensor,
+    directions: Tensor,
+    frequencies: Tensor,
+    phases: Tensor,
+    row_offsets: Tensor,
+    row_groups: Tensor,
+    weights: FilmSirenWeights,
     trunk_channels: int,
     precision: str,
-    needed: list[bool],
-) -> list[Tensor]:
+    needed: tuple[bool, ...],
+) -> list[Tensor | None]:
+    """As `FilmSirenFunction` calls it."""
+    inputs = [points, directions, frequencies, phases, row_offsets, row_groups]
     if film_siren_triton.unavailable(grad_output.device.index) is None:
-        return film_siren_triton._backward(grad_output, inputs, trunk_channels, precision, needed)
+        return _triton_backward(grad_output, *inputs, weights, trunk_channels, precision, needed)
     with torch.enable_grad():
         leaves = [
             tensor.detach().requires_grad_(need)
-            for tensor, need in zip(differentiable(inputs), needed, strict=True)
+            for tensor, need in zip(differentiable([*inputs, *weights]), needed, strict=True)
         ]
-        points, directions, frequencies, phases, *weights = leaves
-        row_offsets, row_groups = inputs[4:6]
+        x, d, f, p, *parameters = leaves
         output = film_siren_reference(
-            points, directions, frequencies, phases, row_offsets, row_groups,
-            FilmSirenWeights(*weights), trunk_channels=trunk_channels, precision=precision,
+            x, d, f, p, row_offsets, row_groups, FilmSirenWeights(*parameters),
+            trunk_channels=trunk_channels, precision=precision,
         )  # fmt: skip
-        wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
-        grads = iter(torch.autograd.grad(output, wanted, grad_output, allow_unused=True))
-    results = [next(grads) if need else None for need in needed]
-    return [
-        torch.zeros_like(leaf) if need and grad is None
-        else leaf.new_empty(0) if grad is None
-        else grad.contiguous()
-        for need, grad, leaf in zip(needed, results, leaves, strict=True)
-    ]  # fmt: skip
-
-
-forward, backward = register("cuda", _launch_forward, _launch_backward)
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        if not output.requires_grad:  # of no points
+            return [torch.zeros_like(leaf) if leaf.requires_grad else None for leaf in leaves]
+        grads = iter(torch.autograd.grad(output, wanted, grad_output, materialize_grads=True))
+    return [next(grads) if need else None for need in needed]

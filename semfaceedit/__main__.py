@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from .waiting import wait_briefly
+
 COMMANDS = {
     "train": "train a generator in two stages",
     "synthesize": "write procedural faces in the CelebAMask-HQ layout",
@@ -37,6 +39,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    wait_briefly()
     return importlib.import_module(f".{name.replace('-', '_')}", __package__).main(arguments[1:])
 
 

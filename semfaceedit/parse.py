@@ -41,6 +41,8 @@ def run(options: ParseOptions) -> None:
         for path in (photographs_in(given) if given.is_dir() else [given])
     ]
     doubles = {path.stem for path in images if sum(p.stem == path.stem for p in images) > 1}
+    if not images:
+        raise UserError("--images: name photographs or folders of them")
     if doubles:
         raise UserError(f"several photographs are named {min(doubles)}: parse them apart")
     maps = [options.out / f"{image.stem}.png" for image in images]
@@ -58,8 +60,8 @@ def run(options: ParseOptions) -> None:
             remark(f"{image}: {said}")
         wrote(path)
     if failed:
-        more = f" ({len(failed) - 1} more of {len(images)} failed)" if len(failed) > 1 else ""
-        raise UserError(failed[0] + more)
+        of = f"{len(failed)} of {len(images)} photographs failed: " if len(failed) > 1 else ""
+        raise UserError(of + "; ".join(failed))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,6 +15,7 @@ from .data.align import crop_pair
 from .data.dataset import open_packed
 from .data.landmarks_file import read_landmarks
 from .data.layouts import Face, Source, find_source
+from .data.mask_checks import MaskOrder
 from .data.packing import is_packed
 from .data.pose import Landmarks
 from .data.preparation import LocatedFace, holds_source, locate, pack_source, source_key
@@ -55,6 +56,11 @@ class PrepareOptions:
     masks: Literal["given", "auto"] = "given"
     """given: label maps lie beside the photographs. auto: predict them and keep them in OUT-masks/,
     where they can be corrected; maps already there are reused."""
+    mask_order: MaskOrder | None = None
+    """What the ids of id maps mean: celebamask-hq, or bisenet for maps of face-parsing.PyTorch
+    (default: CelebAMask-HQ's, refused where many maps do not look like it)."""
+    skip_bad: bool = False
+    """Leave out faces whose files cannot be read or do not fit, and record them."""
     keep_bad_masks: bool = False
     """Keep the CelebAMask-HQ faces whose masks are known to be wrong."""
     preview: bool = True
@@ -73,7 +79,9 @@ def run(options: PrepareOptions) -> None:
         source, given = read_folder(options.data, masks)
         wrote(masks, "label maps, to be looked through")
     else:
-        source = find_source(options.data, keep_bad_masks=options.keep_bad_masks)
+        source = find_source(
+            options.data, keep_bad_masks=options.keep_bad_masks, mask_order=options.mask_order
+        )
     if options.landmarks and source.rendered:
         raise UserError(
             f"{options.data}: synthesized faces are not aligned, so landmarks change nothing: "
@@ -93,6 +101,7 @@ def run(options: PrepareOptions) -> None:
             resolution=options.resolution,
             align=options.align,
             landmarks=given,
+            skip_bad=options.skip_bad,
         )
     wrote(options.out)
     if options.preview:
@@ -117,19 +126,33 @@ def summary(folder: Path) -> str:
     ]
     if info.get("sides_exchanged"):
         parts.append(f"left and right ids set straight in {len(info['sides_exchanged'])}")
-    if info.get("skipped"):
-        parts.append(f"skipped: {', '.join(info['skipped'])}")
+    centred = [n for n, crop in zip(info["names"], info.get("crop", []), strict=False)
+               if crop == "centre" and info.get("aligned")]  # fmt: skip
+    for what, names in (
+        ("skipped", info.get("skipped", ())),
+        ("cropped about the middle, for lack of a face that could be placed", centred),
+        ("of several faces the largest was taken in", info.get("several_faces", ())),
+        ("maps that look wrong", info.get("doubtful_masks", ())),
+    ):
+        if names:
+            parts.append(f"{what}: {_some(list(names))}")
     return "; ".join(parts)
 
 
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return ", ".join(names[:20]) + more
+
+
 def preview(
-    source: Source, crops: list[str], given: dict[str, Landmarks], *, align: bool = True
+    source: Source, crops: dict[str, str], given: dict[str, Landmarks], *, align: bool = True
 ) -> Image.Image:
     """A contact sheet: each photograph with landmarks and window, beside its crop under its mask.
 
-    crops: what decided each face's window; faces without both eyes in their map come first.
+    crops: what decided each face's window, by its name; faces without both eyes in their map come
+    first, faces that are not among them do not come.
     """
-    chosen = _choose(source.faces, crops)
+    chosen = _choose([face for face in source.faces if face.name in crops], crops)
     columns, size = PREVIEW_COLUMNS, PREVIEW_SIZE
     rows = -(-len(chosen) // columns)
     sheet = Image.new("RGB", (2 * size * min(columns, len(chosen)), size * rows))
@@ -143,10 +166,10 @@ def preview(
     return sheet
 
 
-def _choose(faces: list[Face], crops: list[str]) -> list[Face]:
+def _choose(faces: list[Face], crops: dict[str, str]) -> list[Face]:
     """Up to half of the sheet: faces cropped by other means than their eyes; then evenly spread."""
     usual = ("eyes", "whole", "given")
-    others = [face for face, crop in zip(faces, crops, strict=True) if crop not in usual]
+    others = [face for face in faces if crops[face.name] not in usual]
     first = others[: PREVIEW_FACES // 2]
     rest = [face for face in faces if face not in others]
     wanted = min(PREVIEW_FACES - len(first), len(rest))
@@ -187,8 +210,9 @@ def _draw_crop(located: LocatedFace, size: int) -> Image.Image:
     return Image.blend(Image.fromarray(image), Image.fromarray(colors), 0.35)
 
 
-def _crops(folder: Path) -> list[str]:
-    return list(open_packed(folder).info["crop"])
+def _crops(folder: Path) -> dict[str, str]:
+    info = open_packed(folder).info
+    return dict(zip(info["names"], info["crop"], strict=True))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,20 +1,32 @@
 """Train SemFaceEdit in two stages (Eq. 6-8): `python -m semfaceedit.train`."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from .cli import print_json, run_command, select_device
 from .errors import UserError
 from .memory import keep_freed_memory
 from .model.checkpoint import load_state
-from .model.config import Config, from_dict, to_dict
+from .model.config import Config, from_dict, preset, to_dict
 from .training.run import PROCEDURAL_COUNT, RunPlan, train
 from .training.run_folder import Cadence, TrainingData
-from .training.settings import new_settings, with_batch, with_phases, with_resolution
+from .training.settings import (
+    changed,
+    read_assignments,
+    read_settings_file,
+    typed,
+    with_batch,
+    with_phases,
+    with_resolution,
+)
 
 NEW_RUN = ("config", "set", "batch", "phases", "resolution", "rare_share", "init")
+OF_FILE = (  # options that a file of settings may hold
+    "preset", "init", "paired", "phases", "batch", "resolution", "rare_share", "seed",
+    "stage1_iterations", "stage2_iterations", "procedural_count",
+)  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -35,8 +47,9 @@ class TrainOptions:
     out: Path = Path("runs")
     """Folder in which to create a numbered run folder."""
     config: Path | None = None
-    """TOML file of settings for a new run: preset = "small", and tables [train], [model] and
-    [discriminator] with the fields of config.json."""
+    """TOML file that describes a new run: options such as preset = "small" or phases = ["64:2000"],
+    then tables [train], [model] and [discriminator] with the fields that config.json has. Options
+    on the command line take precedence."""
     set: tuple[str, ...] = ()
     """Single settings of a new run, e.g. train.generator_lr=2e-4 model.width=96."""
     batch: int | None = None
@@ -84,9 +97,12 @@ class TrainOptions:
 
 def run(options: TrainOptions) -> None:
     """Train what the options say."""
+    changes: dict[str, Any] = {}
+    if options.config is not None:
+        options, changes = _with_file(options, options.config)
     _check(options)
     state = load_state(options.resume) if options.resume else None
-    config = _resumed(options, state) if state is not None else _new(options)
+    config = _resumed(options, state) if state is not None else _new(options, changes)
     config = _with_iterations(options, config)
     if options.dry_run:
         print_json(to_dict(config))
@@ -113,6 +129,25 @@ def run(options: TrainOptions) -> None:
             tensorboard=options.tensorboard,
         )
     )
+
+
+def _with_file(options: TrainOptions, path: Path) -> tuple[TrainOptions, dict[str, Any]]:
+    """The options with those of a file of settings where the command line has none, and the
+    settings that the file changes."""
+    values, changes = read_settings_file(path)
+    hints = get_type_hints(TrainOptions)
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in OF_FILE:
+            raise UserError(
+                f"--config {path}: no option {name!r} in a file: use {', '.join(OF_FILE)}"
+            )
+        try:
+            given[name] = typed(value, hints[name])
+        except UserError as error:
+            raise UserError(f"--config {path}: {name} = {value!r}: {error}") from None
+    unset = {f.name for f in fields(TrainOptions) if getattr(options, f.name) == f.default}
+    return replace(options, **{n: v for n, v in given.items() if n in unset}), changes
 
 
 def _check(options: TrainOptions) -> None:
@@ -158,8 +193,9 @@ def _resumed(options: TrainOptions, state: dict[str, Any]) -> Config:
     return config
 
 
-def _new(options: TrainOptions) -> Config:
-    config = new_settings(options.preset, options.config, options.set)
+def _new(options: TrainOptions, changes: dict[str, Any]) -> Config:
+    config = changed(preset(options.preset or "small"), changes, where=f"--config {options.config}")
+    config = changed(config, read_assignments(options.set), where="--set")
     if options.paired:
         config = replace(config, discriminator=replace(config.discriminator, paired=True))
     if options.rare_share is not None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, softmax
 
 from ..data.align import Window, crop
-from ..data.layouts import read_image
+from ..data.decoding import read_image
 from ..data.pose import Landmarks
 from ..editing.target import save_label_map
 from ..errors import UserError

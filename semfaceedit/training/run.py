@@ -118,6 +118,7 @@ def _summary(trainer: Trainer, faces: FaceDataset, world: World) -> str:
         f"generator {count_parameters(trainer.generator):,} parameters, D_c "
         f"{count_parameters(trainer.d_image):,}, D_s {count_parameters(trainer.d_semantic):,}, "
         f"{trainer.images_before(trainer.total_steps):,} images on {trainer.device} x {world.size}"
+        f", layers by {trainer.layers.backend}, {trainer.layers.precision}"
     )
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import stat
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from semfaceedit import edit, export, gallery, invert, outputs, parse, prepare, 
 from semfaceedit.editing.target import save_label_map
 from semfaceedit.errors import UserError
 from semfaceedit.outputs import is_own, save_page
-from semfaceedit.parsing.network import Parser, ParserSettings, save_parser
 from semfaceedit.pictures.video import save_animation
 
 QUICK = ("--no-vgg", "--resolution", "8", "--yaw", "0", "--pitch", "0")
@@ -44,15 +44,14 @@ def refused(capsys, path, before: bytes, code: int, *said: str) -> None:
     assert all(part in error for part in said)
 
 
-def write_map(_parser, _settings, _image, out) -> None:
+def write_map(_image, out, **_options) -> SimpleNamespace:
     save_label_map(out, draw_labels(16))
+    return SimpleNamespace(remarks=())
 
 
 def test_parse_keeps_photographs_and_mended_maps(here, monkeypatch, capsys):
     monkeypatch.setattr(parse, "parse_file", write_map)
-    settings = ParserSettings(16, 1, 0, (8, 8))
-    save_parser(here / "p.safetensors", Parser(settings.widths), settings, {})
-    parsing = ["--parser", "p.safetensors", "--images", "photo.png", "--out"]
+    parsing = ["--images", "photo.png", "--out"]
     photo = here / "photo.png"
     refused(capsys, photo, photo.read_bytes(), parse.main([*parsing, "."]), "photo.png")
     assert parse.main([*parsing, "masks"]) == parse.main([*parsing, "masks"]) == 0
@@ -62,6 +61,15 @@ def test_parse_keeps_photographs_and_mended_maps(here, monkeypatch, capsys):
         picture.putpixel((0, 0), 14)
         picture.save(mended)
     refused(capsys, mended, mended.read_bytes(), parse.main([*parsing, "masks"]), "changed since")
+
+
+def test_parse_names_all_that_failed(here, capsys):
+    for name in ("a.png", "b.png"):
+        (here / name).write_bytes(b"no picture")
+    assert parse.main(["--images", "a.png", "b.png"]) == 1
+    error = capsys.readouterr().err
+    assert "2 of 2 photographs failed" in error and "a.png: " in error and "b.png: " in error
+    assert parse.main(["--images"]) == 1
 
 
 def test_invert_keeps_the_mask_it_reads(editor, here, capsys):

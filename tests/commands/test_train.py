@@ -253,6 +253,15 @@ def test_every_setting_can_be_given(tmp_path, capsys):
     assert settings["train"]["image_r1"] == 4 and settings["train"]["generator_lr"] == 2e-4
     assert settings["model"]["width"] == 24 and settings["discriminator"]["paired"] is True
     assert [phase["batch"] for phase in settings["train"]["phases"]] == [2, 2]
+    file.write_text('preset = "tiny"\npaired = true\nphases = ["8:5"]\nseed = 4\n')
+    assert train.main(["--config", str(file), "--dry-run", "--phases", "8:7"]) == 0
+    settings = json.loads(capsys.readouterr().out)
+    assert settings["preset"] == "tiny" and settings["discriminator"]["paired"] is True
+    assert settings["train"]["stage1_iterations"] == 7  # the command line goes first
+    for text, message in (("lr = 1", "no option 'lr' in a file"), ("seed = 'a'", "give a whole")):
+        file.write_text(text)
+        assert train.main(["--config", str(file), "--dry-run"]) == 1
+        assert message in capsys.readouterr().err
 
 
 def test_rare_share_is_a_setting_of_the_run(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import gpu_checks  # noqa: E402
 import gpu_suite  # noqa: E402
 import measuring  # noqa: E402
+import roofline  # noqa: E402
 import table  # noqa: E402
 import times_table  # noqa: E402
 from baselines import NAMES  # noqa: E402
@@ -157,3 +159,44 @@ def test_cases_are_timed_in_turns(tmp_path: Path, monkeypatch) -> None:
     calls = ""
     suite.time([case("a"), case("c")], repeats=3)
     assert calls == "aaccac" and suite.records[-1]["repeats"] == 1
+
+
+def test_resumed_suite_times_what_is_missing(tmp_path: Path) -> None:
+    calls: list[str] = []
+    cases = [
+        Case("render", name, partial(calls.append, name), None, {"resolution": 8}) for name in "ab"
+    ]
+    path = tmp_path / "gpu.json"
+    Suite(path, torch.device("cpu")).time(cases[:1], 1)
+    calls.clear()
+    suite = Suite(path, torch.device("cpu"))
+    suite.resume()
+    suite.time(cases, 1)
+    assert set(calls) == {"b"}
+    assert [record["variant"] for record in suite.records] == ["a", "b"]
+    content = json.loads(path.read_text())
+    content["machine"]["commit"] = "another"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="commit was another"):
+        suite.resume()
+
+
+def test_counted_work_of_film_siren() -> None:
+    """Bytes through L2 by hand, and how many multiplications come on each."""
+    stacks = roofline.stacks()
+    slabs = 4 * (1 + stacks["appearance"].layers) + 1  # first, hidden and view; the last heads
+    by_hand = slabs * (256 + 24) * 64 * 2 / 128 + 4 * (256 + 3 + 3)
+    assert roofline.cuda_work(stacks["appearance"]).l2 == pytest.approx(by_hand)
+    kib = roofline.triton_work(stacks["geometry"], 90).l2 * 128 / 1024
+    by_hand = 9 * 64 + 8 * (2 * 64 + 128) + 7 * (5 * 64 + 288 / 2) + 64 + 16 + 141  # of each tile
+    assert kib == pytest.approx(by_hand, rel=0.03)
+    for name, least in (("geometry", 75), ("appearance", 100)):
+        assert roofline.cuda_work(stacks[name]).intensity >= least, name
+        predictions = [
+            roofline.predict(work, 10**6, roofline.GPUS["H100"], backend)
+            for backend, work in roofline.works(stacks[name], 90).items()
+        ]
+        assert predictions[1].total < predictions[0].total
+        assert predictions[0].total == pytest.approx(
+            predictions[0].matrix + predictions[0].epilogue + predictions[0].l2
+        )

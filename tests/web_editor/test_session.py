@@ -3,6 +3,7 @@
 import functools
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -393,18 +394,20 @@ def test_a_photograph(editor, tmp_path, monkeypatch):
     save_label_map(tmp_path / "empty.png", np.zeros((64, 64), np.uint8))
     with pytest.raises(UserError, match="shows no face"):
         session.invert(tmp_path / "ann.png", tmp_path / "empty.png")
-    with pytest.raises(UserError, match="without --parser"):
-        session.invert(tmp_path / "ann.png", None)
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "black.png")
+    with pytest.raises(UserError, match="no face was found"):
+        session.invert(tmp_path / "black.png", None)
     assert len(session.history[0]) == 2
 
 
 def test_a_photograph_without_a_map(editor, tmp_path, monkeypatch):
-    """The parser's map takes the place of one that is given."""
+    """The map that is read takes the place of one that is given."""
     labels, parser = draw_labels(128), (object(), object())
 
-    def read(*arguments):
-        assert arguments[:3] == (*parser, tmp_path / "ann.png")
-        save_label_map(arguments[3], labels)
+    def read(image, out, *, parser):
+        assert (image, parser) == (tmp_path / "ann.png", session.parser)
+        save_label_map(out, labels)
+        return SimpleNamespace(placed={}, pose=None)
 
     Image.fromarray(paint(labels)).save(tmp_path / "ann.png")
     short = functools.partial(InvertSettings, geometry_iterations=2, appearance_iterations=2)
