@@ -36,7 +36,7 @@ class ModelConfig:
     predictor_width: int = 128
     predictor_layers: int = 3  # hidden layers of the manifold predictor
     predictor_centre: tuple[float, float, float] = (0.0, 0.0, -1.5)  # normalised coordinates
-    round_predictor: bool = False  # start from exact spheres instead of GRAM's rough ones
+    round_predictor: bool = True  # start from spheres instead of GRAM's rough ones
     ray_samples: int = 64  # S, coarse samples on a ray
     coordinate_scale: float = 2 / 0.24  # world -> normalised coordinates
     plane_z: float = -0.12  # world, the background plane
@@ -213,7 +213,6 @@ def small() -> Config:
             mapping_width=64,
             manifolds=9,
             predictor_width=64,
-            round_predictor=True,
             ray_samples=24,
             coordinate_scale=0.7 * 2 / 0.24,
             density_scale=0.4,
