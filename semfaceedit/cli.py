@@ -146,9 +146,7 @@ def _parse_plain(options_type: type[Options], argv: Sequence[str] | None, *, nam
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for option in describe(options_type):
-        kind, default = option.type, option.default
-        if isinstance(kind, types.UnionType):
-            kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
+        kind, default = _without_none(option.type), option.default
         settings: dict[str, Any] = {"dest": option.field.name}
         settings["help"] = f"{option.help} {option.hint}".strip().replace("%", "%%")
         settings |= {"required": True} if default is dataclasses.MISSING else {"default": default}
@@ -187,10 +185,11 @@ class Option:
     @property
     def metavar(self) -> str | None:
         """What stands for the value: PATH, or PATH ... for several; None: the parser's choice."""
-        kinds = [kind for kind in typing.get_args(self.type) if kind is not types.NoneType]
-        kind, several = self.type, typing.get_origin(self.type) in (tuple, list)
-        if several or isinstance(self.type, types.UnionType):
-            kind = kinds[0]
+        kind = _without_none(self.type)
+        if typing.get_origin(kind) is typing.Literal:
+            return "{" + ",".join(map(str, typing.get_args(kind))) + "}"
+        several = typing.get_origin(kind) in (tuple, list)
+        kind = typing.get_args(kind)[0] if several else kind
         names = {Path: "PATH", str: "TEXT", int: "INT", float: "FLOAT"}
         return names[kind] + " ..." * several if kind in names else None
 
@@ -207,6 +206,13 @@ class Option:
             return f"(default: {self.flag})"
         several = isinstance(self.default, tuple | list)
         return f"(default: {' '.join(map(str, self.default)) if several else self.default})"
+
+
+def _without_none(kind: Any) -> Any:
+    """T of `T | None`; any other type as it is."""
+    if typing.get_origin(kind) not in (typing.Union, types.UnionType):
+        return kind
+    return next(part for part in typing.get_args(kind) if part is not types.NoneType)
 
 
 def describe(options_type: type) -> list[Option]:
