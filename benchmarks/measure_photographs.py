@@ -53,7 +53,7 @@ def maps(pairs: Path, skip: int, count: int | None) -> dict[str, object]:
         true = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
         landmarks = landmarks_from_labels(true)
         window = None if landmarks is None else fit_window(landmarks)
-        joint["photograph"] += confusion(torch.from_numpy(found), torch.from_numpy(true))
+        joint["photograph"] += confusion(*(torch.from_numpy(m.copy()) for m in (found, true)))
         crops = [crop_pair(image, m, read.window, CROP)[1] for m in (found, true)]
         joint["crop"] += confusion(*map(torch.from_numpy, crops))
         own = landmarks_from_labels(found)
@@ -115,7 +115,9 @@ def _errors(pairs: list) -> dict[str, object]:
         "faces": len(pairs),
         "RMS, degrees (yaw, pitch)": np.sqrt((wrong**2).mean(0)).round(2).tolist(),
         "mean error": wrong.mean(0).round(2).tolist(),
-        "correlation": [round(float(np.corrcoef(found[:, i], true[:, i])[0, 1]), 3) for i in (0, 1)],
+        "correlation": [
+            round(float(np.corrcoef(found[:, i], true[:, i])[0, 1]), 3) for i in (0, 1)
+        ],
     }
 
 
