@@ -1,7 +1,7 @@
 """How well label maps and poses are read off photographs.
 
     python benchmarks/measure_photographs.py maps --pairs FOLDER [--skip 50] [--count N]
-    python benchmarks/measure_photographs.py poses --pairs FOLDER... --table CelebAMask-HQ-pose-anno.txt
+    python benchmarks/measure_photographs.py poses --pairs FOLDER... --table TABLE
     python benchmarks/measure_photographs.py poses --procedural 300
 
 `maps` compares with the label maps of a folder with images/ and masks/: over the aligned crop that
@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 from semfaceedit.data.align import crop_pair, fit_window
-from semfaceedit.data.layouts import find_source, read_image, read_labels, read_pose_table
+from semfaceedit.data.decoding import read_image
+from semfaceedit.data.layouts import find_source, read_labels, read_pose_table
 from semfaceedit.data.pose import landmarks_from_labels, sides_exchanged
 from semfaceedit.errors import UserError
 from semfaceedit.metrics.segmentation import confusion, score_of

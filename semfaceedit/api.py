@@ -34,7 +34,7 @@ from .editing.mask_edits import paint
 from .editing.project import FaceProject
 from .editing.refit import EditedFace, EditSettings
 from .editing.region_transfer import What, transfer
-from .editing.target import OVERSAMPLING, read_edited_labels, read_target
+from .editing.target import OVERSAMPLING, SourceCrop, read_edited_labels, read_target
 from .editing.tuning import weights_of
 from .errors import UserError
 from .metrics.perceptual import PerceptualFeatures, load_perceptual
@@ -208,16 +208,17 @@ class Editor:
         labels: np.ndarray | Path | None = None,
         *,
         pose: tuple[float, float] | None = None,
+        crop: SourceCrop | None = None,
         settings: InvertSettings | None = None,
         watch: Watch | None = None,
     ) -> InversionResult:
         """Fit a face: files, which are aligned first, or an aligned pair of arrays.
 
-        Without labels they are read off the photograph, and so is the pose. See `invert.invert`.
+        Without labels they are read off the photograph, and so is the pose. crop: where arrays were
+        cut out of a photograph. See `invert.invert`.
         """
         settings = settings or InvertSettings()
         size = OVERSAMPLING * (settings.resolution or self.config.model.resolution)
-        crop = None
         if isinstance(image, Path) and labels is None:
             with TemporaryDirectory() as folder:
                 read = Path(folder) / "labels.png"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cli import remark, run_command, wrote
+from .data.mask_checks import MaskOrder
 from .editing.inversion import InvertSettings, invert, seed_target
 from .editing.target import (
     OVERSAMPLING,
@@ -42,6 +43,9 @@ class InvertOptions(FitOptions):
     """The face project to write; a preview and its label map are kept beside it."""
     align: bool = True
     """Crop by the face's landmarks; --no-align takes the largest centred square."""
+    mask_order: MaskOrder | None = None
+    """What the ids of --labels mean: celebamask-hq, or bisenet for maps of face-parsing.PyTorch
+    (default: CelebAMask-HQ's, refused where they do not look like it)."""
     yaw: float | None = None
     """Starting yaw in radians (default: estimated)."""
     pitch: float | None = None
@@ -66,7 +70,8 @@ def run(options: InvertOptions) -> None:
         raise UserError("--parser reads the map of --image: leave out --labels and --seed")
     generator, run = open_checkpoint(options)
     resolution = options.resolution or run.model.resolution
-    with tools(options, options.out) as using:
+    beside = ("labels", "preview", *(["mask"] if photograph and not options.labels else []))
+    with tools(options, options.out, beside=beside) as using:
         target = _target(options, generator, resolution)
         result = invert(
             generator,
@@ -96,7 +101,15 @@ def _target(options: InvertOptions, generator: Generator, resolution: int) -> Ta
     if options.image is None:
         return seed_target(generator, options.seed or 0, resolution)
     if options.labels is not None:
-        return read_target(options.image, options.labels, size, align=options.align)
+        target = read_target(
+            options.image, options.labels, size, align=options.align, mask_order=options.mask_order
+        )
+        if target.pose is None and options.yaw is None:
+            raise UserError(
+                f"{options.labels}: shows no face whose pose could be estimated: give --yaw and "
+                "--pitch (radians)"
+            )
+        return target
     labels = options.out.with_suffix(".mask.png")
     device = next(generator.parameters()).device
     parser = None if options.parser is None else load_parser(options.parser, device)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from .cli import progress, remark, run_command, select_device, wrote
 from .errors import UserError
+from .options import make_folder
+from .outputs import check_outputs
 from .parsing.folders import photographs_in
 from .parsing.network import load_parser
 from .parsing.photographs import parse_file
@@ -39,12 +41,16 @@ def run(options: ParseOptions) -> None:
         for path in (photographs_in(given) if given.is_dir() else [given])
     ]
     doubles = {path.stem for path in images if sum(p.stem == path.stem for p in images) > 1}
+    if not images:
+        raise UserError("--images: name photographs or folders of them")
     if doubles:
         raise UserError(f"several photographs are named {min(doubles)}: parse them apart")
-    options.out.mkdir(parents=True, exist_ok=True)
+    maps = [options.out / f"{image.stem}.png" for image in images]
+    check_outputs(maps, [*images, *([options.parser] if options.parser else [])])
+    make_folder(options.out)
     failed = []
-    for image in progress(images, total=len(images), title="photographs"):
-        path = options.out / f"{image.stem}.png"
+    pairs = zip(images, maps, strict=True)
+    for image, path in progress(pairs, total=len(images), title="photographs"):
         try:
             face = parse_file(image, path, parser=parser, number=options.face)
         except UserError as error:
@@ -54,8 +60,8 @@ def run(options: ParseOptions) -> None:
             remark(f"{image}: {said}")
         wrote(path)
     if failed:
-        more = f" ({len(failed) - 1} more of {len(images)} failed)" if len(failed) > 1 else ""
-        raise UserError(failed[0] + more)
+        of = f"{len(failed)} of {len(images)} photographs failed: " if len(failed) > 1 else ""
+        raise UserError(of + "; ".join(failed))
 
 
 def main(argv: list[str] | None = None) -> int:

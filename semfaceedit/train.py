@@ -1,20 +1,32 @@
 """Train SemFaceEdit in two stages (Eq. 6-8): `python -m semfaceedit.train`."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from .cli import print_json, run_command, select_device
 from .errors import UserError
 from .memory import keep_freed_memory
 from .model.checkpoint import load_state
-from .model.config import Config, from_dict, to_dict
+from .model.config import Config, from_dict, preset, to_dict
 from .training.run import PROCEDURAL_COUNT, RunPlan, train
 from .training.run_folder import Cadence, TrainingData
-from .training.settings import new_settings, with_batch, with_phases, with_resolution
+from .training.settings import (
+    changed,
+    read_assignments,
+    read_settings_file,
+    typed,
+    with_batch,
+    with_phases,
+    with_resolution,
+)
 
 NEW_RUN = ("config", "set", "batch", "phases", "resolution", "rare_share", "init")
+OF_FILE = (  # options that a file of settings may hold
+    "preset", "init", "paired", "phases", "batch", "resolution", "rare_share", "seed",
+    "stage1_iterations", "stage2_iterations", "procedural_count",
+)  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -23,69 +35,74 @@ class TrainOptions:
 
     Example: semfaceedit train --preset small --data CelebAMask-HQ --out runs
 
-    Without --data, procedural faces are made first. A run that was stopped, or killed, goes on with
-    --resume RUN_FOLDER. Several GPUs: torchrun --nproc-per-node 4 -m semfaceedit.train ...
+    Without --data, procedural faces are rendered first. A run that was stopped or killed continues
+    with --resume RUN_FOLDER. Several GPUs: torchrun --nproc-per-node 4 -m semfaceedit.train ...
     """
 
     preset: str | None = None
     """paper, small, tiny or an ablation variant (default: small)."""
     data: Path | None = None
-    """Training data in any layout; none: the data of the run that is resumed, else procedural
-    faces."""
+    """Training data in any supported layout (default: procedural faces, or the data of the run that
+    is resumed)."""
     out: Path = Path("runs")
-    """Where numbered run folders are made."""
+    """Folder in which to create a numbered run folder."""
     config: Path | None = None
-    """A TOML file of settings for a new run: preset = "small", and tables [train], [model] and
-    [discriminator] of their fields, as config.json has them."""
+    """TOML file that describes a new run: options such as preset = "small" or phases = ["64:2000"],
+    then tables [train], [model] and [discriminator] with the fields that config.json has. Options
+    on the command line take precedence."""
     set: tuple[str, ...] = ()
-    """Single settings of a new run, as in --set train.generator_lr=2e-4 model.width=96."""
+    """Single settings of a new run, e.g. train.generator_lr=2e-4 model.width=96."""
     batch: int | None = None
-    """Images in each step of a new run (default: the preset's)."""
+    """Images per step of a new run (default: the preset's)."""
     resume: Path | None = None
-    """A run folder to go on with; its own settings are used."""
+    """Run folder to continue, with its settings."""
     init: Path | None = None
-    """Weights to start from (.safetensors) with fresh optimisers, and the discriminators beside
-    them where there are any."""
+    """Weights to start a new run from (a .safetensors file, or the name of weights in the package),
+    with fresh optimisers; discriminators beside the file are used too."""
     seed: int | None = None
-    """Seed of weights, latents, poses and data order of a new run (default: 0)."""
+    """Random seed of a new run: weights, latents, poses and data order (default: 0)."""
     device: str | None = None
-    """cpu, cuda or cuda:N (default: CUDA where there is one)."""
+    """cpu, cuda or cuda:N (default: CUDA if available)."""
     resolution: int | None = None
     """Train at this resolution only, instead of the preset's phases."""
     phases: tuple[str, ...] = ()
-    """Other phases of stage 1, each RESOLUTION:STEPS, as in --phases 16:2500 32:3300 64:2000."""
+    """Phases of stage 1, each RESOLUTION:STEPS, e.g. 16:2500 32:3300 64:2000 (default: the
+    preset's)."""
     stage1_iterations: int | None = None
-    """Steps of stage 1, everything trained (default: the preset's)."""
+    """Steps of stage 1, which trains everything (default: the preset's)."""
     stage2_iterations: int | None = None
-    """Steps of stage 2, geometry frozen (default: the preset's)."""
+    """Steps of stage 2, with the geometry frozen (default: the preset's)."""
     procedural_count: int | None = None
-    """How many procedural faces to make, in place of --data (default: as many as the run that is
-    resumed had, else 2000)."""
+    """Number of procedural faces, instead of --data (default: 2000, or that of the run that is
+    resumed)."""
     rare_share: float | None = None
-    """Show faces of classes that a smaller share of the label maps has (glasses, hats, necklaces)
-    more often in a new run, as in --rare-share 0.25 (default: the preset's, 0)."""
+    """Oversample faces with classes present in less than this share of label maps (glasses, hats,
+    necklaces), e.g. 0.25; for a new run (default: the preset's, 0)."""
     paired: bool = False
-    """In a new run D_c reads each image together with its label map, so that glasses and hats come
-    in both or in neither (the paper's D_c reads the image alone)."""
+    """Let the image discriminator of a new run read each image together with its label map, so that
+    glasses and hats appear in both or in neither (in the paper it reads the image alone)."""
     sample_every: int = 500
     """Steps between sample grids."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     log_every: int = 20
-    """Steps between lines of metrics.jsonl."""
+    """Steps between lines in metrics.jsonl."""
     monitor_every: int = 1000
-    """Steps between pixel Frechet distances."""
+    """Steps between measurements of the pixel Fréchet distance."""
     tensorboard: bool = False
-    """Also write TensorBoard events (needs the `tb` extra)."""
+    """Also write TensorBoard events (needs `pip install 'semfaceedit[tb]'`)."""
     dry_run: bool = False
-    """Print the settings and stop."""
+    """Print the settings as JSON and stop."""
 
 
 def run(options: TrainOptions) -> None:
     """Train what the options say."""
+    changes: dict[str, Any] = {}
+    if options.config is not None:
+        options, changes = _with_file(options, options.config)
     _check(options)
     state = load_state(options.resume) if options.resume else None
-    config = _resumed(options, state) if state is not None else _new(options)
+    config = _resumed(options, state) if state is not None else _new(options, changes)
     config = _with_iterations(options, config)
     if options.dry_run:
         print_json(to_dict(config))
@@ -112,6 +129,25 @@ def run(options: TrainOptions) -> None:
             tensorboard=options.tensorboard,
         )
     )
+
+
+def _with_file(options: TrainOptions, path: Path) -> tuple[TrainOptions, dict[str, Any]]:
+    """The options with those of a file of settings where the command line has none, and the
+    settings that the file changes."""
+    values, changes = read_settings_file(path)
+    hints = get_type_hints(TrainOptions)
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in OF_FILE:
+            raise UserError(
+                f"--config {path}: no option {name!r} in a file: use {', '.join(OF_FILE)}"
+            )
+        try:
+            given[name] = typed(value, hints[name])
+        except UserError as error:
+            raise UserError(f"--config {path}: {name} = {value!r}: {error}") from None
+    unset = {f.name for f in fields(TrainOptions) if getattr(options, f.name) == f.default}
+    return replace(options, **{n: v for n, v in given.items() if n in unset}), changes
 
 
 def _check(options: TrainOptions) -> None:
@@ -157,8 +193,9 @@ def _resumed(options: TrainOptions, state: dict[str, Any]) -> Config:
     return config
 
 
-def _new(options: TrainOptions) -> Config:
-    config = new_settings(options.preset, options.config, options.set)
+def _new(options: TrainOptions, changes: dict[str, Any]) -> Config:
+    config = changed(preset(options.preset or "small"), changes, where=f"--config {options.config}")
+    config = changed(config, read_assignments(options.set), where="--set")
     if options.paired:
         config = replace(config, discriminator=replace(config.discriminator, paired=True))
     if options.rare_share is not None:

@@ -15,7 +15,7 @@ PACKAGE = "semfaceedit"
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     ("__init__", "errors", "kernels"),
-    ("files", "memory", "cli"),
+    ("files", "memory", "cli", "outputs"),
     ("model",),
     ("data",),
     ("procedural",),
@@ -23,8 +23,8 @@ LAYERS = (
     ("pictures",),
     ("training",),
     ("editing",),
-    ("options", "api", "machine"),
     ("parsing",),
+    ("options", "api", "machine"),
     ("evaluation",),
     ("web_editor",),
 )  # and below all of them the commands, which import no other command

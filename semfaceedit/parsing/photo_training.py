@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, interpolate
 
 from ..cli import progress, run_command, wrote
-from ..data.layouts import find_source, read_image, read_label_map
+from ..data.decoding import read_image, read_label_map
+from ..data.layouts import find_source
 from ..data.seeds import mixed_seed
 from ..errors import UserError
 from ..files import write_atomically

@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate, softmax
 
 from ..data.align import Window, crop
-from ..data.layouts import read_image
+from ..data.decoding import read_image, save_label_map
 from ..data.pose import Landmarks
-from ..editing.target import save_label_map
 from ..errors import UserError
 from ..model.labels import CLASS_NAMES
 from .colours import sharpened

@@ -103,11 +103,11 @@ def _open(source: TrainingData, plan: RunPlan, world: World) -> FaceDataset:
         where = source.path or "procedural faces"
         if plan.data is None:
             raise UserError(
-                f"--resume {plan.resume}: its data ({where}) have changed since: bring them back, "
-                "or name those to go on with by --data or --procedural-count"
+                f"--resume {plan.resume}: its data ({where}) have changed since: restore them, "
+                "or pass --data or --procedural-count to continue with others"
             )
         if world.is_main:
-            print(f"going on with other data: {where}", file=sys.stderr)
+            print(f"continuing with other data: {where}", file=sys.stderr)
     return faces
 
 
@@ -118,10 +118,12 @@ def _summary(trainer: Trainer, faces: FaceDataset, world: World) -> str:
         f"generator {count_parameters(trainer.generator):,} parameters, D_c "
         f"{count_parameters(trainer.d_image):,}, D_s {count_parameters(trainer.d_semantic):,}, "
         f"{trainer.images_before(trainer.total_steps):,} images on {trainer.device} x {world.size}"
+        f", layers by {trainer.layers.backend}, {trainer.layers.precision}"
     )
 
 
 def _start_from(trainer: Trainer, path: Path) -> None:
+    path = checkpoint.locate_weights(path)
     generator, config = checkpoint.load_generator(path)
     if _shape(config.model) != _shape(trainer.config.model):
         raise UserError(

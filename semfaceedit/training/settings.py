@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..model.config import Config, Phase, preset
+from ..model.config import Config, Phase
 
 SECTIONS = ("model", "discriminator", "train")
 PHASES = "train.phases"
 
 
-def read_settings_file(path: Path) -> tuple[str | None, dict[str, Any]]:
-    """A TOML file -> its preset, if it names one, and its changes by dotted name.
+def read_settings_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A TOML file -> the options of `train` at its top, and changes of settings by dotted name.
 
-    The file has `preset = "small"` and the tables [train], [model] and [discriminator], each with
-    fields of TrainConfig, ModelConfig and DiscriminatorConfig; phases read
-    ["16:600", "32:1300"] (RESOLUTION:STEPS).
+    The tables [train], [model] and [discriminator] hold fields of TrainConfig, ModelConfig and
+    DiscriminatorConfig; above them stand options such as preset = "small" or
+    phases = ["16:600", "32:1300"] (RESOLUTION:STEPS).
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -29,16 +29,13 @@ def read_settings_file(path: Path) -> tuple[str | None, dict[str, Any]]:
         raise UserError(f"--config {path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path} is no TOML file: {error}") from None
-    name = values.pop("preset", None)
-    if name is not None and not isinstance(name, str):
-        raise UserError(f"--config {path}: preset must be a name, such as preset = 'small'")
-    for section, table in values.items():
-        if section not in SECTIONS or not isinstance(table, dict):
+    tables = {name: values.pop(name) for name in SECTIONS if name in values}
+    for name, table in (*tables.items(), *values.items()):
+        if isinstance(table, dict) is not (name in SECTIONS):
             raise UserError(
-                f"--config {path}: {section!r} is no table of settings: use preset and "
-                f"[{'], ['.join(SECTIONS)}]"
+                f"--config {path}: {name!r} is no table of settings: use [{'], ['.join(SECTIONS)}]"
             )
-    return name, dict(_flat(values, ""))
+    return values, dict(_flat(tables, ""))
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> typing.Iterator[tuple[str, Any]]:
@@ -78,7 +75,7 @@ def changed(config: Config, changes: Mapping[str, Any], *, where: str) -> Config
             if name == PHASES:
                 config = with_phases(config, _texts(value))
             else:
-                config = _replaced(config, name.split("."), _typed(value, known[name]))
+                config = _replaced(config, name.split("."), typed(value, known[name]))
         except (UserError, TypeError, ValueError) as error:
             raise UserError(f"{where}: {name} = {value!r}: {error}") from None
     return config
@@ -120,18 +117,6 @@ def with_batch(config: Config, batch: int) -> Config:
     return replace(config, train=replace(config.train, phases=phases, micro_batch=micro))
 
 
-def new_settings(
-    name: str | None, file: Path | None = None, assignments: Sequence[str] = ()
-) -> Config:
-    """A preset (default: the file's, else small), changed by a file and then by assignments."""
-    changes: dict[str, Any] = {}
-    if file is not None:
-        of_file, changes = read_settings_file(file)
-        name = name or of_file
-    config = changed(preset(name or "small"), changes, where=f"--config {file}")
-    return changed(config, read_assignments(assignments), where="--set")
-
-
 def _at(config: Config, resolution: int) -> Any:
     return replace(config.model, resolution=resolution)
 
@@ -165,9 +150,13 @@ def _unknown(name: str, known: Mapping[str, Any]) -> str:
     return f"no setting {name!r}: did you mean {nearest[0]!r}?"
 
 
-def _typed(value: Any, hint: Any) -> Any:
+def typed(value: Any, hint: Any) -> Any:
     """`value` as a field of this type takes it; UserError where it is of another."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if type(None) in arguments:  # an option that may be left out
+        return typed(value, next(part for part in arguments if part is not type(None)))
+    if hint is Path:
+        return Path(typed(value, str))
     if origin is typing.Literal:
         if value not in arguments:
             raise UserError(f"use one of {', '.join(map(repr, arguments))}")
@@ -177,10 +166,10 @@ def _typed(value: Any, hint: Any) -> Any:
         if parts is None:
             raise UserError("give a list, such as [0.0, 0.99]")
         if arguments[-1] is Ellipsis:
-            return tuple(_typed(part, arguments[0]) for part in parts)
+            return tuple(typed(part, arguments[0]) for part in parts)
         if len(parts) != len(arguments):
             raise UserError(f"give a list of {len(arguments)} values")
-        return tuple(_typed(p, a) for p, a in zip(parts, arguments, strict=True))
+        return tuple(typed(p, a) for p, a in zip(parts, arguments, strict=True))
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..data.dataset import FaceDataset, sample_order
 from ..data.seeds import mixed_seed
 from ..errors import UserError
+from ..kernels import resolve, use_backend
 from ..model.camera import sample_poses
 from ..model.config import Config, Phase, TrainConfig, to_dict
 from ..model.discriminator import Discriminator, build_discriminators, image_input
@@ -86,6 +87,10 @@ class Trainer:
         }
         amp = train.mixed_precision and device.type == "cuda"
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp)
+        on_cpu = device.type == "cpu" and train.cpu_precision != "auto"
+        self.precision = train.cpu_precision if on_cpu else None
+        with use_backend(precision=self.precision):
+            self.layers = resolve("film_siren", None, None, torch.zeros(1, device=device))
         self.augmentation = AdaptiveAugmentation.of(train)
         self.completed = 0  # steps done
         self.latest: Log = {}  # the last of each value; R1 is not computed in every step
@@ -206,7 +211,8 @@ class Trainer:
             )
 
     def _generate(self, micro: MicroBatch, *, grad: bool) -> Fake:
-        with torch.set_grad_enabled(grad), self._autocast():
+        layers = use_backend(precision=self.precision)
+        with torch.set_grad_enabled(grad), self._autocast(), layers:
             output = self.generator(
                 micro.z, micro.appearance, micro.pose, resolution=micro.resolution,
                 shift=micro.shift if self.config.train.ray_jitter else None,

@@ -156,7 +156,7 @@ def test_changed_data_are_noticed_on_resuming(straight, tmp_path, capsys, monkey
     code, text = run(resume, capsys)
     assert code == 1 and "have changed since" in text.splitlines()[-1]
     code, text = run([*resume, "--data", str(tmp_path / "other")], capsys)
-    assert code == 0 and f"going on with other data: {tmp_path / 'other'}" in text
+    assert code == 0 and f"continuing with other data: {tmp_path / 'other'}" in text
     checkpoint.save_state(tmp_path, 60, state | {"data_sha256": None})  # of an older version
     code, text = run(resume, capsys)
     assert code == 0 and "other data" not in text
@@ -168,7 +168,7 @@ def test_an_out_that_is_a_file_is_said_before_data_are_made(tmp_path, capsys, mo
     file.touch()
     for out in (file, file / "runs"):
         code, text = run(["--preset", "tiny", "--out", str(out)], capsys)
-        assert code == 1 and f"{file} is no folder" in text.splitlines()[-1]
+        assert code == 1 and f"{file} is not a folder" in text.splitlines()[-1]
 
 
 def test_a_damaged_newest_state_gives_way_to_the_one_before(straight, tmp_path):
@@ -201,7 +201,7 @@ def test_bad_input_is_one_clear_line(data, straight, tmp_path, capsys):
         (["--set", "train.agument=0.5"], "did you mean 'train.augment'?"),
         (["--config", "nowhere.toml"], "--config nowhere.toml: No such file"),
         (["--batch", "0"], "--batch 0: must be at least 1"),
-        (["--rare-share", "1.5"], "--rare-share 1.5 must be from 0 to 1"),
+        (["--rare-share", "1.5"], "--rare-share 1.5: must be from 0 to 1"),
         (["--resume", str(straight), "--resolution", "16"], "--resolution sets a new run"),
         (["--resume", str(straight), "--seed", "3"], "is a run of seed 0, not 3"),
         (["--data", str(data), "--procedural-count", "5"], "leave out one of them"),
@@ -253,6 +253,15 @@ def test_every_setting_can_be_given(tmp_path, capsys):
     assert settings["train"]["image_r1"] == 4 and settings["train"]["generator_lr"] == 2e-4
     assert settings["model"]["width"] == 24 and settings["discriminator"]["paired"] is True
     assert [phase["batch"] for phase in settings["train"]["phases"]] == [2, 2]
+    file.write_text('preset = "tiny"\npaired = true\nphases = ["8:5"]\nseed = 4\n')
+    assert train.main(["--config", str(file), "--dry-run", "--phases", "8:7"]) == 0
+    settings = json.loads(capsys.readouterr().out)
+    assert settings["preset"] == "tiny" and settings["discriminator"]["paired"] is True
+    assert settings["train"]["stage1_iterations"] == 7  # the command line goes first
+    for text, message in (("lr = 1", "no option 'lr' in a file"), ("seed = 'a'", "give a whole")):
+        file.write_text(text)
+        assert train.main(["--config", str(file), "--dry-run"]) == 1
+        assert message in capsys.readouterr().err
 
 
 def test_rare_share_is_a_setting_of_the_run(tmp_path, capsys):

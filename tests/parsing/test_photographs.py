@@ -15,7 +15,7 @@ from semfaceedit import invert, prepare
 from semfaceedit import parse as command
 from semfaceedit.data.align import fit_window
 from semfaceedit.data.dataset import open_packed
-from semfaceedit.data.layouts import read_label_map
+from semfaceedit.data.decoding import read_label_map
 from semfaceedit.data.pose import landmarks_from_labels
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.errors import UserError

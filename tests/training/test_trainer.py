@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support import needs_native, use_isa
 from training import drawn_faces, tiny, train_five_steps
 
 from semfaceedit.errors import UserError
+from semfaceedit.kernels import BackendError, use_backend
+from semfaceedit.kernels._backend import implementation
 from semfaceedit.model.config import Phase
 from semfaceedit.training import distributed
 from semfaceedit.training.distributed import World, join_world
@@ -142,6 +145,33 @@ def test_stage_one_moves_everything(data):
         trainer.step(data)
     moved = changed(before, trainer.generator)
     assert {name.split(".")[0] for name in moved} == {"manifolds", "geometry", "appearance"}
+
+
+@needs_native
+def test_layers_run_at_the_precision_of_the_settings(data):
+    """Forward and back; what the CPU lacks is refused before a step."""
+    asked = []
+    module = implementation("film_siren", "cpu")
+    launches = {name: getattr(module, name) for name in ("forward", "backward")}
+
+    def watched(name):
+        def run(*arguments):
+            asked.append(arguments[-1 if name == "forward" else -2])
+            return launches[name](*arguments)
+
+        return run
+
+    with use_isa("amx_model"), use_backend("cpu"), pytest.MonkeyPatch.context() as patch:
+        for name in launches:
+            patch.setattr(module, name, watched(name))
+        trainer = Trainer(tiny(cpu_precision="fast"), seed=0, device=CPU, world=World())
+        assert (trainer.layers.backend, trainer.layers.precision) == ("cpu", "fast")
+        trainer.step(data)
+    assert len(asked) >= 4 and set(asked) == {"fast"}
+    with use_isa("portable"), pytest.raises(BackendError, match="'fast': it needs"):
+        Trainer(tiny(cpu_precision="fast"), seed=0, device=CPU, world=World())
+    with pytest.raises(UserError, match="cpu_precision 'bf16': use one of"):
+        tiny(cpu_precision="bf16")
 
 
 def test_every_optimizer_group_is_consumed(data):
