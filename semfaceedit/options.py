@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cli import remark, select_device, wrote
+from .data.decoding import save_label_map
 from .editing.fit import FitSettings
 from .editing.fit_display import LiveFit, view_sheet
 from .editing.project import FORMAT, FaceProject
 from .editing.refit import EditedFace, EditSettings
-from .editing.target import save_label_map
 from .errors import UserError
 from .kernels import use_backend
 from .memory import keep_freed_memory

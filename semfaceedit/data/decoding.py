@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..model.labels import CLASS_NAMES, NUM_CLASSES, PALETTE
+from ..outputs import save_picture
 
 PALETTE_VARIANTS = {(51, 255, 255): CLASS_NAMES.index("r_brow")}
 """Colours that label pictures in circulation use beside those of `labels.PALETTE`."""
@@ -80,6 +81,13 @@ def read_label_map(path: Path) -> np.ndarray:
             alpha = np.asarray(picture.convert("RGBA").getchannel("A"))
             values = np.where(alpha < 128, 0, values)
         return _checked_ids(values, path)
+
+
+def save_label_map(path: Path, labels: np.ndarray) -> None:
+    """Write class ids (H, W) as a palette PNG in CelebAMask-HQ colours."""
+    picture = Image.fromarray(labels)
+    picture.putpalette(PALETTE.tobytes())
+    save_picture(path, picture)
 
 
 def merge_parts(paths: Iterable[Path]) -> np.ndarray:
