@@ -69,7 +69,7 @@ def test_a_figure_made_with_other_settings_names_its_own_command(made, tmp_path)
     "arguments,said",
     [
         (["--only", "smiles"], "--only smiles: the figures are multiview"),
-        (["--seeds", "0-2"], "give at least 5 seeds"),
+        (["--seeds", "0-2"], "give at least 5: the figures show as many faces"),
         (["--iterations", "0"], "must be at least 1"),
     ],
 )
