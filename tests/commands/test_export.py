@@ -149,7 +149,7 @@ def test_bad_input_is_one_clear_line(run, shared, data, tmp_path, capsys):
     assert train.main([*small, "--init", str(shared)]) == 1
     assert "give --preset tiny" in capsys.readouterr().err
     assert train.main(["--resume", str(run), "--init", str(shared)]) == 1
-    assert "--init starts a new run" in capsys.readouterr().err
+    assert "--init sets a new run" in capsys.readouterr().err
     with pytest.raises(Exception, match="holds no discriminators"):
         checkpoint.load_discriminators(shared)
 

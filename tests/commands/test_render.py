@@ -94,7 +94,7 @@ def test_normals_of_a_tilted_plane():
 @pytest.mark.parametrize(
     "arguments,said",
     [
-        (["--video", "turn.avi"], "ends in one of .mp4, .gif, .webp"),
+        (["--video", "turn.avi"], "ends in .mp4, .gif, .webp"),
         (["--kinds", "smell"], "--kinds smell"),
         (["--interpolate", "nose"], "use all, z, hair, face, garment, background"),
         (["--interpolate", "all", "--seeds", "3"], "at least two --seeds"),
@@ -105,10 +105,10 @@ def test_normals_of_a_tilted_plane():
         (["--chunk-rays", "0"], "--chunk-rays 0"),
         (["--yaws", "nan"], "must be finite numbers, in radians"),
         (["--kinds"], "need at least one value each"),
-        (["--video", "turn.gif", "--pitches", "0", "0.2"], "give one of --pitches"),
-        (["--video", "turn.gif", "--fps", "60"], "at most 50 frames a second, not 60"),
-        (["--interpolate", "all", "--pitches", "0", "0.2"], "give one of --pitches"),
-        (["--interpolate", "all", "--yaws", "0", "0.2"], "give one of --yaws"),
+        (["--video", "turn.gif", "--pitches", "0", "0.2"], "give a single value to --pitches"),
+        (["--video", "turn.gif", "--fps", "60"], "at most 50 frames per second, not 60"),
+        (["--interpolate", "all", "--pitches", "0", "0.2"], "give a single value to --pitches"),
+        (["--interpolate", "all", "--yaws", "0", "0.2"], "give a single value to --yaws"),
         (["--projects", "nowhere.safetensors"], "no face project at nowhere.safetensors"),
     ],
 )
