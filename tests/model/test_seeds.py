@@ -32,10 +32,26 @@ START: dict[str, dict[str, float]] = {  # of seed 0, by module: see `projection`
         "d_image": -1.8890314,
         "d_semantic": 0.6065473,
     },
-    "paper-unshared": {"manifolds": -1.1152648, "geometry": -0.1061199, "appearance": 0.3279187},
-    "paper-shared": {"manifolds": -1.1152648, "geometry": -0.1061199, "appearance": 0.3346161},
-    "paper-depth4": {"manifolds": -1.1152648, "geometry": 0.0419474, "appearance": 0.6140414},
-    "paper-depth6": {"manifolds": -1.1152648, "geometry": 0.3419874, "appearance": 0.1645616},
+    "paper-unshared": {
+        "manifolds": -1.1152648,
+        "geometry": -0.1061199,
+        "appearance": 0.3279187,
+    },
+    "paper-shared": {
+        "manifolds": -1.1152648,
+        "geometry": -0.1061199,
+        "appearance": 0.3346161,
+    },
+    "paper-depth4": {
+        "manifolds": -1.1152648,
+        "geometry": 0.0419474,
+        "appearance": 0.6140414,
+    },
+    "paper-depth6": {
+        "manifolds": -1.1152648,
+        "geometry": 0.3419874,
+        "appearance": 0.1645616,
+    },
 }
 MANIFOLDS = {"paper": "979dafe5cd956b9a", "small": "4201247d55e3c658", "tiny": "d356be9ce24ae9c5"}
 
