@@ -95,7 +95,7 @@ def test_normals_of_a_tilted_plane():
 @pytest.mark.parametrize(
     "arguments,said",
     [
-        (["--video", "turn.avi"], "name a video file that ends in .mp4, .gif, .webp"),
+        (["--video", "turn.avi"], "ends in .mp4, .gif, .webp"),
         (["--kinds", "smell"], "--kinds smell"),
         (["--interpolate", "nose"], "use all, z, hair, face, garment, background"),
         (["--interpolate", "all", "--seeds", "3"], "at least two --seeds"),
