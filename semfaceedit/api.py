@@ -43,7 +43,7 @@ from .model.config import Config, ModelConfig
 from .model.generator import Generator, seed_latents
 from .model.mean_face import fingerprint, mean_codes
 from .model.renderer import RenderOutput, render
-from .parsing.photographs import parse_file
+from .parsing.photographs import OwnParser, parse_file
 from .pictures.grids import picture_rows
 
 __all__ = [
@@ -184,9 +184,14 @@ class Editor:
     """
 
     def __init__(
-        self, generator: Generator, config: Config, perceptual: PerceptualFeatures | None = None
+        self,
+        generator: Generator,
+        config: Config,
+        perceptual: PerceptualFeatures | None = None,
+        parser: OwnParser | None = None,  # reads label maps in place of the network that ships
     ):
         self.generator, self.config, self.perceptual = generator, config, perceptual
+        self.parser = parser
 
     def generate(
         self,
@@ -222,7 +227,7 @@ class Editor:
         if isinstance(image, Path) and labels is None:
             with TemporaryDirectory() as folder:
                 read = Path(folder) / "labels.png"
-                face = parse_file(image, read)
+                face = parse_file(image, read, parser=self.parser)
                 target = read_target(image, read, size, **face.placed)
             image, labels, crop, pose = target.image, target.labels, target.crop, pose or face.pose
         if isinstance(image, Path) and isinstance(labels, Path):

@@ -76,10 +76,9 @@ def run(options: EditorOptions) -> None:
         perceptual, _ = load_perceptual(options.vgg_weights, device=device)
     parser = None if options.parser is None else load_parser(options.parser, device)
     session = EditingSession(
-        Editor(generator, config, perceptual),
+        Editor(generator, config, perceptual, parser),
         options.out,
         resolution=options.resolution,
-        parser=parser,
     )
     with use_backend(options.backend):
         if options.project is not None:

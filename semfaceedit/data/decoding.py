@@ -136,6 +136,9 @@ def _opened(path: Path, most_pixels: int = LARGEST_PICTURE) -> Iterator[Image.Im
             yield _decoded(picture, path, most_pixels)
     except (UserError, MemoryError):
         raise
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise UserError(f"{path}: has more than {most:.0f} megapixels: scale it down") from None
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         action = (

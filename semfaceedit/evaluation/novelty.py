@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ..data.dataset import FaceDataset
-from ..data.sources import open_training_data
 from ..parsing.network import LEAST, ParserSettings, saved_parser
+from ..procedural.sources import open_training_data
 from .pictures import PIECE, PictureSet, float_images, generated_pictures, real_pictures
 from .semantics import parser_path
 from .session import Evaluation, Unmeasured, digest

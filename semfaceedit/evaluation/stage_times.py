@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.profiler import record_function
 
+from ..errors import UserError
 from ..files import write_atomically
 from ..kernels import resolve
 from ..model.generator import Generator, sample_latents
@@ -71,9 +72,11 @@ def measure(
 ) -> dict[str, Any]:
     """Medians over `repeats` renders, as `profile --json` prints them.
 
-    total_ms, peak_bytes, points, evaluated_points (hits that no ray missed), flops, floor_ms, peaks
-    and, of each stage, name, ms, share, flops, tflops_per_s, bytes, floor_ms, floor_share. Floors
-    are None for a GPU whose data sheet is not at hand.
+    total_ms, peak_bytes, points, evaluated_points (hits that no ray missed), met_share (of the
+    hits with iso-surfaces, those that no ray missed), flops, floor_ms, peaks and, of each stage,
+    name, ms, share, flops, tflops_per_s, bytes, floor_ms, floor_share. Floors are None for a GPU
+    whose data sheet is not at hand. Raises UserError if no ray meets a surface: a render of the
+    background plane alone is not the one that is asked for.
     """
     device = next(generator.parameters()).device
     random = torch.Generator().manual_seed(seed)
@@ -83,6 +86,14 @@ def measure(
     rays = camera_rays(pose, resolution, generator.config.camera)
     evaluated = sum(int(generator.manifolds(part).valid.sum()) for part in rays.chunk(chunk_rays))
     del rays
+    on_surfaces = resolution**2 * (generator.config.manifolds - 1)
+    met = evaluated - resolution**2  # the plane is met by every ray
+    if not met:
+        raise UserError(
+            f"no ray meets one of the {generator.config.manifolds - 1} iso-surfaces of these "
+            "weights: a render of the background plane alone would be timed; give other weights "
+            "with --checkpoint, or another --seed"
+        )
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -127,6 +138,7 @@ def measure(
         "peak_bytes": peak,
         "points": resolution**2 * generator.config.manifolds,
         "evaluated_points": evaluated,
+        "met_share": met / on_surfaces,
         "flops": sum(w.flops for w in work.values()),
         "floor_ms": None if peaks is None else sum(stage["floor_ms"] for stage in stages),
         "peaks": None if peaks is None else vars(peaks),

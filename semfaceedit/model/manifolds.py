@@ -11,6 +11,7 @@ from .rays import Rays
 
 PREDICTOR_SCALE = 2 / 0.24  # world -> the coordinates in which centre and radii are given
 LEVEL_PER_RADIUS = 10.0  # s(x) = 10 |x - centre|: level l is a sphere of radius l / 10
+FIT_DIRECTIONS, FIT_RIDGE = 4096, 1e-3  # of the fit to a sphere; the ridge is relative
 
 
 class ManifoldPredictor(nn.Module):
@@ -34,23 +35,25 @@ class ManifoldPredictor(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Hidden weights N(0, sqrt(2 / fan_in)), output constant, biases zero: a rough sphere.
+        """Hidden weights N(0, sqrt(2 / fan_out)), output constant, biases zero: a rough sphere.
 
-        `round_predictor` replaces the constant by the least-squares fit to an exact sphere. With
-        zero biases the field is positively homogeneous, so a fit over directions holds everywhere.
+        `round_predictor` corrects the constant by least squares. With zero biases the field is
+        positively homogeneous, so a fit over directions holds everywhere. All is drawn and solved
+        in float64 and rounded once, and the ridge keeps the condition number near 10^5: a seed
+        gives the same weights whatever the number of threads and the CPU.
         """
-        self.first_weight.normal_(0, math.sqrt(2 / 3))
         width = self.config.predictor_width
-        self.hidden_weight.normal_(0, math.sqrt(2 / width))
-        self.last_weight.fill_(LEVEL_PER_RADIUS * math.sqrt(math.pi / width))
+        spread = math.sqrt(2 / width)
+        first = spread * torch.randn_like(self.first_weight, dtype=torch.float64)
+        hidden = spread * torch.randn_like(self.hidden_weight, dtype=torch.float64)
+        last = first.new_full((width,), LEVEL_PER_RADIUS * math.sqrt(math.pi / width))
         if self.config.round_predictor:
-            directions = nn.functional.normalize(torch.randn(4096, 3), dim=1)
-            h = (directions @ self.first_weight.T).relu()
-            for weight in self.hidden_weight:
-                h = (h @ weight.T).relu()
-            ridge = 1e-4 * h.square().sum(0).mean() * torch.eye(width)
-            target = h.T @ torch.full((len(h),), LEVEL_PER_RADIUS)
-            self.last_weight.copy_(torch.linalg.solve(h.T @ h + ridge, target)[None])
+            last = _fitted_to_a_sphere(first, hidden)
+        self.first_weight.copy_(first)
+        self.hidden_weight.copy_(hidden)
+        self.last_weight.copy_(last[None])
+        for bias in (self.first_bias, self.hidden_bias, self.last_bias):
+            bias.zero_()
 
     def forward(self, rays: Rays) -> Intersections:
         """Hits of all rays, flattened over images: R' = B R."""
@@ -70,3 +73,14 @@ class ManifoldPredictor(nn.Module):
             samples=self.config.ray_samples,
             plane_z=self.config.plane_z,
         )  # fmt: skip
+
+
+def _fitted_to_a_sphere(first: Tensor, hidden: Tensor) -> Tensor:
+    """(width,): the output weight under which these layers are nearest to 10 |x|, in float64."""
+    directions = torch.randn(FIT_DIRECTIONS, 3, dtype=first.dtype, device=first.device)
+    h = nn.functional.normalize(directions, dim=1)
+    for weight in (first, *hidden):
+        h = (h @ weight.T).relu()
+    normal = h.T @ h
+    normal.diagonal().add_(FIT_RIDGE * normal.diagonal().mean())
+    return torch.linalg.solve(normal, LEVEL_PER_RADIUS * h.sum(0))

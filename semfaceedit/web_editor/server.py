@@ -290,9 +290,7 @@ class EditorServer:
                 try:
                     self.session.invert(image, labels if mask else None, watch=watch)
                 except UserError as error:
-                    told = str(error)
-                    for path in (labels, image.with_suffix(".mask.png")):
-                        told = told.replace(str(path), "the label map")
+                    told = str(error).replace(str(labels), "the label map")
                     raise UserError(told.replace(str(image), "the photograph")) from None
 
         self._begin("inversion", "looking for the face of the photograph", 500, work)
@@ -377,7 +375,7 @@ class EditorServer:
         """What went wrong, if anything did."""
         try:
             self.session.autosave()
-        except OSError as error:
+        except (OSError, UserError) as error:
             return f"the face is shown, but could not be saved to disk: {error}"
         return None
 

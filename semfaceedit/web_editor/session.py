@@ -25,14 +25,12 @@ from ..editing.inversion import InvertSettings
 from ..editing.project import FaceProject
 from ..editing.refit import EditedFace, EditSettings, render_project
 from ..editing.region_transfer import What
-from ..editing.target import OVERSAMPLING, read_target
+from ..editing.target import OVERSAMPLING
 from ..errors import UserError
 from ..model.codes import Codes, Film, interpolate
 from ..model.generator import seed_codes
 from ..model.mean_face import mean_codes
 from ..model.renderer import RenderOutput, recolor, render
-from ..parsing.network import Parser, ParserSettings
-from ..parsing.photographs import parse_file
 from ..pictures.grids import picture_rows
 
 KINDS = ("image", "semantics", "depth", "normals")
@@ -89,20 +87,13 @@ class EditingSession:
     Methods that change the face add a revision, or raise UserError and change nothing. Views may be
     asked for from another thread than the one that changes the face.
 
-    editor: the checkpoint; where it has no VGG weights, edits and inversions leave that term out.
-    resolution: pixels of a still view, by default twice those of the checkpoint. parser: reads the
-    label map off a photograph that has none; None: the network that ships.
+    editor: the checkpoint, with what edits and inversions use: where it has no VGG weights, they
+    leave that term out. resolution: pixels of a still view, by default twice those of the
+    checkpoint.
     """
 
-    def __init__(
-        self,
-        editor: Editor,
-        out: Path,
-        *,
-        resolution: int | None = None,
-        parser: tuple[Parser, ParserSettings] | None = None,
-    ):
-        self.editor, self.out, self.parser = editor, out, parser
+    def __init__(self, editor: Editor, out: Path, *, resolution: int | None = None):
+        self.editor, self.out = editor, out
         self.generator, self.model = editor.generator, editor.generator.config
         self.resolution = resolution or OVERSAMPLING * self.model.resolution
         self._history: tuple[tuple[Revision, ...], int] = ((), -1)  # one value, for other threads
@@ -207,20 +198,11 @@ class EditingSession:
     def invert(self, image: Path, labels: Path | None, *, watch: Watch | None = None) -> None:
         """Go on with the face of a photograph, found by inversion (Eq. 9).
 
-        Without `labels` a map is read off it, which is written beside the photograph.
+        Without `labels` a map is read off it.
         """
-        size, pose = OVERSAMPLING * self.model.resolution, None
-        if labels is None:
-            labels = image.with_suffix(".mask.png")
-            face = parse_file(image, labels, parser=self.parser)
-            target, pose = read_target(image, labels, size, **face.placed), face.pose
-        else:
-            target = read_target(image, labels, size)
         settings = InvertSettings(perceptual_weight=self._perceptual_weight)
-        inverted = self.editor.invert(
-            target.image, target.labels, pose=pose, crop=target.crop, settings=settings, watch=watch
-        )
-        self._add(image.stem, inverted.project, metrics=inverted.project.metrics, root=True)
+        found = self.editor.invert(image, labels, settings=settings, watch=watch)
+        self._add(image.stem, found.project, metrics=found.project.metrics, root=True)
 
     def go(self, index: int) -> None:
         """Take up an earlier or a later revision again; none is lost until another is added."""

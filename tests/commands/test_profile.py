@@ -10,7 +10,9 @@ from support import isas, needs_native, use_isa
 from torch.utils.flop_counter import FlopCounterMode
 
 from semfaceedit import profile
+from semfaceedit.errors import UserError
 from semfaceedit.evaluation import roofline as floors
+from semfaceedit.evaluation.stage_times import measure
 from semfaceedit.kernels import _extension, cpu_peaks, use_backend
 from semfaceedit.model import config
 from semfaceedit.model.generator import Generator, sample_latents
@@ -130,6 +132,30 @@ def test_profile_as_a_table(capsys) -> None:
     assert profile.main(arguments) == 0
     text = capsys.readouterr().out
     assert all(stage in text for stage in STAGES) and "triad" in text and "TFLOP/s" in text
+    model = config.tiny().model
+    torch.manual_seed(0)
+    rays = camera_rays(torch.zeros(1, 2), 8, model.camera)
+    met = int(Generator(model).manifolds(rays).valid.sum())
+    share = (met - 64) / (64 * 4)
+    assert f"320 points, of which {met} are met and evaluated ({share:.0%} of those on iso-" in text
+
+
+@torch.no_grad()
+def test_paper_renders_its_manifolds() -> None:
+    """Seven of eight points of the 3.14M-sample render are met, as by exact spheres."""
+    model = config.paper().model
+    torch.manual_seed(0)
+    rays = camera_rays(torch.zeros(1, 2), 32, model.camera)
+    met = int(Generator(model).manifolds(rays).valid.sum()) - 32**2  # without the plane
+    assert 0.86 < met / (32**2 * 23) < 0.9
+
+
+def test_a_render_of_the_plane_alone_is_not_timed() -> None:
+    generator = Generator(config.tiny().model)
+    with torch.no_grad():
+        generator.manifolds.last_bias.fill_(-1000.0)
+    with pytest.raises(UserError, match="no ray meets one of the 4 iso-surfaces"):
+        measure(generator, 8, repeats=1, chunk_rays=None)
 
 
 @pytest.mark.parametrize(

@@ -21,20 +21,23 @@ def relative_error(actual: Tensor, exact: Tensor) -> float:
 
 
 def assert_matches(
-    actual: Mapping[str, Tensor], exact: Mapping[str, Tensor], plain: Mapping[str, Tensor]
+    actual: Mapping[str, Tensor], exact: Mapping[str, Tensor], *plain: Mapping[str, Tensor]
 ) -> None:
     """Each tensor's error is at most twice that of plain PyTorch in the same dtype, plus a floor.
 
-    `exact` is the reference in float64, `plain` the reference in the dtype under test.
+    `exact` is the reference in float64, `plain` the reference in the dtype under test: several
+    where one sample of its rounding says too little, such as the same problem with its sums in
+    other orders; then the largest error of them counts.
     """
     failures = []
     for name, wanted in exact.items():
         got = actual[name]
         assert got.shape == wanted.shape, f"{name}: {tuple(got.shape)}, not {tuple(wanted.shape)}"
-        error, own = relative_error(got, wanted), relative_error(plain[name], wanted)
+        error = relative_error(got, wanted)
+        own = max(relative_error(draw[name], wanted) for draw in plain)
         line = f"{name}: error {error:.2e}, plain PyTorch {own:.2e}"
         print(line)
-        if not error <= limit(own, plain[name].dtype):  # NaN fails
+        if not error <= limit(own, plain[0][name].dtype):  # NaN fails
             failures.append(line)
     assert not failures, "; ".join(failures)
 

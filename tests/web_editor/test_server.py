@@ -392,7 +392,7 @@ def test_a_photograph_that_shows_no_face(page):
     message = page.wait("error")[0]["message"]
     assert message.startswith("the label map: shows no face") and "/" not in message
     page.send("invert", image.getvalue(), split=len(image.getvalue()), name="ann.jpg")
-    assert page.wait("error")[0]["message"].startswith("a label map is needed too")
+    assert page.wait("error")[0]["message"].startswith("the photograph: no face was found")
     page.send("invert", b"no picture", split=4, name="ann.jpg")
     assert "the photograph" in page.wait("error")[0]["message"]
 

@@ -12,6 +12,7 @@ from face_maps import draw_labels, paint
 from faces import SIZE, open_editor
 from PIL import Image
 
+from semfaceedit import api
 from semfaceedit.api import Editor, EditSettings, Generator, edit, generate, transfer
 from semfaceedit.data.decoding import save_label_map
 from semfaceedit.editing.fit import StopFit
@@ -401,19 +402,20 @@ def test_a_photograph(editor, tmp_path, monkeypatch):
 
 
 def test_a_photograph_without_a_map(editor, tmp_path, monkeypatch):
-    """The map that is read takes the place of one that is given."""
+    """It is read off by the editor's own parser, and then counts like one that is given."""
     labels, parser = draw_labels(128), (object(), object())
 
     def read(image, out, *, parser):
-        assert (image, parser) == (tmp_path / "ann.png", session.parser)
+        assert (image, parser) == (tmp_path / "ann.png", editor.parser)
         save_label_map(out, labels)
         return SimpleNamespace(placed={}, pose=None)
 
     Image.fromarray(paint(labels)).save(tmp_path / "ann.png")
     short = functools.partial(InvertSettings, geometry_iterations=2, appearance_iterations=2)
     monkeypatch.setattr(module, "InvertSettings", short)
-    monkeypatch.setattr(module, "parse_file", read)
-    session = EditingSession(editor, tmp_path, parser=parser)
+    monkeypatch.setattr(api, "parse_file", read)
+    monkeypatch.setattr(editor, "parser", parser)
+    session = EditingSession(editor, tmp_path)
     session.choose(1)
     session.invert(tmp_path / "ann.png", None)
     save_label_map(tmp_path / "mask.png", labels)
