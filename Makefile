@@ -29,7 +29,7 @@ train: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python tools/check_types.py
 	$(BIN)/python -m pytest
 
 test-all: $(STAMP)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from support import needs_native
 
+from semfaceedit.api import load
 from semfaceedit.editing.mask_edits import paint
-from semfaceedit.model.generator import Generator
 from semfaceedit.model.renderer import render
 from semfaceedit.pictures.grids import picture_rows
 from semfaceedit.web_editor.session import FRAME_CULL, EditingSession
@@ -23,7 +23,7 @@ LEVELS = 255
 
 @pytest.fixture
 def session(tmp_path: Path) -> EditingSession:
-    made = EditingSession(Generator.from_checkpoint(), tmp_path)
+    made = EditingSession(load(), tmp_path)
     made.choose(3)
     made.view("image", (0.0, 0.0))
     return made

@@ -4,7 +4,6 @@ Both modules in bf16 autocast (`baselines.py`) are `autocast`; the native kernel
 precision `cpu_fast` and the like. The rest of the pipeline is the same for all.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ from torch import Tensor
 from training import drawn_faces
 
 from semfaceedit.editing.fit import FitSettings, Goal, loss_terms, weighted, zero_offsets
-from semfaceedit.editing.project import add_codes
 from semfaceedit.kernels import _extension, use_backend
 from semfaceedit.model import config
 from semfaceedit.model.generator import Generator, sample_latents
@@ -55,27 +53,32 @@ def lower_precisions() -> list[str]:
 
 def variants_of(step: Step, precisions: Sequence[str]) -> tuple[dict[str, Step], dict[str, str]]:
     """The step on the reference path and on the native one, and their precisions."""
-
-    def within(context: Callable[[], contextlib.AbstractContextManager[None]]) -> Step:
-        def run() -> object:
-            with context():
-                return step()
-
-        return run
-
     variants = {
-        "reference": within(lambda: use_backend("reference", "fp32")),
-        "cpu": within(lambda: use_backend("cpu", "fp32")),
+        "reference": within("reference", "fp32", step),
+        "cpu": within("cpu", "fp32", step),
     }
     names = {}
     if precisions:
-        variants["autocast"] = within(lambda: baseline("eager AMP"))
+
+        def autocast() -> object:
+            with baseline("eager AMP"):
+                return step()
+
+        variants["autocast"] = autocast
         names["autocast"] = "bf16"
     for precision in precisions:
         name = f"cpu_{precision}"
-        variants[name] = within(lambda precision=precision: use_backend("cpu", precision))
+        variants[name] = within("cpu", precision, step)
         names[name] = precision
     return variants, names
+
+
+def within(backend: str, precision: str, step: Step) -> Step:
+    def run() -> object:
+        with use_backend(backend, precision):
+            return step()
+
+    return run
 
 
 @torch.no_grad()
@@ -130,8 +133,8 @@ def test_generator_forward_and_backward(compare: Callable[..., None], benchmark:
         loss = output.image.square().mean() + output.semantics.square().mean()
         return torch.autograd.grad(loss, parameters, allow_unused=True)
 
-    check_gradients(step)
-    variants, precisions = variants_of(step, [])
+    check_gradients(step, benchmark.extra_info)
+    variants, precisions = variants_of(step, lower_precisions())
     compare(variants, precisions=precisions)
 
 
@@ -155,24 +158,31 @@ def test_inversion_step(stage: str, compare: Callable[..., None], benchmark: Any
         hits = find_intersections(generator, pose, 64)
 
     def step() -> object:
-        codes = add_codes(mean, offsets)
+        codes = mean + offsets
         output = render(generator, codes, pose, 64, intersections=hits, shade=shade)
         loss = weighted(loss_terms(output, goal, None, image=shade), settings)
         return torch.autograd.grad(loss, leaves)
 
-    check_gradients(step)
-    variants, precisions = variants_of(step, [])
+    check_gradients(step, benchmark.extra_info)
+    variants, precisions = variants_of(step, lower_precisions())
     compare(variants, precisions=precisions)
 
 
-def check_gradients(step: Step) -> None:
-    """The native gradients are close to the reference's; both are fp32."""
-    variants, _ = variants_of(step, [])
-    wanted, got = variants["reference"](), variants["cpu"]()
-    for index, (a, b) in enumerate(zip(wanted, got, strict=True)):  # type: ignore[call-overload]
-        if a is not None:
-            error = relative_error(b, a.double())
-            assert error <= 1e-3, f"gradient {index}: {error:.2e}"
+def check_gradients(step: Step, record: dict[str, Any]) -> None:
+    """The native gradients against the reference's in fp32, all of them together: fp32 by 1e-3,
+    `accurate` by 1e-2 (labels change where they are nearly equal), `fast` by autocast's error."""
+    variants, precisions = variants_of(step, lower_precisions())
+
+    def gradients(name: str) -> Tensor:
+        result: Any = variants[name]()
+        return torch.cat([grad.flatten() for grad in result if grad is not None])
+
+    wanted = gradients("reference").double()
+    errors = {name: relative_error(gradients(name), wanted) for name in variants}
+    record.update({f"{name}_gradient_error": error for name, error in errors.items()})
+    most = {"accurate": 1e-2, "fast": errors.get("autocast", 0.0), "bf16": 1.0}
+    for name, error in errors.items():
+        assert error <= most.get(precisions.get(name, ""), 1e-3), f"{name}: {error:.2e}"
 
 
 @pytest.mark.slow
@@ -182,23 +192,30 @@ def test_training_step(compare: Callable[..., None], benchmark: Any, tmp_path: P
     benchmark.group = "training-small-32"
     settings = config.preset("small")
     data = drawn_faces(tmp_path, count=32, resolution=64)
-    trainers = {}
-    for name in ("reference", "cpu"):
-        trainers[name] = Trainer(settings, seed=0, device=torch.device("cpu"), world=World())
-        trainers[name].completed = round(0.5 * settings.train.stage1_iterations)
+    trainers: dict[str, Trainer] = {}
 
     def steps(name: str) -> Step:
         def run() -> dict[str, float]:
-            with use_backend(name, "fp32"):
-                logs = [trainers[name].step(data) for _ in range(settings.train.r1_interval)]
+            trainer = trainers[name]
+            logs = [trainer.step(data) for _ in range(settings.train.r1_interval)]
             return {key: float(torch.as_tensor(value).mean()) for key, value in logs[0].items()}
 
         return run
 
-    first = {name: steps(name)() for name in trainers}  # both start from the same weights
-    for key, wanted in first["reference"].items():
-        assert first["cpu"][key] == pytest.approx(wanted, rel=0.02, abs=0.01), key
-    compare({name: steps(name) for name in trainers}, rounds=3)
+    variants, precisions = {}, {}
+    for name in ("reference", "cpu", *(f"cpu_{precision}" for precision in lower_precisions())):
+        backend, _, precision = name.partition("_")
+        trainers[name] = Trainer(settings, seed=0, device=torch.device("cpu"), world=World())
+        trainers[name].completed = round(0.5 * settings.train.stage1_iterations)
+        variants[name] = within(backend, precision or "fp32", steps(name))
+        if precision:
+            precisions[name] = precision
+    first: Any = {name: variant() for name, variant in variants.items()}  # from the same weights
+    for name in variants:
+        tolerance = 0.1 if name == "cpu_fast" else 0.02
+        for key, wanted in first["reference"].items():
+            assert first[name][key] == pytest.approx(wanted, rel=tolerance, abs=0.01), (name, key)
+    compare(variants, precisions=precisions, rounds=3)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests/helpers"))
+sys.path[:0] = [str(ROOT / "tests/helpers"), str(ROOT / "tests/kernels")]
 
 ROUNDS = 7
 MACHINE = ("cpu", "isa", "threads", "torch", "python", "commit")
@@ -102,9 +102,12 @@ def compare(benchmark: Any, record: dict[str, Any]) -> Callable[..., None]:
     """Time variants in turns; the one named `cpu` is also pytest-benchmark's own measurement.
 
     `work` is what each does, in floating-point operations, and `product_gflops` what a large matrix
-    product reaches beside them; `precisions` names those that are not fp32. Peak memory is that of
-    each variant's first call.
+    product reaches beside them; `precisions` names those that are not fp32. A native variant's
+    `peak_share` is of what its unit reaches from registers alone, `cpu_peaks`. Peak memory is that
+    of each variant's first call.
     """
+
+    from semfaceedit.kernels import cpu_peaks
 
     def run(
         variants: dict[str, Callable[[], object]],
@@ -123,13 +126,19 @@ def compare(benchmark: Any, record: dict[str, Any]) -> Callable[..., None]:
                 function()
                 times[name].append(time.perf_counter() - start)
         medians = {name: statistics.median(values) for name, values in times.items()}
+        peaks = {}
         if work is not None:
             record["product_gflops"] = round(product_gflops(), 1)
+            peaks = {name: products / 1e9 for name, (products, _) in cpu_peaks().items()}
+            record.update({f"peak_{name}_gflops": round(peak) for name, peak in peaks.items()})
         for name, median in medians.items():
             record[f"{name}_ms"] = round(1e3 * median, 3)
             record[f"{name}_ratio"] = round(median / medians["cpu"], 2)
             if work is not None:
                 record[f"{name}_gflops"] = round(work / median / 1e9, 1)
+                if name.startswith("cpu"):
+                    share = work / median / 1e9 / peaks[record[f"{name}_precision"]]
+                    record[f"{name}_peak_share"] = round(share, 3)
         print("", {name: value for name, value in record.items() if name not in MACHINE})
         benchmark.pedantic(variants["cpu"], rounds=min(3, rounds))
 

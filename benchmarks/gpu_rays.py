@@ -1,4 +1,4 @@
-"""The `cuda` backend of the per-ray ops in the GPU suite: built where it can be, then compared."""
+"""The `cuda` backend in the GPU suite: built where it can be, then compared."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 from semfaceedit.kernels import _backend, _extension, available_backends
 
 ROOT = Path(__file__).resolve().parent.parent
-OPS = ("ray_isosurface", "semantic_composite")
+OPS = ("film_siren", "ray_isosurface", "semantic_composite")
 
 
 def build() -> None:

@@ -81,17 +81,32 @@ class Suite:
         temporary.replace(self.path)
         return record
 
+    def resume(self) -> None:
+        """Go on with the records of the file, which must be of this machine and commit."""
+        content = json.loads(self.path.read_text())
+        for key in ("device", "commit", "torch"):
+            if content["machine"][key] != self.machine[key]:
+                raise ValueError(f"{self.path}: {key} was {content['machine'][key]}")
+        self.machine, self.records = content["machine"], content["records"]
+
+    def has(self, **facts: Any) -> bool:
+        """Whether there is a record with these facts."""
+        return any(facts.items() <= record.items() for record in self.records)
+
     def require(self, passed: bool, **record: Any) -> None:
         """A check; one that fails counts, and the suite goes on to the others."""
         self.failures += not passed
         self.add(kind="check", **record, passed=bool(passed))
 
     def time(self, cases: Sequence[Case], repeats: int) -> None:
-        """A record for each case: median of calls in turns, and peak memory of one."""
+        """A record for each case: median of calls in turns, and peak memory of one.
+
+        Cases that have a record already are left out.
+        """
+        cases = [case for case in cases if not self.has(**_case_facts(case))]
         timings = interleaved([case.run for case in cases], self.device, repeats)
         for case, timing in zip(cases, timings, strict=True):
-            record: Record = {"kind": "time", "what": case.what, "variant": case.variant}
-            record |= {key: value for key, value in case.about.items() if value is not None}
+            record = _case_facts(case)
             if timing is None:
                 self.add(**record, out_of_memory=True)
                 continue
@@ -105,6 +120,11 @@ class Suite:
             if "floor_ms" in record:
                 record["floor_share"] = record["floor_ms"] / ms
             self.add(**record)
+
+
+def _case_facts(case: Case) -> Record:
+    about = {key: value for key, value in case.about.items() if value is not None}
+    return {"kind": "time", "what": case.what, "variant": case.variant, **about}
 
 
 @dataclass

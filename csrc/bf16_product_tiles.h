@@ -1,4 +1,4 @@
-// Blocks of products by a TileUnit. Included inside a namespace; see film_siren_bf16_kernel.h.
+// Blocks of products by a TileUnit. Included inside a namespace; see film_siren_bf16.cpp.
 
 static inline void tile_dot(const uint16_t* a, const uint16_t* b, float* c) {
   TileUnit unit;
@@ -8,12 +8,12 @@ static inline void tile_dot(const uint16_t* a, const uint16_t* b, float* c) {
 }
 
 struct Unit : TileUnit {
-  // c (32, 32) = a b, or += with `accumulate`; a (32, 32 * steps) and b (32 * steps, 32) are tiles
-  // of bf16 in one or two parts. `between` is called after each step, before c is written: its
-  // vector instructions run beside the tile unit.
+  // c (32, 32) = the sum of the terms a b, or += with `accumulate`; a (32, 32 * steps) and
+  // b (32 * steps, 32) are tiles of bf16 in one or two parts. `between` is called after each step,
+  // before c is written: its vector instructions run beside the tile unit.
   template <int parts, typename Between>
-  void product(int64_t steps, const Operand<parts>& a, const Operand<parts>& b, float* c,
-               int64_t ldc, bool accumulate, const Between& between) {
+  void product(std::initializer_list<Term<parts>> terms, float* c, int64_t ldc, bool accumulate,
+               const Between& between) {
     const int64_t stride = ldc * 4;
     float* const lower = c + 16 * ldc;
     if (accumulate) {
@@ -23,24 +23,34 @@ struct Unit : TileUnit {
       this->template zero<0>(), this->template zero<1>();
       this->template zero<2>(), this->template zero<3>();
     }
-    for (int64_t step = 0; step < steps; ++step) {
-      // With two parts, from the smallest products to the largest but for the last: each part of
-      // an operand is loaded once, and small low by low is left out.
-      load_a(a, 0, step);
-      if constexpr (parts == 2) {
-        load_b(b, 1, step);
+    for (const Term<parts>& term : terms)
+      for (int64_t step = 0; step < term.steps; ++step) {
+        // With two parts, from the smallest products to the largest but for the last: each part
+        // of an operand is loaded once, and small low by low is left out.
+        load_a(term.a, 0, step);
+        if constexpr (parts == 2) {
+          load_b(term.b, 1, step);
+          dots();
+        }
+        load_b(term.b, 0, step);
         dots();
+        if constexpr (parts == 2) {
+          load_a(term.a, 1, step);
+          dots();
+        }
+        between();
       }
-      load_b(b, 0, step);
-      dots();
-      if constexpr (parts == 2) {
-        load_a(a, 1, step);
-        dots();
-      }
-      between();
-    }
     this->template store<0>(c, stride), this->template store<1>(c + 16, stride);
     this->template store<2>(lower, stride), this->template store<3>(lower + 16, stride);
+  }
+
+  // Products of what the tiles hold; returns the floating-point operations.
+  int64_t busy(int64_t rounds) {
+    this->template zero<0>(), this->template zero<1>(), this->template zero<2>();
+    this->template zero<3>(), this->template zero<4>(), this->template zero<5>();
+    this->template zero<6>(), this->template zero<7>();
+    for (int64_t round = 0; round < rounds; ++round) dots();
+    return rounds * 4 * 2 * 16 * 16 * 32;
   }
 
  private:

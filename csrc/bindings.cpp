@@ -88,13 +88,32 @@ void film_siren_forward_binding(const std::array<int64_t, 8>& sizes, const Addre
 }
 
 void film_siren_backward_binding(const std::array<int64_t, 8>& sizes, const Addresses<14>& inputs,
-                                 uintptr_t grad_output, const Addresses<12>& g, int threads) {
+                                 const std::string& precision, uintptr_t grad_output,
+                                 const Addresses<12>& g, int threads) {
   const FilmSirenProblem problem = film_siren_problem(sizes, inputs);
+  const Precision chosen = precision_of(precision);
   const FilmSirenGradients gradients{
       floats(g[0]), floats(g[1]), floats(g[2]), floats(g[3]), floats(g[4]),  floats(g[5]),
       floats(g[6]), floats(g[7]), floats(g[8]), floats(g[9]), floats(g[10]), floats(g[11])};
   py::gil_scoped_release release;
-  film_siren_backward(problem, floats(grad_output), gradients, threads);
+  film_siren_backward(problem, chosen, floats(grad_output), gradients, threads);
+}
+
+void ray_isosurface_forward_bf16_binding(const RaySizes& sizes, const RaySettings& settings,
+                                         const Addresses<10>& inputs,
+                                         const Addresses<6>& outputs, int threads) {
+  const RayIsosurfaceProblem problem = ray_isosurface_problem(sizes, settings, inputs);
+  const RayIsosurfaceHits hits = ray_isosurface_hits(outputs);
+  py::gil_scoped_release release;
+  ray_isosurface_forward_bf16(problem, hits, threads);
+}
+
+std::pair<double, double> peaks_by_name(const std::string& precision, int threads) {
+  const Precision chosen = precision_of(precision);
+  if (!offers(isa(), chosen)) throw std::invalid_argument("peaks: not offered: " + precision);
+  py::gil_scoped_release release;
+  const Peaks result = peaks(chosen, threads);
+  return {result.products, result.sines};
 }
 
 void tile_dot_binding(const std::string& isa, uintptr_t a, uintptr_t b, uintptr_t c) {
@@ -113,9 +132,12 @@ PYBIND11_MODULE(_C, module) {
   module.def("set_isa", &set_isa_by_name);
   module.def("film_siren_precisions", &film_siren_precisions,
              "What the instruction set in use offers, its automatic choice first");
+  module.def("peaks", &peaks_by_name,
+             "Operations of products and sines a second from registers alone, at a precision");
   module.def("tile_dot", &tile_dot_binding, "One tile product, by `amx` or `amx_model`");
   module.def("film_siren_forward", &film_siren_forward_binding);
   module.def("film_siren_backward", &film_siren_backward_binding);
   define_ray_ops<int>(module);  // threads
+  module.def("ray_isosurface_forward_bf16", &ray_isosurface_forward_bf16_binding);
   module.def("ray_isosurface_workspace", [](const RaySizes&) { return std::array<int64_t, 2>{}; });
 }

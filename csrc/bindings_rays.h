@@ -31,17 +31,21 @@ inline RayIsosurfaceProblem ray_isosurface_problem(const RaySizes& s, const RayS
           floats(a[6]), floats(a[7]), floats(a[8]), floats(a[9])};
 }
 
+inline RayIsosurfaceHits ray_isosurface_hits(const Addresses<6>& o) {
+  return {floats(o[0]),
+          floats(o[1]),
+          reinterpret_cast<bool*>(o[2]),
+          reinterpret_cast<int64_t*>(o[3]),
+          reinterpret_cast<int64_t*>(o[4]),
+          reinterpret_cast<int32_t*>(o[5])};
+}
+
 template <class Where>
 void ray_isosurface_forward_binding(const RaySizes& sizes, const RaySettings& settings,
-                                    const Addresses<10>& inputs, const Addresses<6>& o,
+                                    const Addresses<10>& inputs, const Addresses<6>& outputs,
                                     const Where& where) {
   const RayIsosurfaceProblem problem = ray_isosurface_problem(sizes, settings, inputs);
-  const RayIsosurfaceHits hits{floats(o[0]),
-                               floats(o[1]),
-                               reinterpret_cast<bool*>(o[2]),
-                               reinterpret_cast<int64_t*>(o[3]),
-                               reinterpret_cast<int64_t*>(o[4]),
-                               reinterpret_cast<int32_t*>(o[5])};
+  const RayIsosurfaceHits hits = ray_isosurface_hits(outputs);
   pybind11::gil_scoped_release release;
   ray_isosurface_forward(problem, hits, where);
 }

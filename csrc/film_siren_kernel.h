@@ -1,53 +1,7 @@
 // film_siren for one instruction set; see film_siren_cpu.cpp.
 
 #include "simd.h"
-
-// sin and cos by Cody-Waite reduction to [-pi/2, pi/2] and minimax polynomials. Beyond this
-// magnitude the reduction loses accuracy, and the C library takes over.
-constexpr float MAX_ARGUMENT = 8192.0f;
-
-struct Reduced {
-  Vec r;        // the argument less n pi
-  VecInt sign;  // the sign bit of (-1)^n
-};
-
-static inline Reduced reduce(Vec x) {
-  constexpr float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves n in the low bits
-  const Vec shifted = x * 0.318309886f + round;
-  const Vec n = shifted - round;
-  VecInt bits;
-  std::memcpy(&bits, &shifted, sizeof bits);
-  // pi in four parts whose products with n are exact
-  Vec r = x - n * 3.140625f;
-  r -= n * 0.000967025756835937500f;
-  r -= n * 6.27711415290832519531e-7f;
-  r -= n * 1.21542012565534204e-10f;
-  return {r, bits << 31};
-}
-
-static inline Vec flip(Vec v, VecInt sign) {
-  VecInt bits;
-  std::memcpy(&bits, &v, sizeof v);
-  bits ^= sign;
-  std::memcpy(&v, &bits, sizeof v);
-  return v;
-}
-
-static inline Vec sin_of(const Reduced& x) {
-  const Vec s = x.r * x.r;
-  Vec q = s * 2.5999031e-6f - 1.98065463e-4f;
-  q = q * s + 8.33301619e-3f;
-  q = q * s - 1.66666567e-1f;
-  return flip(x.r + x.r * s * q, x.sign);
-}
-
-static inline Vec cos_of(const Reduced& x) {
-  const Vec s = x.r * x.r;
-  Vec q = s * -2.61924839e-7f + 2.47692406e-5f;
-  q = q * s - 1.38885679e-3f;
-  q = q * s + 4.16666567e-2f;
-  return flip(1.0f - 0.5f * s + s * s * q, x.sign);
-}
+#include "sine.h"
 
 // h = sin(frequency z + phase), and its cosine where asked for.
 template <bool with_cosine>
@@ -144,8 +98,8 @@ static int64_t forward_scratch(const FilmSirenProblem& p) {
 
 // What the backward pass of a tile adds to.
 struct Sums {
-  float *frequencies, *phases, *head_bias;                              // of the tile's segment
-  float *first_weight, *hidden_weight, *view_weight, *head_weight;      // of its partition, or null
+  SegmentSums segment;
+  float *first_weight, *hidden_weight, *view_weight, *head_weight;  // of its partition, or null
 };
 
 static inline int64_t padded_inputs(const FilmSirenProblem& p) { return round_up(p.inputs); }
@@ -206,8 +160,8 @@ static void backward_tile(const FilmSirenProblem& p, const Tile& tile, const flo
         frequency += d * load(z + layer * size + j);
         store(dz + j, d * f);
       }
-      sums.phases[layer * W + i] += sum(phase);
-      sums.frequencies[layer * W + i] += sum(frequency);
+      sums.segment.phases[layer * W + i] += sum(phase);
+      sums.segment.frequencies[layer * W + i] += sum(frequency);
     }
   };
   const auto head_grad = [&](int64_t head, int64_t begin, int64_t end, float* to, bool add) {
@@ -231,7 +185,7 @@ static void backward_tile(const FilmSirenProblem& p, const Tile& tile, const flo
   for (int64_t c = 0; c < C; ++c) {
     Vec total{};
     for (int64_t j = c * TILE; j < c * TILE + columns; j += LANES) total += load(g + j);
-    sums.head_bias[c] += sum(total);
+    sums.segment.head_bias[c] += sum(total);
   }
   head_grad(L - 2, split, C, dh, false);
   if (weights) {
@@ -278,7 +232,7 @@ static void film_siren_forward(const FilmSirenProblem& p, float* output, int thr
 
 static void film_siren_backward(const FilmSirenProblem& p, const float* grad_output,
                                 const FilmSirenGradients& gradients, int threads) {
-  const int64_t W = p.width, L = p.layers, G = p.groups, film = (L + 1) * W;
+  const int64_t W = p.width, L = p.layers, G = p.groups;
   int64_t size = 0;  // of a part's weight sums
   const auto sum_of = [&](int64_t rows, int64_t columns, float* result) {
     const MatrixSum matrix{rows, columns, round_up(columns), size, result};
@@ -295,8 +249,7 @@ static void film_siren_backward(const FilmSirenProblem& p, const float* grad_out
   std::vector<Tile> tiles = make_tiles(p, TILE);
   const Partition parts = partition(static_cast<int64_t>(tiles.size()), size);
   const std::vector<int64_t> segment_rows = make_segments(tiles, parts);
-  const int64_t segment_size = 2 * film + p.channels;
-  std::vector<float> segment_sums(segment_rows.size() * segment_size);
+  std::vector<float> segment_sums(segment_rows.size() * SegmentSums::floats(p));
   const Buffer weight_sums(parts.parts * size);
 
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
@@ -308,9 +261,8 @@ static void film_siren_backward(const FilmSirenProblem& p, const float* grad_out
       const auto at = [&](const MatrixSum& matrix, int64_t row) {
         return weights ? base + matrix.offset + row * matrix.padded : nullptr;
       };
-      float* segment = segment_sums.data() + tiles[i].segment * segment_size;
-      const Sums sums{segment,        segment + film,     segment + 2 * film,
-                      at(first, 0),   at(hidden, 0),      at(view, group * W),
+      const Sums sums{SegmentSums(p, segment_sums.data(), tiles[i].segment),
+                      at(first, 0), at(hidden, 0), at(view, group * W),
                       at(head, group * (L - 1) * p.channels)};
       backward_tile(p, tiles[i], grad_output, gradients, sums,
                     thread_scratch(backward_scratch(p)));
@@ -319,5 +271,5 @@ static void film_siren_backward(const FilmSirenProblem& p, const float* grad_out
   if (weights)
     for (const MatrixSum& matrix : {first, hidden, view, head})
       add_parts(matrix, weight_sums.data(), size, parts.parts, threads);
-  add_segments(p, segment_rows, segment_sums, gradients);
+  add_segments(p, segment_rows, segment_sums.data(), gradients);
 }

@@ -24,6 +24,13 @@ enum class Precision { fp32, accurate, fast };
 
 bool offers(Isa isa, Precision precision);
 
+// Rates of `threads` threads from registers alone: floating-point operations of products, and sines,
+// a second. The precision must be offered.
+struct Peaks {
+  double products, sines;
+};
+Peaks peaks(Precision precision, int threads);
+
 // Calls the copy of `function` that was compiled for the instruction set in use.
 #if defined(__x86_64__)
 #define SEMFACEEDIT_DISPATCH(function, ...)                                                \
@@ -70,16 +77,19 @@ struct FilmSirenGradients {
 
 void film_siren_forward(const FilmSirenProblem& problem, Precision precision, float* output,
                         int threads);
-// The above for `accurate` and `fast`. Throws std::invalid_argument if the instruction set in use
-// does not offer them.
+// For `accurate` and `fast`, here and below. Throws std::invalid_argument if the instruction set in
+// use does not offer them.
 void film_siren_forward_bf16(const FilmSirenProblem& problem, Precision precision, float* output,
                              int threads);
 // One tile product for tests, by the CPU's unit (Isa::amx) or its model: c (16, 16) += a b with a
 // (16, 32) and b (16, 16, 2), rows of pairs, in bf16.
 void tile_dot(Isa isa, const uint16_t* a, const uint16_t* b, float* c);
-// In fp32 at every precision.
-void film_siren_backward(const FilmSirenProblem& problem, const float* grad_output,
-                         const FilmSirenGradients& gradients, int threads);
+void film_siren_backward(const FilmSirenProblem& problem, Precision precision,
+                         const float* grad_output, const FilmSirenGradients& gradients,
+                         int threads);
+void film_siren_backward_bf16(const FilmSirenProblem& problem, Precision precision,
+                              const float* grad_output, const FilmSirenGradients& gradients,
+                              int threads);
 
 struct RayIsosurfaceProblem {
   int64_t rays, hits, samples, width, layers;  // R K S H D
@@ -129,6 +139,9 @@ struct RayIsosurfaceGradients {
 
 void ray_isosurface_forward(const RayIsosurfaceProblem& problem, const RayIsosurfaceHits& hits,
                             int threads);
+// With the field in split bf16 where there are tiles, else the above.
+void ray_isosurface_forward_bf16(const RayIsosurfaceProblem& problem,
+                                 const RayIsosurfaceHits& hits, int threads);
 void ray_isosurface_backward(const RayIsosurfaceProblem& problem,
                              const RayIsosurfaceGradHits& hits,
                              const RayIsosurfaceGradients& gradients, int threads);

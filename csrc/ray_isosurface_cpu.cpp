@@ -11,13 +11,8 @@
 
 #include "ops.h"
 #include "parallel.h"
+#include "ray_isosurface_chunks.h"
 #include "ray_isosurface_ray.h"
-
-namespace semfaceedit {
-
-constexpr int64_t RAYS_EACH = 48;  // rays that are worked on together
-
-}  // namespace semfaceedit
 
 #define SEMFACEEDIT_KERNEL "ray_isosurface_kernel.h"
 #include "each_isa.h"

@@ -21,6 +21,7 @@ from ._backend import (
     resolve,
     use_backend,
 )
+from ._extension import cpu_peaks
 from .film_siren import FilmSirenWeights, film_siren
 from .ray_isosurface import FieldWeights, Intersections, ray_isosurface
 from .semantic_composite import color_composite, semantic_composite
@@ -36,6 +37,7 @@ __all__ = [
     "available_backends",
     "available_precisions",
     "color_composite",
+    "cpu_peaks",
     "film_siren",
     "ray_isosurface",
     "resolve",

@@ -4,7 +4,8 @@ An implementation of op `film_siren` for backend `cpu` is the module `film_siren
 file. It defines
 
 * `PRECISIONS`: the precisions it offers, the first that can be had being its automatic choice;
-* `unavailable() -> str | None`: why it cannot run on this machine (None: it can);
+* `unavailable(device=None) -> str | None`: why it cannot run on the device of that number (default:
+  the current one); None: it can;
 * where precisions depend on the machine, `precision_unavailable(precision) -> str | None`;
 * the functions that the op's `autograd.Function` calls (named in the op's own file).
 
@@ -87,11 +88,17 @@ def resolve(op: str, backend: str | None, precision: str | None, *tensors: Tenso
     Under torch.compile the environment counts as it was when the call was traced.
     """
     backend, precision = backend or _chosen.backend, precision or _chosen.precision
-    return _choose(op, backend, precision, tensors[0].device.type, tensors[0].dtype)
+    device = tensors[0].device
+    return _choose(op, backend, precision, device.type, device.index, tensors[0].dtype)
 
 
 def _choose(
-    op: str, backend: str | None, precision: str | None, device: str, dtype: torch.dtype
+    op: str,
+    backend: str | None,
+    precision: str | None,
+    device: str,
+    index: int | None,
+    dtype: torch.dtype,
 ) -> Choice:
     backend = backend or os.environ.get("SEMFACEEDIT_BACKEND") or "auto"
     precision = precision or os.environ.get("SEMFACEEDIT_PRECISION") or None
@@ -99,7 +106,9 @@ def _choose(
     candidates = AUTO_ORDER.get(device, ("reference",)) if backend == "auto" else (backend,)
     reasons = []
     for candidate in candidates:
-        reason = _reason_against(op, candidate, precision, device, dtype)
+        reason = _reason_against(op, candidate, precision, device, index, dtype)
+        if reason is None and backend == "auto" and precision is None:
+            reason = _reason_against_auto(op, candidate, device)
         if reason is None:
             return Choice(candidate, precision or _auto_precision(op, candidate, device))
         reasons.append(f"backend {candidate!r} cannot be used: {reason}")
@@ -121,14 +130,15 @@ def implementation(op: str, backend: str) -> ModuleType:
 
 
 @functools.cache
-def unavailable(op: str, backend: str) -> str | None:
-    """Why `backend` cannot run `op` on this machine; None if it can. Asked once a process."""
+def unavailable(op: str, backend: str, device: int | None = None) -> str | None:
+    """Why `backend` cannot run `op` on a device (default: the current one); None if it can. Asked
+    once a process."""
     if backend == "reference":
         return None
     if importlib.util.find_spec(f"{__package__}.{op}_{backend}") is None:
         return f"there is no {backend} version of {op} yet; use another backend"
     try:
-        return implementation(op, backend).unavailable()
+        return implementation(op, backend).unavailable(device)
     except ImportError as error:
         return f"its module does not import: {error}"
 
@@ -151,12 +161,17 @@ def available_precisions(backend: str) -> dict[str, dict[str, str | None]]:
 
 
 def _reason_against(
-    op: str, backend: str, precision: str | None, device: str, dtype: torch.dtype
+    op: str,
+    backend: str,
+    precision: str | None,
+    device: str,
+    index: int | None,
+    dtype: torch.dtype,
 ) -> str | None:
     devices = DEVICE_TYPES.get(backend)
     if devices is not None and device not in devices:
         return f"it needs {devices[0]} tensors, got {device}; move the tensors or the model"
-    reason = unavailable(op, backend)
+    reason = unavailable(op, backend, index)
     if reason is not None:
         return reason
     if backend != "reference" and dtype != torch.float32:
@@ -168,6 +183,15 @@ def _reason_against(
     if why is not None:
         return f"precision {precision!r}: {why}; use {' or '.join(offered)}"
     return f"precision {precision!r} is not among its precisions {', '.join(offered)}"
+
+
+def _reason_against_auto(op: str, backend: str, device: str) -> str | None:
+    """Precision is not lowered below fp32 unless something asks for that."""
+    if device != "cuda" or "fp32" in _precisions(op, backend, device):
+        return None
+    if torch.is_autocast_enabled("cuda"):
+        return None
+    return "it has no precision fp32; ask for what it has, or use autocast"
 
 
 def _precisions(op: str, backend: str, device: str) -> tuple[str, ...]:

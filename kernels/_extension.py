@@ -33,8 +33,8 @@ def load() -> tuple[ModuleType | None, str | None]:
 
 
 @functools.cache
-def load_cuda() -> tuple[ModuleType | None, str | None]:
-    """The CUDA module and None, or None and why it cannot be used on this machine."""
+def load_cuda(device: int | None = None) -> tuple[ModuleType | None, str | None]:
+    """The CUDA module and None, or None and why a device (default: the current) cannot use it."""
     module, error = _imported("_C_cuda")
     if module is None:
         return None, (
@@ -43,7 +43,8 @@ def load_cuda() -> tuple[ModuleType | None, str | None]:
         )
     if not torch.cuda.is_available():
         return None, "PyTorch finds no CUDA device"
-    reason = module.unavailable()
+    with torch.cuda.device(device):
+        reason = module.unavailable()
     if reason:
         return None, f"the CUDA module does not run on this GPU and driver: {reason}"
     return module, None
@@ -61,8 +62,8 @@ def _imported(name: str) -> tuple[ModuleType | None, str]:
         return None, f"import said: {error}"
 
 
-def unavailable() -> str | None:
-    """Why the native module cannot be used; None if it can."""
+def unavailable(device: int | None = None) -> str | None:
+    """Why the native module cannot be used; None if it can. There is but one CPU."""
     return load()[1]
 
 
@@ -70,9 +71,9 @@ def native() -> ModuleType:
     return _loaded(load())
 
 
-def cuda_unavailable() -> str | None:
-    """Why the CUDA module cannot be used; None if it can."""
-    return load_cuda()[1]
+def cuda_unavailable(device: int | None = None) -> str | None:
+    """Why the CUDA module cannot be used on a device (default: the current); None if it can."""
+    return load_cuda(device)[1]
 
 
 def native_cuda() -> ModuleType:
@@ -106,6 +107,18 @@ def _device_and_stream(tensor: Tensor) -> tuple[int, int]:
 def threads() -> int:
     """Follows `torch.set_num_threads`. A forked process has lost its parent's pool: one there."""
     return torch.get_num_threads() if os.getpid() == _process else 1
+
+
+def cpu_peaks() -> dict[str, tuple[float, float]]:
+    """{precision: products and sines} of the CPU's instructions in use, timed now.
+
+    Floating-point operations of products and sines a second, from loops that touch no memory, on
+    PyTorch's threads. Empty without native code.
+    """
+    module, _ = load()
+    if module is None:
+        return {}
+    return {name: module.peaks(name, threads()) for name in module.film_siren_precisions()}
 
 
 def addresses(*tensors: Tensor | None) -> list[int]:

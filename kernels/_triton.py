@@ -12,19 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MIN_CAPABILITY = (8, 0)  # asynchronous copies and TF32
+# Compute capabilities whose kernels `tests/test_triton_compile.py` compiles: A100; RTX 30; RTX 40;
+# H100 and H200; B200; RTX 50. All but 9.0 and 8.0 take the tiles of 8.9, which fit them.
+ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 
 
 @functools.cache
-def unavailable() -> str | None:
-    """Why Triton cannot run here; None if it can."""
+def unavailable(device: int | None = None) -> str | None:
+    """Why Triton cannot run on a device (default: the current one); None if it can."""
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed; run `pip install triton`"
     if not torch.cuda.is_available():
         return "PyTorch finds no CUDA device on this machine"
-    if torch.cuda.get_device_capability() < MIN_CAPABILITY:
-        return f"{torch.cuda.get_device_name()} is older than compute capability 8.0"
-    return None
+    major, minor = torch.cuda.get_device_capability(device)
+    if 10 * major + minor in ARCHITECTURES:
+        return None
+    known = ", ".join(f"{number // 10}.{number % 10}" for number in ARCHITECTURES)
+    return (
+        f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}, the kernels "
+        f"are made for {known}; use the reference backend"
+    )
 
 
 def interpreted() -> bool:

@@ -1,7 +1,8 @@
 """`film_siren` on the CPU: one native launch forward, one backward (`csrc/film_siren_*.cpp`).
 
-`accurate` and `fast` are forward precisions: the gradients are those of the fp32 recomputation at
-every precision, and as good.
+A precision is that of both: `accurate` has operands of two bf16 parts, `fast` of one, and sums are
+in fp32 either way. Against float64 every output and gradient of `accurate` is within 1e-4 (relative
+root mean square), and none of `fast` is worse than what bf16 autocast gives.
 """
 
 from torch import Tensor
@@ -45,6 +46,7 @@ def _launch_backward(
     native().film_siren_backward(
         _sizes(inputs, trunk_channels),
         addresses(*inputs),
+        precision,
         grad_output.data_ptr(),
         addresses(*none_where_not(needed, grads)),
         threads(),

@@ -22,6 +22,7 @@ from ._triton import (
 )
 from .film_siren import FilmSirenWeights
 from .film_siren_ops import empty_output, register
+from .film_siren_tiles import TURN, Tiles, folded_film, layer_biases, point_tiles
 
 __all__ = ["PRECISIONS", "backward", "forward", "unavailable"]
 
@@ -30,7 +31,7 @@ PRECISIONS = ("fp32", "tf32", "fp16")
 DOT_PRECISION = {"fp32": "ieee", "tf32": "tf32", "fp16": "ieee"}
 CHUNK_TILES = 256  # tiles whose activations the backward pass holds at a time
 SPLITS = 8  # partial sums of each weight gradient
-SUMS_BLOCK = 256
+SUMS_BLOCK, SUMS_DEPTH = 64, 32
 THIN = 3  # up to so many inputs the first layer is in fp32, straight from the points
 
 
@@ -61,9 +62,10 @@ def forward_tiling(precision: str, architecture: int, inputs: int) -> Tiling:
     if architecture == 90:  # chains of eight wgmma, fed by what its shared memory holds
         slab = 128 if inputs <= THIN else 64
         return Tiling(rows=128, columns=128, slab=slab, warps=8, stages=2, wide=193)
-    if architecture == 89:  # deeper pipelines spill registers
-        return Tiling(rows=128, columns=128, slab=32, warps=8, stages=2, wide=193)
-    return Tiling(rows=128, columns=128, slab=32, warps=8, stages=4)  # wide heads spill
+    if architecture == 80:
+        return Tiling(rows=128, columns=128, slab=32, warps=8, stages=4)  # wide heads spill
+    # Deeper pipelines spill registers. Others than 89 take these tiles untuned.
+    return Tiling(rows=128, columns=128, slab=32, warps=8, stages=2, wide=193)
 
 
 def backward_tiling(precision: str, architecture: int) -> Tiling:
@@ -78,7 +80,7 @@ def _forward(inputs: list[Tensor], trunk_channels: int, precision: str) -> Tenso
     points, output = inputs[0], empty_output(inputs)
     tiling = forward_tiling(precision, capability(points), points.shape[1])
     network = _prepared(inputs, trunk_channels, precision, tiling)
-    tiles = _tiles(inputs[4], len(points), tiling.rows)
+    tiles = point_tiles(inputs[4], len(points), tiling.rows)
     programs = min(8 // tiling.warps * multiprocessors(points), tiles.bound)
     _launch_forward(network, tiles, tiling, output, _scratch(network, programs, tiling.rows))
     return output
@@ -98,40 +100,16 @@ def _backward(
     ]
 
 
-class Tiles(NamedTuple):
-    """Tiles of at most `rows` points that share a FiLM row; only `bound` is known to the host."""
-
-    table: Tensor  # (3, T) int64: first point, point after the last, FiLM row
-    used: Tensor  # (1,) int64: how many of T are used
-    first: Tensor  # (M + 1,) int64: the first tile of each FiLM row
-    bound: int  # T
-
-
-def _tiles(row_offsets: Tensor, points: int, rows: int) -> Tiles:
-    film_rows = len(row_offsets) - 1
-    bound = points // rows + film_rows
-    first = torch.zeros_like(row_offsets)
-    first[1:] = ((row_offsets.diff() + rows - 1) // rows).cumsum(0)
-    tile = torch.arange(bound, device=row_offsets.device)
-    film_row = torch.searchsorted(first, tile, right=True) - 1
-    film_row = film_row.clamp(max=film_rows - 1)
-    start = row_offsets[film_row] + (tile - first[film_row]) * rows
-    stop = torch.minimum(start + rows, row_offsets[film_row + 1])
-    return Tiles(torch.stack([start, stop, film_row]), first[-1:], first, bound)
-
-
 class Network(NamedTuple):
     """The inputs as the kernels take them: padded, and matrices in the type of their products."""
 
     points: Tensor
     directions: Tensor
-    frequencies: Tensor  # (M, L + 1, W)
-    phases: Tensor
+    scales: Tensor  # (M, L + 1, W): frequencies, in turns where the sine takes turns
+    shifts: Tensor  # (M, L + 1, W): frequency times bias plus phase, in the same unit
     row_groups: Tensor
     first_weight: Tensor  # (W, 3) fp32, or (W, padded inputs) if a point has more than three
-    first_bias: Tensor
     weights: Tensor  # (L - 1 + G, W, W): hidden layers, then view layers
-    biases: Tensor  # (L - 1 + G, W)
     view_direction: Tensor  # (G, W, 3) fp32
     head_weight: Tensor  # (G, L - 1, padded channels, W)
     head_bias: Tensor  # (G, padded channels), summed over heads
@@ -140,7 +118,7 @@ class Network(NamedTuple):
 
 
 def _prepared(inputs: list[Tensor], trunk_channels: int, precision: str, tiling: Tiling) -> Network:
-    points, directions, frequencies, phases, _, row_groups = inputs[:6]
+    points, directions, frequencies, _, _, row_groups = inputs[:6]
     weights = FilmSirenWeights(*inputs[6:])
     groups, heads, channels, own_width = weights.head_weight.shape
     size = points.shape[1]
@@ -154,18 +132,16 @@ def _prepared(inputs: list[Tensor], trunk_channels: int, precision: str, tiling:
     first_weight = padded(weights.first_weight, first_shape)
     view = weights.view_weight
     matrices = torch.cat([weights.hidden_weight, view[:, :, 3:]])
-    biases = torch.cat([weights.hidden_bias, weights.view_bias])
     film_shape = (len(frequencies), heads + 2, width)
+    scales, shifts = folded_film(inputs, 1 / TURN if constants["FAST"] else 1.0)
     return Network(
         points,
         directions,
-        padded(frequencies, film_shape),
-        padded(phases, film_shape),
+        padded(scales, film_shape),
+        padded(shifts, film_shape),
         row_groups,
         first_weight if constants["THIN"] else first_weight.to(operand),
-        padded(weights.first_bias, (width,)),
         padded(matrices, (heads + groups, width, width)).to(operand),
-        padded(biases, (heads + groups, width)),
         padded(view[:, :, :3], (groups, width, 3)).contiguous(),
         padded(weights.head_weight, (groups, heads, padded_channels, width)).to(operand),
         padded(weights.head_bias.sum(1), (groups, padded_channels)),
@@ -264,7 +240,7 @@ def _launch_forward(
         forward_kernel,
         (len(scratch.copied),),
         (
-            *network[:5], tiles.table, tiles.used, *network[5:12], output, *scratch, first_tile,
+            *network[:5], tiles.table, tiles.used, *network[5:10], output, *scratch, first_tile,
             tiles.bound, *network.sizes, network.constants["LAYERS"] - 1,
         ),
         {**network.constants, **tile, **heads, "KEEP": keep},
@@ -288,11 +264,10 @@ class _Backward:
         points = inputs[0]
         self.tiling = backward_tiling(precision, capability(points))
         self.network = _prepared(inputs, trunk_channels, precision, self.tiling)
-        self.tiles = _tiles(inputs[4], len(points), self.tiling.rows)
+        self.tiles = point_tiles(inputs[4], len(points), self.tiling.rows)
         self.slots = min(CHUNK_TILES, self.tiles.bound)
         self.precision = precision
         self.inputs, self.needed, self.grad_output = inputs, needed, grad_output
-        self.scale = _scale(grad_output, precision)
         constants, padded_channels = self.network.constants, self.network.sizes[3]
         self.layers, self.width = constants["LAYERS"], constants["WIDTH"]
         self.groups = inputs[12].shape[0]
@@ -311,6 +286,8 @@ class _Backward:
         scratch = _scratch(network, self.slots, rows, keep=True)
         deltas = torch.empty_like(scratch.activations)
         output_deltas = network.weights.new_empty(self.slots, rows, network.sizes[3])
+        inverses = self.row_sums.new_empty(self.slots, self.layers + 2)
+        bounds = self._bounds()
         sums = self.row_sums.new_empty(self.slots, self.row_sums.shape[1])
         tile_groups = self._tile_groups()
         for first_tile in range(0, self.tiles.bound, max(self.slots, 1)):
@@ -318,10 +295,12 @@ class _Backward:
                 network, self.tiles, self.tiling, self.row_sums, scratch, first_tile=first_tile,
                 keep=True,
             )  # fmt: skip
-            self._launch_backward(scratch, deltas, output_deltas, sums, first_tile)
+            self._launch_backward(
+                bounds, scratch, deltas, output_deltas, inverses, sums, first_tile
+            )
             self._add_row_sums(sums, first_tile)
             groups = tile_groups[first_tile : first_tile + self.slots]
-            self._add_weight_gradients(scratch, deltas, output_deltas, groups)
+            self._add_weight_gradients(scratch, deltas, output_deltas, inverses, groups)
         return self._gradients()
 
     def _tile_groups(self) -> Tensor:  # (T,), -1 for tiles that are not used
@@ -329,11 +308,23 @@ class _Backward:
         used = torch.arange(len(groups), device=groups.device) < self.tiles.used
         return torch.where(used, groups, -1)
 
+    def _bounds(self) -> tuple[Tensor, Tensor, Tensor]:
+        """How much a layer may amplify: |frequencies|, then sums of |weights| that meet in one
+        input, the largest of each layer; (M, L + 1), (L - 1 + G,) and (G, L - 1)."""
+        network = self.network
+        return (
+            self.inputs[2].abs().amax(2),
+            network.weights.float().abs().sum(1).amax(1),
+            network.head_weight.float().abs().sum(2).amax(2),
+        )
+
     def _launch_backward(
         self,
+        bounds: tuple[Tensor, Tensor, Tensor],
         scratch: Scratch,
         deltas: Tensor,
         output_deltas: Tensor,
+        inverses: Tensor,
         sums: Tensor,
         first_tile: int,
     ) -> None:
@@ -344,10 +335,10 @@ class _Backward:
             backward_kernel,
             (self.slots,),
             (
-                self.grad_output, self.scale, *network[:5], tiles.table, tiles.used,
-                network.first_weight, network.weights, network.view_direction, network.head_weight,
-                scratch.affine, deltas, output_deltas, sums, self.grad_points, self.grad_directions,
-                first_tile, tiles.bound, *network.sizes,
+                self.grad_output, *network[:5], tiles.table, tiles.used, network.first_weight,
+                network.weights, network.view_direction, network.head_weight, *bounds,
+                scratch.affine, deltas, output_deltas, inverses, sums, self.grad_points,
+                self.grad_directions, first_tile, tiles.bound, *network.sizes,
             ),
             {
                 **network.constants,
@@ -368,28 +359,38 @@ class _Backward:
             row_sums_kernel,
             (rows, ceil_div(size, SUMS_BLOCK)),
             (sums, self.tiles.first, self.row_sums, first_tile, self.slots, size),
-            {"BLOCK": SUMS_BLOCK},
+            {"BLOCK": SUMS_BLOCK, "DEPTH": SUMS_DEPTH},
         )
 
     def _add_weight_gradients(
-        self, scratch: Scratch, deltas: Tensor, output_deltas: Tensor, tile_groups: Tensor
+        self,
+        scratch: Scratch,
+        deltas: Tensor,
+        output_deltas: Tensor,
+        inverses: Tensor,
+        tile_groups: Tensor,
     ) -> None:
         last, activations = self.layers, scratch.activations
-        if self.needed[4] and not self.network.constants["THIN"]:
-            self._add_products(self.first, deltas[:, :1], scratch.copied[:, None], tile_groups)
-        if self.needed[6]:
-            self._add_products(self.trunk, deltas[:, 1:last], activations[:, :-2], tile_groups)
-        if self.needed[8]:
-            view = activations[:, last - 1 : last]
-            self._add_products(self.view, deltas[:, last:], view, tile_groups)
+        layers = [  # from a layer's deltas and what it reads
+            (4, self.first, slice(0, 1), scratch.copied[:, None]),
+            (6, self.trunk, slice(1, last), activations[:, :-2]),
+            (8, self.view, slice(last, last + 1), activations[:, last - 1 : last]),
+        ]
+        if self.network.constants["THIN"]:
+            del layers[0]
+        for index, total, which, right in layers:
+            if self.needed[index]:
+                left, inverse = deltas[:, which], inverses[:, which]
+                self._add_products(total, left, inverse, right, tile_groups)
         if self.needed[10]:
             output = output_deltas[:, None].expand(-1, last, -1, -1)
-            self._add_products(self.heads, output, activations[:, 1:], tile_groups)
+            inverse = inverses[:, -1:].expand(-1, last)
+            self._add_products(self.heads, output, inverse, activations[:, 1:], tile_groups)
 
     def _add_products(
-        self, total: Tensor, left: Tensor, right: Tensor, tile_groups: Tensor
+        self, total: Tensor, left: Tensor, inverse: Tensor, right: Tensor, tile_groups: Tensor
     ) -> None:
-        """total (layers, groups, N, K) += left^T (slots, layers, rows, N) @ right (.., K)."""
+        """total (layers, groups, N, K) += inverse (slots, layers) left^T (.., rows, N) @ right."""
         from .film_siren_triton_kernels import weight_gradient_kernel
 
         layers, groups, left_width, right_width = total.shape
@@ -400,12 +401,13 @@ class _Backward:
         tiling = self.tiling
         constants = product_constants(tiling, left_width, right_width, groups, self.precision)
         blocks = (left_width // constants["LEFT"]) * (right_width // constants["RIGHT"])
-        strides = (left.stride(0), left.stride(1), right.stride(0), right.stride(1))
+        operands = (left, right, inverse)
+        strides = [stride for operand in operands for stride in operand.stride()[:2]]
         launch(
             weight_gradient_kernel,
             (blocks, layers * groups, splits),
             (
-                left, right, tile_groups, product, len(tile_groups), *strides, left_width,
+                *operands, tile_groups, product, len(tile_groups), *strides, left_width,
                 right_width, groups,
             ),
             constants,
@@ -418,18 +420,19 @@ class _Backward:
         network, weights = self.network, FilmSirenWeights(*self.inputs[6:])
         size, _, channels, padded_channels, split = network.sizes
         width, layers = weights.first_bias.shape[0], self.layers
-        by_row = self.row_sums / self.scale
+        by_row = self.row_sums
         channel_sums = by_row[:, self.layer_sums :][:, :channels]  # (M, C)
         by_layer = by_row[:, : self.layer_sums].unflatten(1, (layers + 1, 5, self.width))
-        phases, frequencies = by_layer[:, :, 0, :width], by_layer[:, :, 1, :width]
+        phases = by_layer[:, :, 0, :width]
+        frequencies = torch.addcmul(by_layer[:, :, 1, :width], layer_biases(self.inputs), phases)
         coordinates = by_layer[:, :, 2:, :width]  # (M, L + 1, 3, W)
         biases = self.inputs[2] * phases  # (M, L + 1, W)
         if network.constants["THIN"]:
             first = coordinates[:, 0].sum(0).T[:, :size]
         else:
-            first = self.first[0, 0, :width, :size] / self.scale
-        view = self.view[0, :, :width, :width] / self.scale
-        heads = self.heads.transpose(0, 1)[:, :, :channels, :width] / self.scale  # (G, L, C, W)
+            first = self.first[0, 0, :width, :size]
+        view = self.view[0, :, :width, :width]
+        heads = self.heads.transpose(0, 1)[:, :, :channels, :width]  # (G, L, C, W)
         last = torch.cat([heads[:, -2:-1, :split], heads[:, -1:, split:]], 2)
         head_bias = self._by_group(channel_sums)[:, None].expand(-1, layers - 1, -1)
         return [
@@ -439,7 +442,7 @@ class _Backward:
             phases,
             first,
             biases[:, 0].sum(0),
-            self.trunk[:, 0, :width, :width] / self.scale,
+            self.trunk[:, 0, :width, :width],
             biases[:, 1:layers].sum(0),
             torch.cat([self._by_group(coordinates[:, layers]).transpose(1, 2), view], 2),
             self._by_group(biases[:, layers]),
@@ -452,14 +455,6 @@ class _Backward:
         group = torch.arange(self.groups, device=values.device)[:, None]
         mine = (self.inputs[5] == group).view(self.groups, -1, *[1] * (values.dim() - 1))
         return torch.where(mine, values, 0.0).sum(1)
-
-
-def _scale(grad_output: Tensor, precision: str) -> Tensor:  # (1,)
-    """A power of two that brings the largest gradient near 1, for operands in fp16."""
-    if precision != "fp16" or not grad_output.numel():
-        return grad_output.new_ones(1)
-    largest = grad_output.abs().amax().clamp(1e-30, 1e30)
-    return torch.exp2(-torch.log2(largest).round()).reshape(1)
 
 
 def _power_of_two_factor(size: int) -> int:

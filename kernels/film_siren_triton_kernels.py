@@ -2,8 +2,8 @@
 
 Points come in tiles of ROWS that share one FiLM row. The activations of a tile lie in `scratch`, in
 the type of the matrix operands: fp32, or fp16 with products, FiLM and sine in fp32. Layer 0 reads
-the points, layer `LAYERS` is the view layer. `weights` and `biases` are those of layers 1 to
-LAYERS - 1, then one view layer for each group.
+the points, layer `LAYERS` is the view layer. `weights` are those of layers 1 to LAYERS - 1, then of
+one view layer for each group. FiLM and biases are folded: a layer is sine(scale W h + shift).
 """
 
 import triton
@@ -12,6 +12,8 @@ from triton.language.extra import libdevice
 
 from ._triton_dense import outer_product, times, times_transposed
 
+ROUNDER = tl.constexpr(12582912.0)  # 1.5 * 2^23: adding it leaves no place for a fraction
+TURN = tl.constexpr(6.283185307179586)
 INVERSE_PI = tl.constexpr(0.31830988618379067)
 PI_HIGH = tl.constexpr(3.140625)  # eight bits: exact times any number of half turns below 2^16
 PI_MIDDLE = tl.constexpr(0.0009670257568359375)  # eleven bits
@@ -27,10 +29,17 @@ def _within_half_turn(x):
 
 
 @triton.jit
+def _without_whole_turns(x):
+    """x turns less the nearest whole number of them, as an angle in [-pi, pi]."""
+    return (x - ((x + ROUNDER) - ROUNDER)) * TURN
+
+
+@triton.jit
 def sine(x, FAST: tl.constexpr):
-    r, sign = _within_half_turn(x)
+    """Of an angle in radians; if FAST, in turns."""
     if FAST:
-        return sign * libdevice.fast_sinf(r)
+        return libdevice.fast_sinf(_without_whole_turns(x))
+    r, sign = _within_half_turn(x)
     s = r * r
     p = -2.38466939e-08 * s + 2.75226188e-06
     p = (p * s - 1.98408040e-04) * s + 8.33333050e-03
@@ -40,9 +49,10 @@ def sine(x, FAST: tl.constexpr):
 
 @triton.jit
 def cosine(x, FAST: tl.constexpr):
-    r, sign = _within_half_turn(x)
+    """Of an angle in radians; if FAST, in turns."""
     if FAST:
-        return sign * libdevice.fast_cosf(r)
+        return libdevice.fast_cosf(_without_whole_turns(x))
+    r, sign = _within_half_turn(x)
     s = r * r
     p = 1.99199503e-09 * s - 2.75256608e-07
     p = (p * s + 2.48010702e-05) * s - 1.38888846e-03
@@ -75,22 +85,40 @@ def _copy_points(points, row, inside, inputs, padded_inputs, to, ROWS: tl.conste
 
 
 @triton.jit
+def _store_layer(
+    product,  # (ROWS, COLUMNS) W h
+    column,  # (COLUMNS,)
+    scales,  # of this FiLM row and layer: (WIDTH,)
+    shifts,
+    scratch,  # this layer's tile
+    affine,
+    KEEP: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    FAST: tl.constexpr,
+):
+    tile_row = tl.arange(0, ROWS)[:, None] * WIDTH
+    if KEEP:
+        tl.store(affine + tile_row + column[None, :], product)
+    angle = tl.load(scales + column)[None, :] * product + tl.load(shifts + column)[None, :]
+    tl.store(scratch + tile_row + column[None, :], sine(angle, FAST).to(scratch.dtype.element_ty))
+
+
+@triton.jit
 def _layers(
     points,
     directions,
-    frequencies,  # of this FiLM row: (LAYERS + 1, WIDTH)
-    phases,
+    scales,  # of this FiLM row: (LAYERS + 1, WIDTH)
+    shifts,
     group,
     first_weight,
-    first_bias,
     weights,
-    biases,
     view_direction,
     row,  # (ROWS,) points of the tile
     inside,
     copied,  # (ROWS, padded_inputs) scratch tile
     scratch,  # (LAYERS + 1, ROWS, WIDTH): sines of every layer, out
-    affine,  # the same in fp32: W h + b, out; not used unless KEEP
+    affine,  # the same in fp32: W h, out; not used unless KEEP
     inputs,
     padded_inputs,
     LAYERS: tl.constexpr,
@@ -103,42 +131,42 @@ def _layers(
     PRECISION: tl.constexpr,
     FAST: tl.constexpr,
 ):
-    tile_row = tl.arange(0, ROWS)[:, None] * WIDTH
     if not THIN:
         _copy_points(points, row, inside, inputs, padded_inputs, copied, ROWS)
         tl.debug_barrier()
-    for layer in range(LAYERS + 1):
-        to = layer * ROWS * WIDTH + tile_row
-        is_view = layer == LAYERS
+    for start in range(0, WIDTH, COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
+        if THIN:
+            product = _three_inputs(points, row, inside, inputs, first_weight, column)
+        else:
+            product = times_transposed(
+                copied, first_weight, start, padded_inputs, tl.zeros((ROWS, COLUMNS), tl.float32),
+                ROWS, COLUMNS, SLAB, PRECISION,
+            )  # fmt: skip
+        _store_layer(product, column, scales, shifts, scratch, affine, KEEP, ROWS, WIDTH, FAST)
+    # The rule of barriers: between storing a tile of scratch and loading it lies a barrier, and it
+    # lies in the loop itself. There it does two things. It orders the threads of the program, and
+    # it keeps the compiler from starting a layer's first copies before the stores of the layer
+    # below: the pipeliner leaves loops with a barrier alone, and without one hoists those copies.
+    # `scratch_hazards` in tests/triton_hazards.py looks for either in what was compiled.
+    tl.debug_barrier()
+    for layer in range(1, LAYERS + 1):
+        to = layer * ROWS * WIDTH
         matrix = layer - 1 + group * (layer // LAYERS)  # the view layer's group follows the trunk
         for start in range(0, WIDTH, COLUMNS):
             column = start + tl.arange(0, COLUMNS)
             product = tl.zeros((ROWS, COLUMNS), tl.float32)
-            if layer == 0:
-                if THIN:
-                    product = _three_inputs(points, row, inside, inputs, first_weight, column)
-                else:
-                    product = times_transposed(
-                        copied, first_weight, start, padded_inputs, product, ROWS, COLUMNS, SLAB,
-                        PRECISION,
-                    )  # fmt: skip
-                bias = tl.load(first_bias + column)
-            else:
-                if is_view:
-                    weight = view_direction + group * WIDTH * 3
-                    product = _three_inputs(directions, row, inside, 3, weight, column)
-                product = times_transposed(
-                    scratch + (layer - 1) * ROWS * WIDTH, weights + matrix * WIDTH * WIDTH, start,
-                    WIDTH, product, ROWS, COLUMNS, SLAB, PRECISION,
-                )  # fmt: skip
-                bias = tl.load(biases + matrix * WIDTH + column)
-            product += bias[None, :]
-            if KEEP:
-                tl.store(affine + to + column[None, :], product)
-            f = tl.load(frequencies + layer * WIDTH + column)[None, :]
-            p = tl.load(phases + layer * WIDTH + column)[None, :]
-            h = sine(f * product + p, FAST)
-            tl.store(scratch + to + column[None, :], h.to(scratch.dtype.element_ty))
+            if layer == LAYERS:
+                weight = view_direction + group * WIDTH * 3
+                product = _three_inputs(directions, row, inside, 3, weight, column)
+            product = times_transposed(
+                scratch + to - ROWS * WIDTH, weights + matrix * WIDTH * WIDTH, start, WIDTH,
+                product, ROWS, COLUMNS, SLAB, PRECISION,
+            )  # fmt: skip
+            _store_layer(
+                product, column, scales + layer * WIDTH, shifts + layer * WIDTH, scratch + to,
+                affine + to, KEEP, ROWS, WIDTH, FAST,
+            )  # fmt: skip
         tl.debug_barrier()
 
 
@@ -224,19 +252,17 @@ def _view_heads(
         tl.store(at, total, mask=inside[:, None] & (column < channels)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_tile", "tile_bound"])
 def forward_kernel(
     points,  # (P, I)
     directions,  # (P, 3)
-    frequencies,  # (M, LAYERS + 1, WIDTH)
-    phases,
+    scales,  # (M, LAYERS + 1, WIDTH)
+    shifts,
     row_groups,  # (M,)
     tiles,  # (3, T): first point, point after the last, FiLM row
     tile_count,  # (1,): how many of T are used
     first_weight,  # (WIDTH, 3) fp32 if THIN, else (WIDTH, padded_inputs)
-    first_bias,  # (WIDTH,)
     weights,  # (LAYERS - 1 + G, WIDTH, WIDTH)
-    biases,  # (LAYERS - 1 + G, WIDTH)
     view_direction,  # (G, WIDTH, 3) fp32
     head_weight,  # (G, LAYERS - 1, padded_channels, WIDTH)
     head_bias,  # (G, padded_channels)
@@ -273,14 +299,14 @@ def forward_kernel(
         end = tl.minimum(end, first_tile + tl.num_programs(0))
     for tile in range(first_tile + tl.program_id(0), end, tl.num_programs(0)):
         film_row = tl.load(tiles + 2 * tile_bound + tile)
-        group = tl.load(row_groups + film_row)
+        group = tl.load(row_groups + film_row).to(tl.int32)
         row = tl.load(tiles + tile) + tl.arange(0, ROWS)
         inside = row < tl.load(tiles + tile_bound + tile)
         _layers(
-            points, directions, frequencies + film_row * ((LAYERS + 1) * WIDTH),
-            phases + film_row * ((LAYERS + 1) * WIDTH), group, first_weight, first_bias, weights,
-            biases, view_direction, row, inside, own_copy, own_scratch, own_affine, inputs,
-            padded_inputs, LAYERS, WIDTH, THIN, KEEP, ROWS, COLUMNS, SLAB, PRECISION, FAST,
+            points, directions, scales + film_row * ((LAYERS + 1) * WIDTH),
+            shifts + film_row * ((LAYERS + 1) * WIDTH), group, first_weight, weights,
+            view_direction, row, inside, own_copy, own_scratch, own_affine, inputs, padded_inputs,
+            LAYERS, WIDTH, THIN, KEEP, ROWS, COLUMNS, SLAB, PRECISION, FAST,
         )  # fmt: skip
         if not KEEP:
             own_heads = head_weight + group * ((LAYERS - 1) * padded_channels * WIDTH)
@@ -299,27 +325,54 @@ def forward_kernel(
 
 
 @triton.jit
+def _scale_for(bound):
+    """A power of two that brings what is at most `bound` below 2^14, and its inverse."""
+    exponent = (bound.to(tl.int32, bitcast=True) >> 23) & 255
+    exponent = tl.minimum(tl.maximum(267 - exponent, 1), 253)
+    scale = (exponent << 23).to(tl.float32, bitcast=True)
+    return scale, ((254 - exponent) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _output_gradient(grad_output, row, inside, start, channels, SLAB: tl.constexpr):
+    """(ROWS, SLAB): columns from `start` on, zero where there are none."""
+    column = start + tl.arange(0, SLAB)
+    mask = inside[:, None] & (column < channels)[None, :]
+    at = grad_output + row[:, None] * channels + column[None, :]
+    return tl.load(at, mask=mask, other=0.0)
+
+
+@triton.jit
 def _copy_output_gradient(
     grad_output,
-    scale,
     row,
     inside,
     channels,
     padded_channels,
     to,
     sums,
+    SCALED: tl.constexpr,
     ROWS: tl.constexpr,
     SLAB: tl.constexpr,  # divides padded_channels
 ):
-    """A tile of scaled gradients as matrix operands, and their sums over the tile in fp32."""
+    """A tile of gradients as matrix operands, times the power of two that is returned with its
+    inverse and the largest gradient; and their sums over the tile in fp32."""
+    largest = tl.zeros((ROWS,), tl.float32)
+    if SCALED:
+        for start in range(0, padded_channels, SLAB):
+            g = _output_gradient(grad_output, row, inside, start, channels, SLAB)
+            largest = tl.maximum(largest, tl.max(tl.abs(g), 1))
+    bound = tl.max(largest, 0)
+    scale, inverse = _scale_for(bound)
     for start in range(0, padded_channels, SLAB):
+        g = _output_gradient(grad_output, row, inside, start, channels, SLAB)
         column = start + tl.arange(0, SLAB)
-        mask = inside[:, None] & (column < channels)[None, :]
-        at = grad_output + row[:, None] * channels + column[None, :]
-        g = tl.load(at, mask=mask, other=0.0) * scale
         tl.store(sums + column, tl.sum(g, 0))
+        if SCALED:
+            g *= scale
         at = tl.arange(0, ROWS)[:, None] * padded_channels + column[None, :]
         tl.store(to + at, g.to(to.dtype.element_ty))
+    return scale, inverse, bound
 
 
 @triton.jit
@@ -331,14 +384,13 @@ def _store_three_sums(sums, vectors, row, inside, inputs, delta, column, WIDTH: 
         tl.store(sums + axis * WIDTH + column, tl.sum(delta * x[:, None], 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_tile", "tile_bound"])
 def backward_kernel(
     grad_output,  # (P, C)
-    scale,  # (1,): what gradients are multiplied by, so that fp16 holds them
     points,
     directions,
-    frequencies,
-    phases,
+    scales,
+    shifts,
     row_groups,
     tiles,
     tile_count,
@@ -346,9 +398,13 @@ def backward_kernel(
     weights,
     view_direction,
     head_weight,
+    film_bounds,  # (M, LAYERS + 1): the largest |frequency|
+    matrix_bounds,  # (LAYERS - 1 + G,): the largest sum of |weights| that read one input
+    head_bounds,  # (G, LAYERS - 1): the same of the heads
     affine,  # (slots, LAYERS + 1, ROWS, WIDTH) fp32: from the forward kernel with KEEP
     deltas,  # the same size, as operands: gradients of W h + b, out
-    output_deltas,  # (slots, ROWS, padded_channels): the scaled gradient of the output, out
+    output_deltas,  # (slots, ROWS, padded_channels): the gradient of the output as operands, out
+    inverses,  # (slots, LAYERS + 2), out: what deltas, then output_deltas are to be multiplied by
     sums,  # (slots, (LAYERS + 1) * 5 * WIDTH + padded_channels), out: sums over each tile,
     #        phases, frequencies and three products with coordinates a layer, then channels
     grad_points,  # (P, I), out
@@ -372,6 +428,11 @@ def backward_kernel(
     PRECISION: tl.constexpr,
     FAST: tl.constexpr,
 ):
+    """Deltas in fp16 are scaled by a power of two for each tile and layer. It follows from a bound:
+    the largest delta of the layer above and the weights leave no room for anything larger, so
+    nothing overflows, whatever the network amplifies. Sums and gradients are not scaled."""
+    SCALED: tl.constexpr = deltas.dtype.element_ty == tl.float16
+    RADIANS: tl.constexpr = TURN if FAST else 1.0  # in a unit of `scales` and `shifts`
     slot = tl.program_id(0).to(tl.int64)
     tile = first_tile + tl.program_id(0)
     if tile >= tl.load(tile_count):
@@ -381,29 +442,42 @@ def backward_kernel(
     own_deltas = deltas + slot * ((LAYERS + 1) * layer_size)
     own_output = output_deltas + slot * (ROWS * padded_channels)
     own_sums = sums + slot * ((LAYERS + 1) * 5 * WIDTH + padded_channels)
+    own_inverses = inverses + slot * (LAYERS + 2)
     film_row = tl.load(tiles + 2 * tile_bound + tile)
     group = tl.load(row_groups + film_row)
-    own_frequencies = frequencies + film_row * ((LAYERS + 1) * WIDTH)
-    own_phases = phases + film_row * ((LAYERS + 1) * WIDTH)
+    own_scales = scales + film_row * ((LAYERS + 1) * WIDTH)
+    own_shifts = shifts + film_row * ((LAYERS + 1) * WIDTH)
     own_heads = head_weight + group * ((LAYERS - 1) * padded_channels * WIDTH)
     row = tl.load(tiles + tile) + tl.arange(0, ROWS)
     inside = row < tl.load(tiles + tile_bound + tile)
     tile_row = tl.arange(0, ROWS)[:, None] * WIDTH
-    gain = tl.load(scale)
-    _copy_output_gradient(
-        grad_output, gain, row, inside, channels, padded_channels, own_output,
-        own_sums + (LAYERS + 1) * 5 * WIDTH, ROWS, HEAD_SLAB,
+    output_scale, output_inverse, output_bound = _copy_output_gradient(
+        grad_output, row, inside, channels, padded_channels, own_output,
+        own_sums + (LAYERS + 1) * 5 * WIDTH, SCALED, ROWS, HEAD_SLAB,
     )  # fmt: skip
+    tl.store(own_inverses + LAYERS + 1, output_inverse)
     tl.debug_barrier()
+    above_bound = output_bound * 0  # of the deltas of the layer above: none yet
+    above_inverse = output_inverse
     dx = tl.zeros((ROWS,), tl.float32)
     dy = tl.zeros((ROWS,), tl.float32)
     dz = tl.zeros((ROWS,), tl.float32)
     for reverse in range(LAYERS + 1):
         layer = LAYERS - reverse
         above = tl.where(layer == LAYERS - 1, LAYERS - 1 + group, layer)  # matrix of layer + 1
-        head = own_heads + tl.minimum(layer - 1, LAYERS - 2) * padded_channels * WIDTH
+        read = tl.minimum(tl.maximum(layer - 1, 0), LAYERS - 2)  # the head that reads this layer
+        head = own_heads + read * padded_channels * WIDTH
         low = tl.where(layer == LAYERS, trunk_channels, 0)
         high = tl.where(layer == LAYERS - 1, trunk_channels, padded_channels)
+        scale, inverse = output_scale, output_inverse
+        if SCALED:
+            bound = output_bound * tl.load(head_bounds + group * (LAYERS - 1) + read)
+            if layer < LAYERS:
+                bound += above_bound * tl.load(matrix_bounds + above)
+            bound *= tl.load(film_bounds + film_row * (LAYERS + 1) + layer)
+            scale, inverse = _scale_for(bound)
+            tl.store(own_inverses + layer, inverse)
+        largest = tl.zeros((ROWS,), tl.float32)
         for start in range(0, WIDTH, COLUMNS):
             column = start + tl.arange(0, COLUMNS)
             grad = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -412,21 +486,29 @@ def backward_kernel(
                     own_deltas + (layer + 1) * layer_size, weights + above * WIDTH * WIDTH, start,
                     WIDTH, WIDTH, 0, WIDTH, grad, ROWS, COLUMNS, SLAB, PRECISION,
                 )  # fmt: skip
+            if SCALED:
+                grad = grad * above_inverse * output_scale
             if layer > 0:
                 grad = times(
                     own_output, head, start, padded_channels, WIDTH, low, high, grad, ROWS, COLUMNS,
                     HEAD_SLAB, PRECISION,
                 )  # fmt: skip
+            if SCALED:
+                grad *= output_inverse
             a = tl.load(own_affine + layer * layer_size + tile_row + column[None, :])
-            f = tl.load(own_frequencies + layer * WIDTH + column)[None, :]
-            p = tl.load(own_phases + layer * WIDTH + column)[None, :]
+            f = tl.load(own_scales + layer * WIDTH + column)[None, :]
+            p = tl.load(own_shifts + layer * WIDTH + column)[None, :]
             grad = tl.where(inside[:, None], grad * cosine(f * a + p, FAST), 0.0)
             layer_sums = own_sums + layer * 5 * WIDTH
             tl.store(layer_sums + column, tl.sum(grad, 0))
             tl.store(layer_sums + WIDTH + column, tl.sum(grad * a, 0))
-            delta = f * grad
+            delta = f * RADIANS * grad
+            largest = tl.maximum(largest, tl.max(tl.abs(delta), 1))
             at = own_deltas + layer * layer_size + tile_row + column[None, :]
-            tl.store(at, delta.to(deltas.dtype.element_ty))
+            if SCALED:
+                tl.store(at, (delta * scale).to(tl.float16))
+            else:
+                tl.store(at, delta)
             if layer == LAYERS:
                 _store_three_sums(
                     layer_sums + 2 * WIDTH, directions, row, inside, 3, delta, column, WIDTH
@@ -446,16 +528,18 @@ def backward_kernel(
                         dx += tl.sum(delta * tl.load(own_first)[None, :], 1)
                         dy += tl.sum(delta * tl.load(own_first + 1)[None, :], 1)
                         dz += tl.sum(delta * tl.load(own_first + 2)[None, :], 1)
-        tl.debug_barrier()
+        above_bound = tl.max(largest, 0)
+        above_inverse = inverse
+        tl.debug_barrier()  # as in `_layers`
         if layer == LAYERS:
             if NEED_DIRECTIONS:
-                _store_three(grad_directions, row, inside, 3, dx / gain, dy / gain, dz / gain)
+                _store_three(grad_directions, row, inside, 3, dx, dy, dz)
             dx = tl.zeros((ROWS,), tl.float32)
             dy = tl.zeros((ROWS,), tl.float32)
             dz = tl.zeros((ROWS,), tl.float32)
     if NEED_POINTS:
         if THIN:
-            _store_three(grad_points, row, inside, inputs, dx / gain, dy / gain, dz / gain)
+            _store_three(grad_points, row, inside, inputs, dx, dy, dz)
         else:
             for start in range(0, padded_inputs, COLUMNS):
                 column = start + tl.arange(0, COLUMNS)
@@ -463,9 +547,11 @@ def backward_kernel(
                     own_deltas, first_weight, start, WIDTH, padded_inputs, 0, WIDTH,
                     tl.zeros((ROWS, COLUMNS), tl.float32), ROWS, COLUMNS, SLAB, PRECISION,
                 )  # fmt: skip
+                if SCALED:
+                    grad *= above_inverse
                 at = grad_points + row[:, None] * inputs + column[None, :]
                 mask = inside[:, None] & (column < inputs)[None, :]
-                tl.store(at, grad / gain, mask=mask)
+                tl.store(at, grad, mask=mask)
 
 
 @triton.jit
@@ -476,10 +562,11 @@ def _store_three(to, row, inside, size, x, y, z):
     tl.store(to + row * size + 2, z, mask=inside & (sizes > 2))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["slots"])
 def weight_gradient_kernel(
     left,  # (slots, layers, ROWS, left_width)
     right,  # (slots, layers, ROWS, right_width)
+    inverses,  # (slots, layers): what each tile of `left` is to be multiplied by
     tile_groups,  # (slots,): -1 for a tile that is not used
     product,  # (splits, layers, groups, left_width, right_width) fp32, out
     slots,
@@ -487,6 +574,8 @@ def weight_gradient_kernel(
     left_layer,  # elements between layers; 0: the same for all
     right_slot,
     right_layer,
+    inverse_slot,
+    inverse_layer,
     left_width,
     right_width,
     groups,
@@ -498,6 +587,7 @@ def weight_gradient_kernel(
     PRECISION: tl.constexpr,
 ):
     """left^T @ right over the points of one group's tiles; a share of the tiles a split."""
+    SCALED: tl.constexpr = left.dtype.element_ty == tl.float16
     across = right_width // RIGHT
     first_left = tl.program_id(0) // across * LEFT
     first_right = tl.program_id(0) % across * RIGHT
@@ -512,19 +602,26 @@ def weight_gradient_kernel(
         if EVERY_GROUP:
             wanted = tile_group >= 0
         if wanted:
-            total = outer_product(
-                left + slot * left_slot + layer * left_layer,
-                right + slot * right_slot + layer * right_layer,
-                first_left, first_right, left_width, right_width, total, ROWS, LEFT, RIGHT, SLAB,
-                PRECISION,
-            )  # fmt: skip
+            own_left = left + slot * left_slot + layer * left_layer
+            own_right = right + slot * right_slot + layer * right_layer
+            if SCALED:
+                part = outer_product(
+                    own_left, own_right, first_left, first_right, left_width, right_width,
+                    tl.zeros((LEFT, RIGHT), tl.float32), ROWS, LEFT, RIGHT, SLAB, PRECISION,
+                )  # fmt: skip
+                total += part * tl.load(inverses + slot * inverse_slot + layer * inverse_layer)
+            else:
+                total = outer_product(
+                    own_left, own_right, first_left, first_right, left_width, right_width, total,
+                    ROWS, LEFT, RIGHT, SLAB, PRECISION,
+                )  # fmt: skip
     matrix = (tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)
     out_row = first_left + tl.arange(0, LEFT)
     at = out_row[:, None] * right_width + first_right + tl.arange(0, RIGHT)[None, :]
     tl.store(product + matrix * left_width * right_width + at, total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_tile", "slots"])
 def row_sums_kernel(
     sums,  # (slots, size) of each tile
     first_tiles,  # (M + 1,): the first tile of each FiLM row
@@ -533,14 +630,19 @@ def row_sums_kernel(
     slots,
     size,
     BLOCK: tl.constexpr,
+    DEPTH: tl.constexpr,  # tiles whose sums are loaded at a time
 ):
-    """Adds the sums of a FiLM row's tiles in order."""
+    """Adds the sums of a FiLM row's tiles, in an order that their number alone decides."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < size
     begin = tl.maximum(tl.load(first_tiles + row).to(tl.int32) - first_tile, 0)
     end = tl.minimum(tl.load(first_tiles + row + 1).to(tl.int32) - first_tile, slots)
     total = tl.load(row_sums + row * size + column, mask=inside, other=0.0)
-    for slot in range(begin, end):
-        total += tl.load(sums + slot * size + column, mask=inside, other=0.0)
+    for first in range(begin, end, DEPTH):
+        slot = first + tl.arange(0, DEPTH)
+        mask = (slot < end)[:, None] & inside[None, :]
+        total += tl.sum(
+            tl.load(sums + slot[:, None] * size + column[None, :], mask=mask, other=0.0), 0
+        )
     tl.store(row_sums + row * size + column, total, mask=inside)

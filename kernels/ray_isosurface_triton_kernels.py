@@ -70,7 +70,7 @@ def _field(
     return s + tl.load(last_bias)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rays"])
 def forward_kernel(
     origins,  # (R, 3)
     directions,  # (R, 3)

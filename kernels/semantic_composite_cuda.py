@@ -13,7 +13,7 @@ __all__ = [
     "unavailable",
 ]
 
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "tf32", "fp16")  # all the same: nothing here is a matrix product
 
 semantic_forward, semantic_backward, color_forward, color_backward = register(
     "cuda", native_launches(native_cuda, on_stream)

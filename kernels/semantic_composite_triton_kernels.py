@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rays"])
 def semantic_forward_kernel(
     alpha,  # (R, K)
     semantics,  # (R, K, N)
@@ -32,7 +32,7 @@ def semantic_forward_kernel(
     tl.store(semantic_map + ray[:, None] * channels + channel[None, :], running, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rays"])
 def color_forward_kernel(
     alpha,  # (R, K)
     colors,  # (R, K, C)
@@ -74,7 +74,7 @@ def _behind(far_through, far_value, near_through, near_value):
     return far_through * near_through, near_value + near_through * far_value
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rays"])
 def backward_kernel(
     grad_mixed,  # (R, C) gradient of sum_k w_k values_k
     grad_depth,  # (R,)

@@ -1,5 +1,6 @@
 """SemFaceEdit: semantic 3-D face editing on generative radiance manifolds."""
 
+import sys
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -9,3 +10,10 @@ __version__ = "0.1.0"
 _root = Path(__file__).resolve().parent.parent
 if (_root / "csrc").is_dir():
     __path__.append(str(_root))
+
+if sys.argv[:1] == [
+    "-m"
+]:  # this package is imported to find the program, `python -m semfaceedit...`
+    from .waiting import wait_briefly
+
+    wait_briefly()

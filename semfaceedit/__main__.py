@@ -3,22 +3,24 @@
 import importlib
 import sys
 
+from .waiting import wait_briefly
+
 COMMANDS = {
     "train": "train a generator in two stages",
-    "synthesize": "make procedural faces in the CelebAMask-HQ layout",
+    "synthesize": "write procedural faces in the CelebAMask-HQ layout",
     "prepare": "align and pack photographs with label maps",
-    "train-parser": "train a network that reads label maps off photographs",
-    "parse": "read the label maps of photographs",
-    "render": "render faces of a checkpoint from several poses",
-    "invert": "fit a photograph with its label map",
-    "edit": "change a face through its label map",
-    "transfer": "give a face the shape or look of another's region",
-    "editor": "edit faces on a web page, served to this machine alone",
-    "gallery": "a page of figures of what a checkpoint can do",
-    "evaluate": "measure a checkpoint; train and compare the ablations",
-    "profile": "time the render stage by stage",
-    "export": "write a run's weights and discriminators as files to share",
-    "info": "versions, backends and parameter counts",
+    "train-parser": "train a network that predicts label maps of photographs",
+    "parse": "predict the label maps of photographs",
+    "render": "render generated or edited faces: pictures, maps, video",
+    "invert": "turn a photograph and its label map into an editable face",
+    "edit": "change a face by editing its label map",
+    "transfer": "copy the shape or look of a region from another face",
+    "editor": "edit faces in the browser, on localhost",
+    "gallery": "make a page of figures that shows what a checkpoint can do",
+    "evaluate": "measure a checkpoint; `evaluate ablate` trains the ablations",
+    "profile": "time a render stage by stage",
+    "export": "write the weights of a run as files to share",
+    "info": "show versions, backends and parameter counts",
 }
 
 
@@ -37,6 +39,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    wait_briefly()
     return importlib.import_module(f".{name.replace('-', '_')}", __package__).main(arguments[1:])
 
 

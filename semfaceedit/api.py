@@ -21,6 +21,7 @@ saved and taken up again.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from .editing.mask_edits import paint
 from .editing.project import FaceProject
 from .editing.refit import EditedFace, EditSettings
 from .editing.region_transfer import What, transfer
-from .editing.target import OVERSAMPLING, read_edited_labels, read_target
+from .editing.target import OVERSAMPLING, SourceCrop, read_edited_labels, read_target
 from .editing.tuning import weights_of
 from .errors import UserError
 from .metrics.perceptual import PerceptualFeatures, load_perceptual
@@ -42,6 +43,7 @@ from .model.config import Config, ModelConfig
 from .model.generator import Generator, seed_latents
 from .model.mean_face import fingerprint, mean_codes
 from .model.renderer import RenderOutput, render
+from .parsing.photographs import OwnParser, parse_file
 from .pictures.grids import picture_rows
 
 __all__ = [
@@ -182,9 +184,14 @@ class Editor:
     """
 
     def __init__(
-        self, generator: Generator, config: Config, perceptual: PerceptualFeatures | None = None
+        self,
+        generator: Generator,
+        config: Config,
+        perceptual: PerceptualFeatures | None = None,
+        parser: OwnParser | None = None,  # reads label maps in place of the network that ships
     ):
         self.generator, self.config, self.perceptual = generator, config, perceptual
+        self.parser = parser
 
     def generate(
         self,
@@ -203,23 +210,30 @@ class Editor:
     def invert(
         self,
         image: np.ndarray | Path,
-        labels: np.ndarray | Path,
+        labels: np.ndarray | Path | None = None,
         *,
         pose: tuple[float, float] | None = None,
+        crop: SourceCrop | None = None,
         settings: InvertSettings | None = None,
         watch: Watch | None = None,
     ) -> InversionResult:
         """Fit a face: files, which are aligned first, or an aligned pair of arrays.
 
-        See `invert.invert`.
+        Without labels they are read off the photograph, and so is the pose. crop: where arrays were
+        cut out of a photograph. See `invert.invert`.
         """
         settings = settings or InvertSettings()
-        crop = None
+        size = OVERSAMPLING * (settings.resolution or self.config.model.resolution)
+        if isinstance(image, Path) and labels is None:
+            with TemporaryDirectory() as folder:
+                read = Path(folder) / "labels.png"
+                face = parse_file(image, read, parser=self.parser)
+                target = read_target(image, read, size, **face.placed)
+            image, labels, crop, pose = target.image, target.labels, target.crop, pose or face.pose
         if isinstance(image, Path) and isinstance(labels, Path):
-            size = settings.resolution or self.config.model.resolution
-            target = read_target(image, labels, OVERSAMPLING * size)
+            target = read_target(image, labels, size)
             image, labels, crop = target.image, target.labels, target.crop
-        if isinstance(image, Path) or isinstance(labels, Path):
+        if isinstance(image, Path) or not isinstance(labels, np.ndarray):
             raise UserError("give image and labels both as paths, or both as aligned arrays")
         return invert(
             self.generator,

@@ -5,20 +5,27 @@ so that training runs on machines that have torch and little else.
 """
 
 import argparse
+import ast
 import dataclasses
 import errno
 import inspect
+import itertools
 import json
+import os
+import re
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 import time
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 
@@ -47,12 +54,15 @@ def run_command(
     except (UserError, BackendError) as error:
         print(f"semfaceedit {name}: error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader of the output has left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         where = f" ({error.filename})" if error.filename else ""
         said = {
-            errno.EACCES: f"permission denied{where}: check who may read or write it, or",
+            errno.EACCES: f"permission denied{where}: check its permissions, or",
             errno.EROFS: f"read-only file system{where}:",
         }
         what = said.get(error.errno or 0, f"no space left on the disk{where}: free some space or")
@@ -91,46 +101,147 @@ def parse(options_type: type[Options], argv: Sequence[str] | None, *, name: str)
         import tyro
     except ImportError:
         return _parse_plain(options_type, argv, name=name)
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    return tyro.cli(
-        options_type,
-        args=arguments,
-        prog=f"semfaceedit {name}",
-        description=inspect.getdoc(options_type),
-    )
+    arguments = []
+    for option in describe(options_type):
+        annotation = tyro.conf.arg(
+            metavar=option.metavar, help=option.help, help_behavior_hint=option.hint
+        )
+        arguments.append((option.field.name, Annotated[option.type, annotation], option.field))
+    described = dataclasses.make_dataclass(options_type.__name__, arguments, kw_only=True)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if {"-h", "--help"} & set(words):
+        print(description(options_type) + "\n")  # tyro would join its lines
+    parsed: Any = tyro.cli(described, args=words, prog=f"semfaceedit {name}", description="")
+    return options_type(**vars(parsed))
 
 
 def _parse_plain(options_type: type[Options], argv: Sequence[str] | None, *, name: str) -> Options:
     parser = argparse.ArgumentParser(
         prog=f"semfaceedit {name}",
-        description=inspect.getdoc(options_type),
+        description=description(options_type),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    hints = typing.get_type_hints(options_type)
-    for field in dataclasses.fields(options_type):  # type: ignore[arg-type]
-        flag = "--" + field.name.replace("_", "-")
-        kind = hints[field.name]
+    for option in describe(options_type):
+        kind, default = option.type, option.default
         if isinstance(kind, types.UnionType):
             kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
-        settings: dict[str, Any] = {"dest": field.name}
-        if field.default is not dataclasses.MISSING:
-            settings["default"] = field.default
-        elif field.default_factory is not dataclasses.MISSING:
-            settings["default"] = field.default_factory()
-        else:
-            settings["required"] = True
+        settings: dict[str, Any] = {"dest": option.field.name}
+        settings["help"] = f"{option.help} {option.hint}".strip().replace("%", "%%")
+        settings |= {"required": True} if default is dataclasses.MISSING else {"default": default}
         if kind is bool:
             settings["action"] = argparse.BooleanOptionalAction
         elif typing.get_origin(kind) is typing.Literal:
             settings["choices"] = typing.get_args(kind)
         elif typing.get_origin(kind) in (tuple, list):
-            settings["nargs"] = "*"
-            settings["type"] = typing.get_args(kind)[0]
+            settings |= {"nargs": "*", "type": typing.get_args(kind)[0]}
         else:
-            settings["type"] = kind
-        parser.add_argument(flag, **settings)
+            settings |= {"type": kind, "metavar": option.metavar}
+        parser.add_argument(option.flag, **settings)
     values = vars(parser.parse_args(argv))
     return options_type(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option as `--help` shows it."""
+
+    field: dataclasses.Field
+    type: Any
+    help: str  # in one line
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.field.name.replace("_", "-")
+
+    @property
+    def default(self) -> Any:
+        """dataclasses.MISSING where the option is required."""
+        if self.field.default_factory is not dataclasses.MISSING:
+            return self.field.default_factory()
+        return self.field.default
+
+    @property
+    def metavar(self) -> str | None:
+        """What stands for the value: PATH, or PATH ... for several; None: the parser's choice."""
+        kinds = [kind for kind in typing.get_args(self.type) if kind is not types.NoneType]
+        kind, several = self.type, typing.get_origin(self.type) in (tuple, list)
+        if several or isinstance(self.type, types.UnionType):
+            kind = kinds[0]
+        names = {Path: "PATH", str: "TEXT", int: "INT", float: "FLOAT"}
+        return names[kind] + " ..." * several if kind in names else None
+
+    @property
+    def hint(self) -> str:
+        """The default, unless the help says it; that a switch is off goes without saying."""
+        if self.default is dataclasses.MISSING:
+            return "(required)"
+        if "(default" in self.help or self.default is None or self.default is False:
+            return ""
+        if self.default == ():
+            return ""
+        if self.default is True:
+            return f"(default: {self.flag})"
+        several = isinstance(self.default, tuple | list)
+        return f"(default: {' '.join(map(str, self.default)) if several else self.default})"
+
+
+def describe(options_type: type) -> list[Option]:
+    """The options of a dataclass: those required first, then its fields, then inherited ones."""
+    hints = typing.get_type_hints(options_type)
+    helps: dict[str, str] = {}
+    depth: dict[str, int] = {}
+    for level, base in enumerate(options_type.__mro__):
+        for name, text in _docstrings(base).items():
+            helps.setdefault(name, text)
+        for name in vars(base).get("__annotations__", {}):
+            depth.setdefault(name, level)
+    options = [
+        Option(field, hints[field.name], helps.get(field.name, ""))
+        for field in dataclasses.fields(options_type)
+    ]
+    return sorted(
+        options,
+        key=lambda option: (option.default is not dataclasses.MISSING, depth[option.field.name]),
+    )
+
+
+def _docstrings(base: type) -> dict[str, str]:
+    """The strings below the fields of a class, each in one line."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+    except (OSError, TypeError):  # a built-in class, or one without a file
+        return {}
+    (body,) = [node.body for node in tree.body if isinstance(node, ast.ClassDef)]
+    texts = {}
+    for statement, after in itertools.pairwise(body):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                texts[statement.target.id] = " ".join(str(after.value.value).split())
+    return texts
+
+
+def description(options_type: type) -> str:
+    """The docstring, wrapped to the terminal; `Example: COMMAND` on lines that can be copied."""
+    width = min(shutil.get_terminal_size().columns, 100) - 2
+    parts = []
+    for paragraph in (inspect.getdoc(options_type) or "").split("\n\n"):
+        text, _, command = " ".join(paragraph.split()).partition("Example: ")
+        if text:
+            parts.append(textwrap.fill(text, width, break_on_hyphens=False))
+        if command:
+            parts.append("Example:\n" + "\n".join(_command_lines(command, width)))
+    return "\n\n".join(parts)
+
+
+def _command_lines(command: str, width: int) -> list[str]:
+    """A command over several lines of a shell; options stay beside their values."""
+    lines = [" "]
+    for part in re.split(r" (?=--)", command):
+        if len(lines[-1]) + len(part) + 3 > width and lines[-1].strip():
+            lines[-1] += " \\"
+            lines.append("     ")
+        lines[-1] += f" {part}"
+    return lines
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -171,6 +282,11 @@ def print_json(value: object) -> None:
 def wrote(path: Path, note: str = "") -> None:
     """Say what was written."""
     print(f"wrote {path}" + (f" ({note})" if note else ""), file=sys.stderr)
+
+
+def remark(text: str) -> None:
+    """Say what may be wrong with a result that is given all the same."""
+    print(f"note: {text}", file=sys.stderr)
 
 
 Item = TypeVar("Item")

@@ -9,32 +9,33 @@ from .editing.mask_edits import paint
 from .editing.project import FaceProject
 from .editing.target import read_edited_labels
 from .errors import UserError
-from .options import RefitOptions, edit_settings, finish_edit, open_checkpoint, tools
+from .options import EDIT_PICTURES, RefitOptions, edit_settings, finish_edit, open_checkpoint, tools
 
 
 @dataclass(kw_only=True)
 class EditOptions(RefitOptions):
-    """Change the shape of a face: edit its label map and let the face follow.
+    """Change the shape of a face by editing its label map.
 
-    `invert` and `render --save-projects` write the map to edit beside the project
-    (FACE.labels.png); an edited copy of the original mask serves as well. `--paint` makes an edited
-    map by code.
+    Example: semfaceedit edit --project face.safetensors --labels painted.png --no-vgg
+    --out edited.safetensors
 
-    Example: semfaceedit edit --project face.safetensors --labels edited.png --no-vgg
-    --out edited.safetensors; or --paint hat "open mouth" in place of --labels
+    `invert` and `render --save-projects` write the label map beside the project
+    (FACE.labels.png). Paint over it in an image editor and pass it as --labels; an edited copy of
+    the photograph's original mask works too. Or let --paint draw the edit, as in --paint hat.
     """
 
     project: Path
-    """The face to edit."""
+    """Face to edit."""
     labels: Path | None = None
-    """The edited label map."""
+    """Edited label map."""
     paint: tuple[str, ...] = ()
-    """Edits to paint into the map, the given one or the project's: "longer hair", "shorter hair",
-    fringe, "high hairline", "wide mouth", "open mouth", "big nose", glasses, hat."""
+    """Edits to draw into the label map: "longer hair", "shorter hair", fringe, "high hairline",
+    "wide mouth", "open mouth", "big nose", glasses, hat."""
     out: Path = Path("edited.safetensors")
-    """The face project to write; preview, label map and views are kept beside it."""
+    """Face project to write; a preview, the label map and views are written beside it."""
     compare_unmasked: bool = False
-    """Edit once more without the mask of Eq. 10 and report the change outside of both."""
+    """Repeat the edit without the mask of Eq. 10 and report how much both change outside the
+    region."""
 
 
 def run(options: EditOptions) -> None:
@@ -46,7 +47,7 @@ def run(options: EditOptions) -> None:
     if options.labels is not None:
         labels = read_edited_labels(options.labels, len(labels), project.crop)
     labels = paint(labels, options.paint)
-    with tools(options, options.out) as using:
+    with tools(options, options.out, beside=EDIT_PICTURES) as using:
         settings = edit_settings(options, using)
         edited = edit(
             generator,

@@ -5,10 +5,14 @@ import secrets
 import signal
 import socket
 import sys
+import warnings
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
+from .api import Editor
 from .cli import run_command, select_device, wrote
 from .errors import UserError
 from .files import cache_root
@@ -25,30 +29,31 @@ KEY_BYTES = 16
 
 @dataclass(kw_only=True)
 class EditorOptions(CheckpointOptions):
-    """Edit faces on a web page: turn the head, paint its label map, change the look of a region.
+    """Edit faces in the browser: turn the head, paint the label map, change the look of a region.
 
-    Example: semfaceedit editor --out faces, then open the address that it prints.
+    Example: semfaceedit editor --out faces
 
-    The page is served to this machine alone, and to who knows the key in its address; from another
-    machine, forward the port: ssh -L 8008:127.0.0.1:8008 MACHINE.
+    Open the URL that it prints. Served on localhost only; the URL contains a required access key.
+    From another machine, forward the port: ssh -L 8008:127.0.0.1:8008 MACHINE.
     """
 
     project: Path | None = None
-    """The face project to begin with (default: the face of --seed)."""
+    """Face project to open first (default: the face of --seed)."""
     seed: int = 1
-    """The generated face to begin with."""
+    """Generated face to open first."""
     out: Path = Path("faces")
-    """Folder of the face projects that the page opens and saves."""
+    """Folder in which the page opens and saves face projects."""
     port: int = 8008
-    """Where the page is served on 127.0.0.1; 0 takes any free port."""
+    """Port on 127.0.0.1; 0 takes any free port."""
     resolution: int | None = None
-    """Pixels along an edge of a still view (default: twice the checkpoint's)."""
+    """Width and height of a still view in pixels (default: twice the checkpoint's)."""
     vgg_weights: Path | None = None
-    """Weights of torchvision's vgg16: edits and inversions then use the perceptual term."""
+    """Weights of torchvision's VGG-16, to use the VGG term in edits and inversions."""
     parser: Path | None = None
-    """A network of `train-parser`, which reads the label map off a photograph that has none."""
+    """Network of `train-parser`, to predict the label maps of photographs instead of the one that
+    ships."""
     browser: bool = False
-    """Open the page in the browser."""
+    """Open the page in the default browser."""
 
 
 def run(options: EditorOptions) -> None:
@@ -60,20 +65,20 @@ def run(options: EditorOptions) -> None:
         ) from None
     if options.resolution is not None and not 16 <= options.resolution <= 1024:
         raise UserError(f"--resolution {options.resolution}: use 16 to 1024")
+    check_folder(options.out)
     device = select_device(options.device)
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the page's are checked
     if device.type == "cpu":
         keep_freed_memory()
-    generator, _ = open_checkpoint(options)
+    generator, config = open_checkpoint(options)
     perceptual = None
     if options.vgg_weights is not None:
         perceptual, _ = load_perceptual(options.vgg_weights, device=device)
     parser = None if options.parser is None else load_parser(options.parser, device)
     session = EditingSession(
-        generator,
+        Editor(generator, config, perceptual, parser),
         options.out,
         resolution=options.resolution,
-        perceptual=perceptual,
-        parser=parser,
     )
     with use_backend(options.backend):
         if options.project is not None:
@@ -84,7 +89,7 @@ def run(options: EditorOptions) -> None:
         editor = EditorServer(session, key, options.backend)
         listener = listen(options.port)
         address = f"http://{HOST}:{listener.getsockname()[1]}/?key={key}"
-        print(f"the editor is at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        print(f"the editor is at {address} (press Ctrl-C to stop it)", file=sys.stderr, flush=True)
         if options.browser:
             webbrowser.open(address)
         try:
@@ -95,7 +100,16 @@ def run(options: EditorOptions) -> None:
         finally:
             kept = editor.end()
             if kept is not None:
-                wrote(kept, "the face that was not saved")
+                wrote(kept, "the face with unsaved changes")
+
+
+def check_folder(out: Path) -> None:
+    """UserError where the faces could not be written, before anyone works on one."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: name a folder for the faces")
+    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"--out {out}: {nearest} cannot be written to: choose another folder")
 
 
 def page_key() -> str:
@@ -132,8 +146,8 @@ def listen(port: int) -> socket.socket:
         return socket.create_server((HOST, port))
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"port {port} of {HOST} cannot be used ({error}): choose another with --port, or "
-            "--port 0 for any"
+            f"port {port} on {HOST} is not available ({error}): choose another with --port, or "
+            "--port 0 for any free one"
         ) from None
 
 

@@ -13,6 +13,8 @@ from .model import checkpoint, config
 from .model.discriminator import build_discriminators
 from .model.generator import Generator, seed_codes
 from .model.renderer import RenderOutput, render
+from .options import make_folder
+from .outputs import check_outputs
 from .training.trainer import images_before
 
 CHECK_SEEDS = range(8)
@@ -26,31 +28,35 @@ class ExportOptions:
 
     Example: semfaceedit export --run runs/00000-small-procedural --out weights/small.safetensors
 
-    The discriminators go into a file beside it, NAME-discriminators.safetensors: `train --init`
-    goes on from both.
+    The discriminators are written beside the weights, as NAME-discriminators.safetensors;
+    `train --init` starts from both.
     """
 
     run: Path
-    """A run folder of `train`; its newest state counts, of a stopped run too."""
+    """Run folder of `train`, finished or not; its newest state is exported."""
     out: Path
-    """The weights file to write (.safetensors)."""
+    """Weights file to write (.safetensors)."""
     ema_decay: float | None = None
-    """Which of the run's averages (default: the first, which samples show)."""
+    """Decay of the moving average to export (default: the run's first, which its samples show)."""
     half: bool = True
-    """Write fp16 where the picture stays the same; --no-half keeps fp32."""
+    """Write fp16, after a check that pictures stay the same; --no-half writes fp32."""
     discriminators: bool = True
-    """Write the discriminators too, in fp16; --no-discriminators leaves them out."""
+    """Write the discriminators too, in fp16."""
 
 
 def run(options: ExportOptions) -> None:
     if options.out.suffix != ".safetensors":
         raise UserError(f"--out {options.out}: weights are written as .safetensors")
-    state = checkpoint.load_state(options.run)
+    beside = checkpoint.discriminators_beside(options.out)
+    check_outputs([options.out], [options.run], kind=checkpoint.FORMAT)
+    if options.discriminators:
+        check_outputs([beside], kind=checkpoint.DISCRIMINATORS_FORMAT)
+    state = checkpoint.load_state(options.run, flag="--run")
     run = config.from_dict(json.loads(state["config"]))
     decay = options.ema_decay if options.ema_decay is not None else run.train.ema_decays[0]
     if decay not in run.train.ema_decays:
         kept = ", ".join(str(value) for value in run.train.ema_decays)
-        raise UserError(f"--ema-decay {decay}: this run keeps {kept}")
+        raise UserError(f"--ema-decay {decay}: this run has averages of {kept}")
     generator = Generator(run.model).eval().requires_grad_(False)
     generator.load_state_dict(state["averages"][run.train.ema_decays.index(decay)])
     images = images_before(run.train, state["completed"])
@@ -62,16 +68,15 @@ def run(options: ExportOptions) -> None:
         if options.half:
             _check_half(generator, path)
 
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out.parent)
     checkpoint.write_atomically(options.out, write)
     wrote(options.out)
     if options.discriminators:
-        path = checkpoint.discriminators_beside(options.out)
         networks = build_discriminators(run)
         for network, name in zip(networks, ("d_image", "d_semantic"), strict=True):
             network.load_state_dict(state[name])
-        checkpoint.save_discriminators(path, networks, run, images=images)
-        wrote(path)
+        checkpoint.save_discriminators(beside, networks, run, images=images)
+        wrote(beside)
 
 
 def _check_half(generator: Generator, path: Path) -> None:
@@ -80,7 +85,7 @@ def _check_half(generator: Generator, path: Path) -> None:
     print(f"fp16 against fp32: {psnr:.1f} dB, {100 * flips:.3f} % of labels differ")
     if psnr < HALF_PSNR:
         raise UserError(
-            f"fp16 changes the pictures ({psnr:.1f} dB, at least {HALF_PSNR:.0f} asked): use "
+            f"fp16 changes the pictures ({psnr:.1f} dB, at least {HALF_PSNR:.0f} required): use "
             "--no-half"
         )
 

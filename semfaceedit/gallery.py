@@ -14,10 +14,11 @@ from .editing.refit import EditSettings
 from .errors import UserError
 from .evaluation import gallery_figures as figures
 from .evaluation.gallery_figures import Figure, Studio
-from .files import write_atomically, write_text
+from .files import write_text
 from .kernels import use_backend
 from .model.mean_face import fingerprint
 from .options import CheckpointOptions, make_folder, open_checkpoint
+from .outputs import check_outputs, paths_in, save_page, save_picture
 
 FIGURES: dict[str, tuple[str, Callable[[Studio], Figure]]] = {
     "multiview": ("Generated faces from several sides", figures.multiview),
@@ -33,36 +34,38 @@ RECORD = "gallery.json"
 
 @dataclass(kw_only=True)
 class GalleryOptions(CheckpointOptions):
-    """Make a page of figures from a checkpoint: views, codes, inversion, edits, transfer.
+    """Make a page of figures that shows what a checkpoint can do.
 
     Example: semfaceedit gallery --checkpoint RUN/generator-ema0.998.safetensors --out docs/gallery
 
-    Writes README.md, one PNG a figure and gallery.json into --out. Each figure is kept as soon as
-    it is made; --only makes some of them again.
+    Writes README.md, one PNG per figure and gallery.json to --out, each figure as soon as it is
+    finished; --only makes some of them again.
     """
 
     out: Path = Path("gallery")
     """Folder for the page."""
     only: tuple[str, ...] = ()
-    """Figures to make (default: all): multiview, disentanglement, appearance, ..."""
+    """Figures to make: multiview, disentanglement, appearance, interpolation, inversion, edits,
+    transfer (default: all)."""
     seeds: str = "0-15"
-    """Generated faces to take from, in this order."""
+    """Generated faces to choose from, in this order."""
     resolution: int | None = None
-    """Pixels along an edge of pictures (default: one and a half times the checkpoint's)."""
+    """Width and height of pictures in pixels (default: 1.5 times the checkpoint's)."""
     iterations: int = 150
     """Steps of each edit and transfer."""
     image_weight: float = EditSettings.image_weight
     """Weight of the image term in edits and transfers."""
     invert_iterations: int = 400
-    """Steps of each inversion, two fifths of them for the geometry alone."""
+    """Steps of each inversion; the first two fifths fit the geometry alone."""
     tune: int = 150
-    """Steps of pivotal tuning in the figure of inversion."""
+    """Steps of pivotal tuning in the figure on inversion."""
 
 
 @dataclass
 class Record:
     """What the page is written from."""
 
+    format: str = "semfaceedit-gallery"
     checkpoint: str = ""
     fingerprint: str = ""
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -87,6 +90,9 @@ def run(options: GalleryOptions) -> None:
         raise UserError(f"--seeds {options.seeds}: give at least {figures.FACES} seeds")
     if min(options.iterations, options.invert_iterations) < 1 or options.tune < 0:
         raise UserError("--iterations and --invert-iterations must be at least 1, --tune 0")
+    chosen = [name for name in FIGURES if not options.only or name in options.only]
+    pages = [options.out / name for name in (RECORD, "README.md")]
+    check_outputs([*pages, *(options.out / f"{n}.png" for n in chosen)], paths_in(options))
     generator, run = open_checkpoint(options)
     studio = Studio(
         generator,
@@ -102,9 +108,8 @@ def run(options: GalleryOptions) -> None:
     record.checkpoint = generator.source.name if generator.source else ""
     command = _command(options, record.checkpoint)
     with use_backend(options.backend):
-        for name, (title, make) in FIGURES.items():
-            if options.only and name not in options.only:
-                continue
+        for name in chosen:
+            title, make = FIGURES[name]
             made = make(studio)
             path = options.out / f"{name}.png"
             _save(path, made.image)
@@ -112,7 +117,7 @@ def run(options: GalleryOptions) -> None:
                 "title": title, "command": command, "caption": made.caption, "facts": made.facts
             }  # fmt: skip
             write_text(options.out / RECORD, json.dumps(asdict(record), indent=1) + "\n")
-            write_text(options.out / "README.md", _page(record, studio))
+            save_page(options.out / "README.md", _page(record, studio))
             wrote(path)
     wrote(options.out / "README.md")
 
@@ -164,8 +169,7 @@ def _page(record: Record, studio: Studio) -> str:
 
 def _save(path: Path, image: Image.Image) -> None:
     """A palette of 256 colours keeps the page small."""
-    small = image.quantize(256, dither=Image.Dither.NONE)
-    write_atomically(path, lambda temporary: small.save(temporary, format="PNG", optimize=True))
+    save_picture(path, image.quantize(256, dither=Image.Dither.NONE), optimize=True)
 
 
 def main(argv: list[str] | None = None) -> int:

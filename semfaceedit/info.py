@@ -9,15 +9,15 @@ from .model import config
 
 @dataclass(kw_only=True)
 class InfoOptions:
-    """Show versions, backends (and why one is missing) and parameter counts.
+    """Show versions, available backends (and why others are missing) and parameter counts.
 
     Example: semfaceedit info --preset paper --json
     """
 
     preset: str = "paper"
-    """Whose parameters are counted for `generator_parameters`."""
+    """Preset to count as `generator_parameters`."""
     json: bool = False
-    """Print one JSON object on standard output."""
+    """Print one JSON object."""
 
 
 def run(options: InfoOptions) -> None:

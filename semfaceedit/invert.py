@@ -1,10 +1,11 @@
-"""Photograph and label map -> face project (Eq. 9): `python -m semfaceedit.invert`."""
+"""Photograph -> face project (Eq. 9): `python -m semfaceedit.invert`."""
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cli import run_command, wrote
+from .cli import remark, run_command, wrote
+from .data.mask_checks import MaskOrder
 from .editing.inversion import InvertSettings, invert, seed_target
 from .editing.target import (
     OVERSAMPLING,
@@ -20,25 +21,31 @@ from .parsing.photographs import parse_file
 
 @dataclass(kw_only=True)
 class InvertOptions(FitOptions):
-    """Invert a photograph with its label map, or a generated face, into a face project.
+    """Invert a photograph, or a generated face, into a face project.
 
-    Example: semfaceedit invert --checkpoint RUN/generator-ema0.998.safetensors --image photo.jpg
-    --labels mask.png --vgg-weights vgg16-397923af.pth --out face.safetensors
+    The label map is read off the photograph where none is given.
+
+    Example: semfaceedit invert --image photo.jpg --out face.safetensors
     """
 
     image: Path | None = None
     """The photograph."""
     labels: Path | None = None
-    """Its label map in CelebAMask-HQ ids or colours, showing the same area."""
+    """Its label map in CelebAMask-HQ ids or colours, showing the same area (default: read off the
+    photograph and kept as OUT.mask.png, to be mended and given here where it is wrong)."""
+    face: int = 1
+    """Which face of the photograph, where its map is read: 1 the largest, 2 the next."""
     parser: Path | None = None
-    """In place of --labels: a network of `train-parser`, which reads the map off the photograph. It
-    is kept as OUT.mask.png, to be mended and given as --labels where it is wrong."""
+    """A network of `train-parser`, which reads the map in place of the one that ships."""
     seed: int | None = None
     """Invert the generated face of this seed instead: a check of checkpoint and settings."""
     out: Path = Path("face.safetensors")
     """The face project to write; a preview and its label map are kept beside it."""
     align: bool = True
     """Crop by the face's landmarks; --no-align takes the largest centred square."""
+    mask_order: MaskOrder | None = None
+    """What the ids of --labels mean: celebamask-hq, or bisenet for maps of face-parsing.PyTorch
+    (default: CelebAMask-HQ's, refused where they do not look like it)."""
     yaw: float | None = None
     """Starting yaw in radians (default: estimated)."""
     pitch: float | None = None
@@ -57,12 +64,14 @@ class InvertOptions(FitOptions):
 
 def run(options: InvertOptions) -> None:
     photograph = options.seed is None
-    maps = [path for path in (options.labels, options.parser) if path is not None]
-    if (options.image is not None) != photograph or len(maps) != photograph:
-        raise UserError("give --image with --labels or --parser, or --seed alone")
+    if (options.image is not None) != photograph or (options.labels and not photograph):
+        raise UserError("give --image, with --labels if there is a label map, or --seed alone")
+    if options.parser is not None and (options.labels is not None or not photograph):
+        raise UserError("--parser reads the map of --image: leave out --labels and --seed")
     generator, run = open_checkpoint(options)
     resolution = options.resolution or run.model.resolution
-    with tools(options, options.out) as using:
+    beside = ("labels", "preview", *(["mask"] if photograph and not options.labels else []))
+    with tools(options, options.out, beside=beside) as using:
         target = _target(options, generator, resolution)
         result = invert(
             generator,
@@ -88,15 +97,27 @@ def run(options: InvertOptions) -> None:
 
 
 def _target(options: InvertOptions, generator: Generator, resolution: int) -> Target:
-    size, labels = OVERSAMPLING * resolution, options.labels
-    if options.image is not None and options.parser is not None:
-        labels = options.out.with_suffix(".mask.png")
-        parser = load_parser(options.parser, next(generator.parameters()).device)
-        parse_file(*parser, options.image, labels)
-        wrote(labels, "the label map read off the photograph")
-    if options.image is not None and labels is not None:
-        return read_target(options.image, labels, size, align=options.align)
-    return seed_target(generator, options.seed or 0, resolution)
+    size = OVERSAMPLING * resolution
+    if options.image is None:
+        return seed_target(generator, options.seed or 0, resolution)
+    if options.labels is not None:
+        target = read_target(
+            options.image, options.labels, size, align=options.align, mask_order=options.mask_order
+        )
+        if target.pose is None and options.yaw is None:
+            raise UserError(
+                f"{options.labels}: shows no face whose pose could be estimated: give --yaw and "
+                "--pitch (radians)"
+            )
+        return target
+    labels = options.out.with_suffix(".mask.png")
+    device = next(generator.parameters()).device
+    parser = None if options.parser is None else load_parser(options.parser, device)
+    face = parse_file(options.image, labels, parser=parser, number=options.face)
+    for said in face.remarks:
+        remark(f"{options.image}: {said}")
+    wrote(labels, "the label map read off the photograph")
+    return read_target(options.image, labels, size, align=options.align, **face.placed)
 
 
 def _start_pose(options: InvertOptions, target: Target) -> tuple[float, float] | None:
@@ -106,9 +127,9 @@ def _start_pose(options: InvertOptions, target: Target) -> tuple[float, float] |
         if not (math.isfinite(options.yaw) and math.isfinite(options.pitch)):
             raise UserError("--yaw and --pitch are angles in radians: give numbers")
         return options.yaw, options.pitch
-    if options.seed is None or target.pose is None:
+    if target.pose is None or options.labels is not None:
         return None
-    return float(target.pose[0]), float(target.pose[1])  # that of a generated face is known
+    return float(target.pose[0]), float(target.pose[1])  # a generated face's, or a mesh's
 
 
 def main(argv: list[str] | None = None) -> int:

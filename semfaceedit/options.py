@@ -10,16 +10,17 @@ from pathlib import Path
 from .cli import select_device, wrote
 from .editing.fit import FitSettings
 from .editing.fit_display import LiveFit, view_sheet
-from .editing.project import FaceProject
+from .editing.project import FORMAT, FaceProject
 from .editing.refit import EditedFace, EditSettings
 from .editing.target import save_label_map
 from .errors import UserError
 from .kernels import use_backend
 from .memory import keep_freed_memory
 from .metrics.perceptual import PerceptualFeatures, load_perceptual
-from .model.checkpoint import load_generator
+from .model.checkpoint import load_generator, locate_weights
 from .model.config import Config
 from .model.generator import Generator
+from .outputs import check_outputs, paths_in
 from .pictures.grids import save_png
 
 
@@ -28,11 +29,11 @@ class CheckpointOptions:
     """Which weights, and where they run."""
 
     checkpoint: Path | None = None
-    """Weights of a run (default: those that come with semfaceedit, of procedural faces)."""
+    """Weights file, or the name of weights in the package (default: procedural)."""
     device: str | None = None
-    """cpu, cuda or cuda:N."""
+    """cpu, cuda or cuda:N (default: CUDA if available)."""
     backend: str | None = None
-    """reference, triton, cuda or cpu (default: the fastest that runs here)."""
+    """reference, triton, cuda or cpu (default: the fastest available)."""
 
 
 @dataclass(kw_only=True)
@@ -40,17 +41,18 @@ class FitOptions(CheckpointOptions):
     """What every fit takes."""
 
     learning_rate: float = FitSettings.learning_rate
-    """Adam's rate at the start of each stage."""
+    """Learning rate (Adam) at the start of each stage."""
     image_weight: float = FitSettings.image_weight
-    """Weight of the image term (the paper's 1); edits at 10 leave more of the rest as it was."""
+    """Weight of the image term (1 in the paper); 10 preserves more of the picture outside the
+    edit."""
     resolution: int | None = None
-    """Pixels along an edge (default: the checkpoint's, or the project's)."""
+    """Width and height in pixels (default: those of the checkpoint or the project)."""
     vgg: bool = True
-    """Use the VGG term; --no-vgg leaves it out."""
+    """Use the VGG term of the loss."""
     vgg_weights: Path | None = None
-    """Weights of torchvision's vgg16, .pth or .safetensors."""
+    """Weights of torchvision's VGG-16, .pth or .safetensors."""
     download_vgg: bool = False
-    """Fetch the published VGG-16 weights (528 MB) into torch's cache."""
+    """Download torchvision's VGG-16 weights (528 MB) to torch's cache."""
 
 
 @dataclass(kw_only=True)
@@ -58,16 +60,19 @@ class RefitOptions(FitOptions):
     """What editing and transfer take."""
 
     appearance: bool = False
-    """Move the appearance offsets too while the geometry is fitted."""
+    """Fit the appearance as well as the geometry."""
     dilation: float = EditSettings.dilation
-    """How far the region is widened, in widths of the picture."""
+    """Widen the edited region by this share of the picture's width."""
     iterations: int = EditSettings.iterations
-    """At most so many steps."""
+    """Maximum number of steps."""
     learning_rate: float = EditSettings.learning_rate
-    """Adam's rate at the start."""
+    """Initial learning rate (Adam)."""
     start_samples: int = EditSettings.start_samples
-    """Faces drawn to find other starts for the fit, so that a hat appears on a face that shows
-    none; 0: only the face itself."""
+    """If the face lacks a class (say, a hat), its gradient vanishes; so this many samples are drawn
+    to find better starting points. 0: start from the face alone."""
+
+
+EDIT_PICTURES = ("labels", "preview", "views")  # beside an edited face
 
 
 @dataclass(frozen=True)
@@ -82,24 +87,29 @@ def open_checkpoint(
     options: CheckpointOptions, *, preset: str | None = None
 ) -> tuple[Generator, Config]:
     """The generator and its run's configuration, on the device of the options."""
-    if options.checkpoint is not None and options.checkpoint.is_dir():
-        raise UserError(
-            f"--checkpoint {options.checkpoint} is a folder: give the file of weights in it"
-        )
+    path = locate_weights(options.checkpoint)
+    if path.is_dir():
+        raise UserError(f"--checkpoint {path} is a folder: give the file of weights in it")
     device = select_device(options.device)
-    return load_generator(options.checkpoint, device=device, preset=preset)
+    return load_generator(path, device=device, preset=preset)
 
 
 @contextmanager
-def tools(options: FitOptions, out: Path, *, vgg: bool = True) -> Iterator[Tools]:
+def tools(
+    options: FitOptions, out: Path, *, beside: tuple[str, ...], vgg: bool = True
+) -> Iterator[Tools]:
     """The VGG term, if the options and the task want it, and a live display of the fit of `out`.
 
-    Within the block the options' backend is in use.
+    Within the block the options' backend is in use. beside: the pictures OUT.NAME.png that the task
+    may write.
     """
     if options.resolution is not None and not 4 <= options.resolution <= 1024:
         raise UserError(f"--resolution {options.resolution}: use 4 to 1024")
     if out.is_dir() or out.suffix != ".safetensors":
         raise UserError(f"--out {out}: name a file that ends in .safetensors")
+    pictures = [out.with_suffix(f".{name}.png") for name in beside]
+    check_outputs([out, *pictures], paths_in(options), kind=FORMAT)
+    make_folder(out.parent)
     perceptual = None
     device = select_device(options.device)
     if device.type == "cpu":
@@ -109,7 +119,6 @@ def tools(options: FitOptions, out: Path, *, vgg: bool = True) -> Iterator[Tools
             options.vgg_weights, download=options.download_vgg, device=device
         )
         print(origin, file=sys.stderr)
-    make_folder(out.parent)
     with use_backend(options.backend):
         yield Tools(perceptual, LiveFit(out.with_suffix(".preview.png")))
 
@@ -125,7 +134,7 @@ def make_folder(path: Path) -> None:
 def edit_settings(options: RefitOptions, tools: Tools) -> EditSettings:
     """The settings that the options ask for."""
     if not 0 <= options.dilation < 1:
-        raise UserError(f"--dilation {options.dilation}: use a share of the width, from 0 to 1")
+        raise UserError(f"--dilation {options.dilation}: must be at least 0 and less than 1")
     return EditSettings(
         iterations=options.iterations,
         appearance=options.appearance,
@@ -171,7 +180,7 @@ def _keep(project: FaceProject, path: Path, live: LiveFit) -> None:
     if project.tuned is not None:
         size = f"{project.tuned.bytes / 1e6:.1f} MB"
         wrote(
-            project.tuned.beside(path), f"the weights tuned to this face, {size}: keep them by it"
+            project.tuned.beside(path), f"weights tuned to this face, {size}: keep them beside it"
         )
     wrote(labels)
     if live.shown:
@@ -187,14 +196,15 @@ def _summary(metrics: dict[str, float], iterations: int) -> str:
             )
             where = f"{outside:.4f} outside (SSIM {like:.3f})"
             if math.isnan(outside):
-                where = "which is all of the picture"
+                where = "outside not measured: the region is the whole picture"
             parts.append(f"{name}mean change of RGB {inside:.4f} inside the region, {where}")
         if f"{prefix}labels_inside" in metrics:
-            parts[-1] += f", {metrics[prefix + 'labels_inside']:.0%} of the labels inside as asked"
+            share = metrics[prefix + "labels_inside"]
+            parts[-1] += f", {share:.0%} of the labels inside match the edit"
     if "miou_groups" in metrics:
         parts.append(
             f"after {iterations} iterations mIoU {metrics['miou_groups']:.3f} over groups "
-            f"(at first {metrics['start_miou_groups']:.3f}), {metrics['miou_classes']:.3f} over "
+            f"(initially {metrics['start_miou_groups']:.3f}), {metrics['miou_classes']:.3f} over "
             f"classes, PSNR {metrics['psnr']:.1f} dB"
         )
     return "; ".join(parts)

@@ -1,66 +1,67 @@
-"""Photograph -> label map: `python -m semfaceedit.parse`.
-
-The parser is trained on aligned crops, so the face is sought first: squares of several sizes all
-over the photograph are parsed, and those count whose parse asks for nearly that crop. The crops
-asked for are parsed again, and the one that most nearly asks for itself is taken.
-"""
+"""Photograph -> label map: `python -m semfaceedit.parse`."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cli import run_command, select_device, wrote
-from .data.layouts import IMAGE_SUFFIXES
+from .cli import progress, remark, run_command, select_device, wrote
 from .errors import UserError
+from .options import make_folder
+from .outputs import check_outputs
+from .parsing.folders import photographs_in
 from .parsing.network import load_parser
 from .parsing.photographs import parse_file
 
 
 @dataclass(kw_only=True)
 class ParseOptions:
-    """Read label maps off photographs, with a parser that `train-parser` made.
+    """Read label maps off photographs.
 
-    `invert --parser` does this by itself. Example: semfaceedit parse --parser parser.safetensors
-    --images photo.jpg --out masks
+    `invert`, `prepare --masks auto` and the editor do this by themselves; here the maps can be
+    mended first. Example: semfaceedit parse --images photo.jpg --out masks
     """
 
-    parser: Path
-    """A network of `train-parser`."""
     images: tuple[Path, ...]
     """Photographs, or folders of them."""
     out: Path = Path("masks")
     """Folder for NAME.png, palette pictures of CelebAMask-HQ ids."""
+    face: int = 1
+    """Which face of a photograph: 1 the largest, 2 the next."""
+    parser: Path | None = None
+    """A network of `train-parser` in place of the one that ships."""
     device: str | None = None
-    """cpu, cuda or cuda:N."""
+    """Where --parser runs: cpu, cuda or cuda:N."""
 
 
 def run(options: ParseOptions) -> None:
-    parser, settings = load_parser(options.parser, select_device(options.device))
-    images = [path for given in options.images for path in _photographs(given)]
+    device = select_device(options.device)
+    parser = None if options.parser is None else load_parser(options.parser, device)
+    images = [
+        path
+        for given in options.images
+        for path in (photographs_in(given) if given.is_dir() else [given])
+    ]
     doubles = {path.stem for path in images if sum(p.stem == path.stem for p in images) > 1}
+    if not images:
+        raise UserError("--images: name photographs or folders of them")
     if doubles:
         raise UserError(f"several photographs are named {min(doubles)}: parse them apart")
-    options.out.mkdir(parents=True, exist_ok=True)
+    maps = [options.out / f"{image.stem}.png" for image in images]
+    check_outputs(maps, [*images, *([options.parser] if options.parser else [])])
+    make_folder(options.out)
     failed = []
-    for image in images:
-        path = options.out / f"{image.stem}.png"
+    pairs = zip(images, maps, strict=True)
+    for image, path in progress(pairs, total=len(images), title="photographs"):
         try:
-            parse_file(parser, settings, image, path)
+            face = parse_file(image, path, parser=parser, number=options.face)
         except UserError as error:
             failed.append(str(error))
             continue
+        for said in face.remarks:
+            remark(f"{image}: {said}")
         wrote(path)
     if failed:
-        more = f" ({len(failed) - 1} more of {len(images)} failed)" if len(failed) > 1 else ""
-        raise UserError(failed[0] + more)
-
-
-def _photographs(given: Path) -> list[Path]:
-    if not given.is_dir():
-        return [given]
-    found = sorted(p for p in given.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise UserError(f"{given}: holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
-    return found
+        of = f"{len(failed)} of {len(images)} photographs failed: " if len(failed) > 1 else ""
+        raise UserError(of + "; ".join(failed))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,12 +1,11 @@
 """`python -m semfaceedit.prepare`: faces in any known layout -> one packed folder for training."""
 
-import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image, ImageDraw
@@ -16,11 +15,14 @@ from .data.align import crop_pair
 from .data.dataset import open_packed
 from .data.landmarks_file import read_landmarks
 from .data.layouts import Face, Source, find_source
+from .data.mask_checks import MaskOrder
 from .data.packing import is_packed
 from .data.pose import Landmarks
 from .data.preparation import LocatedFace, holds_source, locate, pack_source, source_key
 from .errors import UserError
 from .model.labels import colorize
+from .outputs import check_replaceable, save_picture
+from .parsing.folders import read_folder
 
 PREVIEW_FACES = 24
 PREVIEW_COLUMNS = 4  # faces in a row, each with its photograph and its crop
@@ -29,30 +31,40 @@ PREVIEW_SIZE = 192  # pixels, side of each picture
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """Align faces and their masks and pack them for training.
+    """Align faces and their masks, and pack them for training.
 
-    Reads CelebAMask-HQ as it comes (CelebA-HQ-img/ with CelebAMask-HQ-mask-anno/), or images/ with
-    masks/ of id label maps. Writes images.npy, labels.npy, poses.npy, dataset.json and preview.png.
+    Examples: semfaceedit prepare --data CelebAMask-HQ --out packed --resolution 256;
+    semfaceedit prepare --data photographs --masks auto --out packed
 
-    Example: python -m semfaceedit.prepare --data CelebAMask-HQ --out packed --resolution 256
+    Reads CelebAMask-HQ as distributed (CelebA-HQ-img/ with CelebAMask-HQ-mask-anno/), images/ with
+    masks/ that hold class ids, or photographs alone (--masks auto). Writes images.npy, labels.npy,
+    poses.npy, dataset.json and preview.png.
     """
 
     data: Path
-    """Folder of faces; it is only read."""
+    """Folder of faces; never written to."""
     out: Path
     """Folder to write: new, empty, or packed before."""
     resolution: int = 256
-    """Side of the packed pictures, in pixels."""
+    """Width and height of the packed pictures in pixels."""
     align: bool = True
-    """Crop by five landmarks; otherwise the largest centred square is taken."""
+    """Crop by five landmarks; --no-align takes the largest centred square."""
     landmarks: Path | None = None
-    """Landmarks to use instead of those of the label maps: lines `name x y x y x y x y x y` or
-    JSON {name: [[x, y], ...]}, in pixels of the image: the eyes (image's left first), nose tip,
-    mouth corners."""
+    """File of landmarks, instead of those derived from the label maps: lines `name x y x y x y x y
+    x y` or JSON {name: [[x, y], ...]}, in pixels: the eyes (image's left first), nose tip, mouth
+    corners."""
+    masks: Literal["given", "auto"] = "given"
+    """given: label maps lie beside the photographs. auto: predict them and keep them in OUT-masks/,
+    where they can be corrected; maps already there are reused."""
+    mask_order: MaskOrder | None = None
+    """What the ids of id maps mean: celebamask-hq, or bisenet for maps of face-parsing.PyTorch
+    (default: CelebAMask-HQ's, refused where many maps do not look like it)."""
+    skip_bad: bool = False
+    """Leave out faces whose files cannot be read or do not fit, and record them."""
     keep_bad_masks: bool = False
     """Keep the CelebAMask-HQ faces whose masks are known to be wrong."""
     preview: bool = True
-    """Write preview.png: landmarks and crops, to be checked by eye."""
+    """Write preview.png, to check landmarks and crops by eye."""
 
 
 def run(options: PrepareOptions) -> None:
@@ -61,14 +73,25 @@ def run(options: PrepareOptions) -> None:
         raise UserError(f"--resolution {options.resolution}: use 8 to 2048 pixels")
     if is_packed(options.data):
         raise UserError(f"{options.data}: is packed already: give it to `train --data` as it is")
-    source = find_source(options.data, keep_bad_masks=options.keep_bad_masks)
+    given: dict[str, Landmarks] = {}
+    if options.masks == "auto":
+        masks = options.out.with_name(f"{options.out.name}-masks")
+        source, given = read_folder(options.data, masks)
+        wrote(masks, "label maps, to be looked through")
+    else:
+        source = find_source(
+            options.data, keep_bad_masks=options.keep_bad_masks, mask_order=options.mask_order
+        )
     if options.landmarks and source.rendered:
         raise UserError(
             f"{options.data}: synthesized faces are not aligned, so landmarks change nothing: "
             "leave out --landmarks"
         )
-    given = read_landmarks(options.landmarks, source) if options.landmarks else {}
+    if options.landmarks:
+        given |= read_landmarks(options.landmarks, source)
     key = source_key(source, options.resolution, align=options.align, landmarks=given)
+    if options.preview:
+        check_replaceable(options.out / "preview.png")
     if holds_source(options.out, key):
         print(f"{options.out} is up to date", file=sys.stderr)
     else:
@@ -78,11 +101,12 @@ def run(options: PrepareOptions) -> None:
             resolution=options.resolution,
             align=options.align,
             landmarks=given,
+            skip_bad=options.skip_bad,
         )
     wrote(options.out)
     if options.preview:
         path = options.out / "preview.png"
-        _save(preview(source, _crops(options.out), given, align=options.align), path)
+        save_picture(path, preview(source, _crops(options.out), given, align=options.align))
         wrote(path)
     print(summary(options.out), file=sys.stderr)
 
@@ -102,19 +126,33 @@ def summary(folder: Path) -> str:
     ]
     if info.get("sides_exchanged"):
         parts.append(f"left and right ids set straight in {len(info['sides_exchanged'])}")
-    if info.get("skipped"):
-        parts.append(f"skipped: {', '.join(info['skipped'])}")
+    centred = [n for n, crop in zip(info["names"], info.get("crop", []), strict=False)
+               if crop == "centre" and info.get("aligned")]  # fmt: skip
+    for what, names in (
+        ("skipped", info.get("skipped", ())),
+        ("cropped about the middle, for lack of a face that could be placed", centred),
+        ("of several faces the largest was taken in", info.get("several_faces", ())),
+        ("maps that look wrong", info.get("doubtful_masks", ())),
+    ):
+        if names:
+            parts.append(f"{what}: {_some(list(names))}")
     return "; ".join(parts)
 
 
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return ", ".join(names[:20]) + more
+
+
 def preview(
-    source: Source, crops: list[str], given: dict[str, Landmarks], *, align: bool = True
+    source: Source, crops: dict[str, str], given: dict[str, Landmarks], *, align: bool = True
 ) -> Image.Image:
     """A contact sheet: each photograph with landmarks and window, beside its crop under its mask.
 
-    crops: what decided each face's window; faces without both eyes in their map come first.
+    crops: what decided each face's window, by its name; faces without both eyes in their map come
+    first, faces that are not among them do not come.
     """
-    chosen = _choose(source.faces, crops)
+    chosen = _choose([face for face in source.faces if face.name in crops], crops)
     columns, size = PREVIEW_COLUMNS, PREVIEW_SIZE
     rows = -(-len(chosen) // columns)
     sheet = Image.new("RGB", (2 * size * min(columns, len(chosen)), size * rows))
@@ -128,10 +166,10 @@ def preview(
     return sheet
 
 
-def _choose(faces: list[Face], crops: list[str]) -> list[Face]:
+def _choose(faces: list[Face], crops: dict[str, str]) -> list[Face]:
     """Up to half of the sheet: faces cropped by other means than their eyes; then evenly spread."""
     usual = ("eyes", "whole", "given")
-    others = [face for face, crop in zip(faces, crops, strict=True) if crop not in usual]
+    others = [face for face in faces if crops[face.name] not in usual]
     first = others[: PREVIEW_FACES // 2]
     rest = [face for face in faces if face not in others]
     wanted = min(PREVIEW_FACES - len(first), len(rest))
@@ -172,19 +210,9 @@ def _draw_crop(located: LocatedFace, size: int) -> Image.Image:
     return Image.blend(Image.fromarray(image), Image.fromarray(colors), 0.35)
 
 
-def _crops(folder: Path) -> list[str]:
-    return list(open_packed(folder).info["crop"])
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".png")
-    os.close(handle)
-    try:
-        picture.save(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+def _crops(folder: Path) -> dict[str, str]:
+    info = open_packed(folder).info
+    return dict(zip(info["names"], info["crop"], strict=True))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

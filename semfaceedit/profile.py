@@ -17,34 +17,34 @@ from .model.generator import Generator
 
 @dataclass(kw_only=True)
 class ProfileOptions:
-    """Render one face and show how long each stage takes, and how long it must take.
+    """Render one face, and show the time of each stage and the least time the device allows.
 
     Example: semfaceedit profile --preset small --resolution 64 --json
     """
 
     preset: str = "paper"
-    """Which model, with random weights, whose manifolds are round as those of a trained model;
-    paper at 256 is the 3.14M-sample render, 88 % of whose points are met."""
+    """Model with random weights and round manifolds; paper at 256 renders 3.14 million samples, of
+    which 88 % are met."""
     checkpoint: Path | None = None
-    """Profile these weights instead of random ones."""
+    """Weights to profile instead of random ones."""
     resolution: int | None = None
-    """Pixels along an edge (default: 256 on a GPU, 64 on a CPU)."""
+    """Width and height in pixels (default: 256 on a GPU, 64 on a CPU)."""
     repeats: int = 5
-    """Timed renders after one that warms up; medians are shown."""
+    """Timed renders, after one to warm up; medians are shown."""
     chunk_rays: int | None = 8192
     """Rays evaluated at a time."""
     seed: int = 0
-    """Seed of weights and latents."""
+    """Random seed of weights and latents."""
     device: str | None = None
-    """cpu, cuda or cuda:N."""
+    """cpu, cuda or cuda:N (default: CUDA if available)."""
     backend: str | None = None
-    """reference, triton, cuda or cpu (default: the fastest that runs here)."""
+    """reference, triton, cuda or cpu (default: the fastest available)."""
     precision: str | None = None
-    """fp32, tf32, fp16, accurate or fast (default: what the backend chooses)."""
+    """fp32, tf32, fp16, accurate or fast (default: the backend's choice)."""
     trace: Path | None = None
-    """Also write a Chrome trace of one more render (chrome://tracing, perfetto)."""
+    """Also write a Chrome trace of one more render (for chrome://tracing or Perfetto)."""
     json: bool = False
-    """Print one JSON object on standard output."""
+    """Print one JSON object."""
 
 
 def run(options: ProfileOptions) -> None:
@@ -57,6 +57,8 @@ def run(options: ProfileOptions) -> None:
     for flag, value in (("repeats", options.repeats), ("chunk-rays", options.chunk_rays)):
         if value is not None and value < 1:
             raise UserError(f"--{flag} {value}: must be at least 1")
+    if options.trace is not None and options.trace.exists():
+        raise UserError(f"--trace {options.trace} exists: name another file")
     if options.checkpoint is not None:
         generator, settings = checkpoint.load_generator(options.checkpoint, device=device)
         name = settings.preset

@@ -1,4 +1,4 @@
-"""Seeds and face projects as grids or moving pictures: `python -m semfaceedit.render`."""
+"""Seeds and face projects as grids or video: `python -m semfaceedit.render`."""
 
 import math
 from dataclasses import dataclass, replace
@@ -9,9 +9,10 @@ from torch import Tensor
 
 from .api import generate
 from .cli import parse_seeds, progress, run_command, wrote
-from .editing.project import FaceProject
+from .editing.project import FORMAT, FaceProject
 from .editing.target import save_label_map
 from .editing.tuning import with_weights
+from .editing.views import RenderedFace, View, between
 from .errors import UserError
 from .kernels import use_backend
 from .model import config
@@ -20,59 +21,61 @@ from .model.generator import Generator, seed_codes
 from .model.mean_face import mean_codes
 from .model.renderer import render
 from .options import CheckpointOptions, make_folder, open_checkpoint
+from .outputs import check_outputs, paths_in
 from .pictures.grids import picture_rows, save_png, tile
 from .pictures.video import check_animation, save_animation
-from .pictures.views import Face, View, between
 
 KINDS = ("image", "semantics", "depth", "normals", "labels")
 
 
 @dataclass(kw_only=True)
 class RenderOptions(CheckpointOptions):
-    """Render faces of a checkpoint: from several poses, as a turntable, or between two faces.
+    """Render faces: from several viewpoints, as a turntable video, or morphing into each other.
 
     Example: semfaceedit render --checkpoint RUN/generator-ema0.998.safetensors --seeds 0-3
     --yaws -0.4 0 0.4 --out faces
 
-    Faces are seeds, or face projects (--projects a.safetensors b.safetensors), or projects and
-    then seeds. With --video the head turns in a moving picture; with --interpolate hair (or all,
-    z, face, garment, background) it changes from each face to the next instead, in all codes or
-    in one.
+    Faces are generated from --seeds, or read from --projects, or both, projects first. --video
+    writes a video of the turning head; --interpolate changes from each face to the next instead, in
+    all codes (all), the geometry (z), or the appearance of one group (hair, face, garment,
+    background).
     """
 
     out: Path = Path("renders")
     """Folder for the pictures."""
     projects: tuple[Path, ...] = ()
-    """Face projects of this checkpoint."""
+    """Face projects made with this checkpoint."""
     seeds: str | None = None
-    """Generated faces, as 0,4-7 (default: 0-3 where there are no --projects)."""
+    """Generated faces, e.g. 0,4-7 (default: 0-3, if there are no --projects)."""
     kinds: tuple[str, ...] = ("image", "semantics", "depth")
-    """What to write: image, semantics, depth, normals, labels (raw ids as palette PNGs)."""
+    """Pictures to write: image, semantics, depth, normals, labels (class ids as palette PNGs)."""
     yaws: tuple[float, ...] = (-0.4, 0.0, 0.4)
-    """Head turns in radians, positive turns the nose to the image's right. --video goes from the
-    least to the greatest; --interpolate takes one (default: 0)."""
+    """Head turns in radians; positive turns the nose to the image's right. --video sweeps from the
+    smallest to the largest; --interpolate takes one, 0 by default."""
     pitches: tuple[float, ...] = (0.0,)
-    """Head tilts in radians, positive lifts the nose; --video and --interpolate take one."""
+    """Head tilts in radians; positive raises the nose. --video and --interpolate take one."""
     video: str | None = None
-    """Write a moving picture of this name into --out: .mp4, .gif or .webp."""
+    """Write a video with this file name into --out: .mp4, .gif or .webp."""
     interpolate: str | None = None
-    """Go from each face to the next in these codes: all, z, or a group's name."""
+    """Codes that change from each face to the next: all, z, or the name of a group."""
     frames: int = 48
-    """Frames of a turn, or between two faces (without --video: pictures in a strip)."""
+    """Frames of a turn, or from one face to the next (without --video: pictures in a strip)."""
     fps: int = 24
-    """Frames a second of a moving picture; at most 50 of a .gif."""
+    """Frames per second of the video; at most 50 for .gif."""
     resolution: int | None = None
-    """Pixels along an edge (default: the checkpoint's)."""
+    """Width and height in pixels (default: the checkpoint's)."""
     truncation: float = 1.0
-    """Pull towards the mean face: 1 none, 0.7 for nicer pictures, 0 the mean face."""
+    """Share of the distance to the mean face to keep: 1 leaves faces alone, 0.7 makes them more
+    regular, 0 is the mean face."""
     chunk_rays: int | None = 8192
-    """Rays evaluated at a time; bounds memory, does not change the picture."""
+    """Rays evaluated at a time; limits memory and does not change the picture."""
     cull: float = 0.0
-    """Leave points of less compositing weight uncoloured: 1e-4 is faster and hardly seen."""
+    """Skip the colour of points with less compositing weight: 1e-4 is faster and barely visible."""
     save_projects: bool = False
-    """Also write each seed's frontal face as a project and its label map, to edit or transfer."""
+    """Also write each generated face as a project with its label map, ready for `edit` and
+    `transfer`."""
     preset: str | None = None
-    """Refuse a checkpoint of another preset."""
+    """Fail unless the checkpoint is of this preset."""
 
 
 @torch.no_grad()
@@ -88,6 +91,7 @@ def run(options: RenderOptions) -> None:
         views, columns = _turn(options, faces), options.frames
     else:
         views, columns = _grid(options, faces), len(options.yaws) * len(options.pitches)
+    check_outputs(_outputs(options, len(views)), paths_in(options), kind=FORMAT)
     make_folder(options.out)
     with use_backend(options.backend):
         pictures = _render_views(options, generator, views, resolution)
@@ -106,12 +110,44 @@ def run(options: RenderOptions) -> None:
                 _save_project(options, generator, seed, resolution)
 
 
+def _outputs(options: RenderOptions, views: int) -> list[Path]:
+    """Every file that will be written."""
+    outputs: list[Path] = []
+    for kind in options.kinds:
+        if kind == "labels":
+            outputs += [_label_path(options, index) for index in range(views)]
+        elif options.video is not None:
+            outputs.append(_video_path(options, kind))
+        else:
+            outputs.append(options.out / f"{kind}.png")
+    if options.save_projects:
+        for path in [_project_path(options, seed) for seed in _seeds(options)]:
+            outputs += [path, path.with_suffix(".labels.png")]
+    return outputs
+
+
+def _label_path(options: RenderOptions, index: int) -> Path:
+    return options.out / f"labels-{index:04d}.png"
+
+
+def _project_path(options: RenderOptions, seed: int) -> Path:
+    return options.out / f"face-{seed}.safetensors"
+
+
+def _video_path(options: RenderOptions, kind: str) -> Path:
+    name = Path(options.video or "")
+    return options.out / (
+        name if kind == "image" else name.with_name(f"{name.stem}-{kind}{name.suffix}")
+    )
+
+
 def _save_project(options: RenderOptions, generator: Generator, seed: int, resolution: int) -> None:
     project = generate(generator, seed, resolution=resolution).project
-    path = options.out / f"face-{seed}.safetensors"
+    path = _project_path(options, seed)
     project.save(path)
     save_label_map(path.with_suffix(".labels.png"), project.labels)
-    wrote(path, f"its label map beside it: paint {path.with_suffix('.labels.png').name} and `edit`")
+    labels = path.with_suffix(".labels.png").name
+    wrote(path, f"and its label map {labels}: paint over it and pass it to `edit --labels`")
 
 
 def _seeds(options: RenderOptions) -> list[int]:
@@ -120,23 +156,23 @@ def _seeds(options: RenderOptions) -> list[int]:
     return parse_seeds(options.seeds)
 
 
-def _faces(options: RenderOptions, generator: Generator) -> list[Face]:
+def _faces(options: RenderOptions, generator: Generator) -> list[RenderedFace]:
     """Projects, then seeds, pulled towards the mean face by the truncation."""
     projects = [FaceProject.load(path, generator) for path in options.projects]
-    faces = [Face(project.codes(generator), project.tuned) for project in projects]
-    faces += [Face(seed_codes(generator, seed)) for seed in _seeds(options)]
+    faces = [RenderedFace(project.codes(generator), project.tuned) for project in projects]
+    faces += [RenderedFace(seed_codes(generator, seed)) for seed in _seeds(options)]
     if options.truncation == 1:
         return faces
     mean = mean_codes(generator)
     return [replace(f, codes=truncate(f.codes, mean, options.truncation)) for f in faces]
 
 
-def _grid(options: RenderOptions, faces: list[Face]) -> list[View]:
+def _grid(options: RenderOptions, faces: list[RenderedFace]) -> list[View]:
     poses = [(yaw, pitch) for pitch in options.pitches for yaw in options.yaws]
     return [(face, pose) for face in faces for pose in poses]
 
 
-def _turn(options: RenderOptions, faces: list[Face]) -> list[View]:
+def _turn(options: RenderOptions, faces: list[RenderedFace]) -> list[View]:
     """From one outermost yaw to the other and back, slowing at the ends."""
     low, high = min(options.yaws), max(options.yaws)
     middle, half = (low + high) / 2, (high - low) / 2
@@ -145,7 +181,7 @@ def _turn(options: RenderOptions, faces: list[Face]) -> list[View]:
     return [(face, pose) for face in faces for pose in poses]
 
 
-def _path(options: RenderOptions, generator: Generator, faces: list[Face]) -> list[View]:
+def _path(options: RenderOptions, generator: Generator, faces: list[RenderedFace]) -> list[View]:
     """`frames` views from each face to the next, in the codes named by --interpolate."""
     pose = (options.yaws[len(options.yaws) // 2], options.pitches[0])
     which = options.interpolate or "all"
@@ -186,7 +222,7 @@ def _render_views(
 def _save_labels(options: RenderOptions, labels: list[Tensor]) -> None:
     """Raw class ids, one palette PNG a view."""
     for index, ids in enumerate(labels):
-        save_label_map(options.out / f"labels-{index:04d}.png", ids.numpy())
+        save_label_map(_label_path(options, index), ids.numpy())
     wrote(options.out / "labels-*.png", f"{len(labels)} files")
 
 
@@ -195,8 +231,8 @@ def _save_video(options: RenderOptions, kind: str, pictures: list[Tensor], frame
     stacked = torch.stack(pictures)
     if options.interpolate is None:
         stacked = stacked.unflatten(0, (-1, frames)).permute(1, 2, 0, 3, 4).flatten(2, 3)
-    name = Path(options.video or "")
-    path = options.out / (name.name if kind == "image" else f"{name.stem}-{kind}{name.suffix}")
+    path = _video_path(options, kind)
+    make_folder(path.parent)
     save_animation(path, list(stacked.numpy()), fps=options.fps)
     wrote(path)
 
@@ -213,13 +249,13 @@ def _check(options: RenderOptions) -> None:
     if not (options.yaws and options.pitches and options.kinds):
         raise UserError("--yaws, --pitches and --kinds need at least one value each")
     if not all(map(math.isfinite, (*options.yaws, *options.pitches))):
-        raise UserError("--yaws and --pitches are angles in radians: give numbers")
+        raise UserError("--yaws and --pitches must be finite numbers, in radians")
     moves = options.video is not None or options.interpolate is not None
     if moves and len(options.pitches) > 1:
-        raise UserError("--video and --interpolate show one pitch: give one of --pitches")
+        raise UserError("--video and --interpolate use one pitch: give a single value to --pitches")
     several = options.yaws != RenderOptions.yaws and len(options.yaws) > 1
     if options.interpolate is not None and several:
-        raise UserError("--interpolate shows one side: give one of --yaws")
+        raise UserError("--interpolate uses one yaw: give a single value to --yaws")
     if options.chunk_rays is not None and options.chunk_rays < 1:
         raise UserError(f"--chunk-rays {options.chunk_rays}: use at least 1")
     if options.video is not None:

@@ -32,24 +32,24 @@ SMALLEST, LARGEST = 16, 1024
 
 @dataclass(frozen=True)
 class SynthesizeOptions:
-    """Make procedural faces with exact poses, class and depth maps, as CelebAMask-HQ stores them.
+    """Write procedural faces with exact poses, label maps and depth, as CelebAMask-HQ stores them.
 
     Example: semfaceedit synthesize --out faces --count 2000 --resolution 128
 
-    The same seeds always give the same faces. A run that was stopped goes on where it was when it
-    is started again with the same options.
+    The same seeds always give the same faces. If interrupted, run the same command again to
+    continue.
     """
 
     out: Path
-    """Folder to write; new, empty, or begun by the same command."""
+    """Folder to write: new, empty, or started by the same command."""
     count: int = 2000
-    """How many faces."""
+    """Number of faces."""
     resolution: int = 128
     """Width and height in pixels."""
     seed: int = 0
-    """Seed of the first face; the next ones count up from it."""
+    """Seed of the first face; the others count up from it."""
     workers: int | None = None
-    """Processes; none: one a core."""
+    """Number of processes (default: one per core)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,7 +125,7 @@ def _check_own(options: SynthesizeOptions) -> None:
         if found.get(key) != value:
             raise UserError(
                 f"{options.out}: holds faces with {key} {found.get(key)}, not {value}: give the "
-                "same options to go on, or choose another --out"
+                "same options to continue, or choose another --out"
             )
 
 

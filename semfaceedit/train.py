@@ -1,33 +1,32 @@
-"""Train SemFaceEdit in two stages (Eq. 6-8): `python -m semfaceedit.train`.
-
-This file is the run: options, data, resuming, logging, samples, checkpoints and signals.
-`trainer.py` is one step of it.
-"""
+"""Train SemFaceEdit in two stages (Eq. 6-8): `python -m semfaceedit.train`."""
 
 import json
-import signal
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
+from typing import Any, get_type_hints
 
 from .cli import print_json, run_command, select_device
-from .data import dataset as data
-from .data.sources import open_training_data
 from .errors import UserError
-from .files import write_text
 from .memory import keep_freed_memory
-from .model import checkpoint, config
-from .model.config import Config, ModelConfig, Phase
-from .model.generator import count_parameters
-from .training.distributed import World, join_world
-from .training.run_folder import Cadence, Run, RunWriter, new_run_folder
-from .training.trainer import NonFiniteLossError, Trainer
+from .model.checkpoint import load_state
+from .model.config import Config, from_dict, preset, to_dict
+from .training.run import PROCEDURAL_COUNT, RunPlan, train
+from .training.run_folder import Cadence, TrainingData
+from .training.settings import (
+    changed,
+    read_assignments,
+    read_settings_file,
+    typed,
+    with_batch,
+    with_phases,
+    with_resolution,
+)
 
-PROCEDURAL_COUNT = 2000
+NEW_RUN = ("config", "set", "batch", "phases", "resolution", "rare_share", "init")
+OF_FILE = (  # options that a file of settings may hold
+    "preset", "init", "paired", "phases", "batch", "resolution", "rare_share", "seed",
+    "stage1_iterations", "stage2_iterations", "procedural_count",
+)  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -36,81 +35,119 @@ class TrainOptions:
 
     Example: semfaceedit train --preset small --data CelebAMask-HQ --out runs
 
-    Without --data, procedural faces are made first. A run that was stopped, or killed, goes on with
-    --resume RUN_FOLDER. Several GPUs: torchrun --nproc-per-node 4 -m semfaceedit.train ...
+    Without --data, procedural faces are rendered first. A run that was stopped or killed continues
+    with --resume RUN_FOLDER. Several GPUs: torchrun --nproc-per-node 4 -m semfaceedit.train ...
     """
 
     preset: str | None = None
     """paper, small, tiny or an ablation variant (default: small)."""
     data: Path | None = None
-    """Training data in any layout; none: the data of the run that is resumed, else procedural
-    faces."""
+    """Training data in any supported layout (default: procedural faces, or the data of the run that
+    is resumed)."""
     out: Path = Path("runs")
-    """Where numbered run folders are made."""
+    """Folder in which to create a numbered run folder."""
+    config: Path | None = None
+    """TOML file that describes a new run: options such as preset = "small" or phases = ["64:2000"],
+    then tables [train], [model] and [discriminator] with the fields that config.json has. Options
+    on the command line take precedence."""
+    set: tuple[str, ...] = ()
+    """Single settings of a new run, e.g. train.generator_lr=2e-4 model.width=96."""
+    batch: int | None = None
+    """Images per step of a new run (default: the preset's)."""
     resume: Path | None = None
-    """A run folder to go on with; its own settings are used."""
+    """Run folder to continue, with its settings."""
     init: Path | None = None
-    """Weights to start from (.safetensors) with fresh optimisers, and the discriminators beside
-    them where there are any."""
+    """Weights to start a new run from (a .safetensors file, or the name of weights in the package),
+    with fresh optimisers; discriminators beside the file are used too."""
     seed: int | None = None
-    """Seed of weights, latents, poses and data order of a new run (default: 0)."""
+    """Random seed of a new run: weights, latents, poses and data order (default: 0)."""
     device: str | None = None
-    """cpu, cuda or cuda:N (default: CUDA where there is one)."""
+    """cpu, cuda or cuda:N (default: CUDA if available)."""
     resolution: int | None = None
     """Train at this resolution only, instead of the preset's phases."""
     phases: tuple[str, ...] = ()
-    """Other phases of stage 1, each RESOLUTION:STEPS, as in --phases 16:2500 32:3300 64:2000."""
+    """Phases of stage 1, each RESOLUTION:STEPS, e.g. 16:2500 32:3300 64:2000 (default: the
+    preset's)."""
     stage1_iterations: int | None = None
-    """Steps of stage 1, everything trained (default: the preset's)."""
+    """Steps of stage 1, which trains everything (default: the preset's)."""
     stage2_iterations: int | None = None
-    """Steps of stage 2, geometry frozen (default: the preset's)."""
+    """Steps of stage 2, with the geometry frozen (default: the preset's)."""
     procedural_count: int | None = None
-    """How many procedural faces to make, in place of --data (default: as many as the run that is
-    resumed had, else 2000)."""
+    """Number of procedural faces, instead of --data (default: 2000, or that of the run that is
+    resumed)."""
     rare_share: float | None = None
-    """Show faces of classes that a smaller share of the label maps has (glasses, hats, necklaces)
-    more often in a new run, as in --rare-share 0.25 (default: the preset's, 0)."""
+    """Oversample faces with classes present in less than this share of label maps (glasses, hats,
+    necklaces), e.g. 0.25; for a new run (default: the preset's, 0)."""
     paired: bool = False
-    """In a new run D_c reads each image together with its label map, so that glasses and hats come
-    in both or in neither (the paper's D_c reads the image alone)."""
+    """Let the image discriminator of a new run read each image together with its label map, so that
+    glasses and hats appear in both or in neither (in the paper it reads the image alone)."""
     sample_every: int = 500
     """Steps between sample grids."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     log_every: int = 20
-    """Steps between lines of metrics.jsonl."""
+    """Steps between lines in metrics.jsonl."""
     monitor_every: int = 1000
-    """Steps between pixel Frechet distances."""
+    """Steps between measurements of the pixel Fréchet distance."""
     tensorboard: bool = False
-    """Also write TensorBoard events (needs the `tb` extra)."""
+    """Also write TensorBoard events (needs `pip install 'semfaceedit[tb]'`)."""
     dry_run: bool = False
-    """Print the settings and stop."""
+    """Print the settings as JSON and stop."""
 
 
-def run(options: TrainOptions, settings: Config | None = None) -> None:
-    """Set the run up, train both stages, and leave weights behind.
-
-    settings: of a new run, in place of the preset that the options name.
-    """
+def run(options: TrainOptions) -> None:
+    """Train what the options say."""
+    changes: dict[str, Any] = {}
+    if options.config is not None:
+        options, changes = _with_file(options, options.config)
     _check(options)
+    state = load_state(options.resume) if options.resume else None
+    config = _resumed(options, state) if state is not None else _new(options, changes)
+    config = _with_iterations(options, config)
+    if options.dry_run:
+        print_json(to_dict(config))
+        return
     device = select_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()
-    world = join_world(device.type)
-    try:
-        if device.type == "cuda" and world.size > 1:
-            device = torch.device("cuda", world.local_rank)
-            torch.cuda.set_device(device)
-        state = checkpoint.load_state(options.resume) if options.resume else None
-        if settings is None or state is not None:
-            settings = _settings(options, state)
-        if options.dry_run:
-            print_json(config.to_dict(settings))
-            return
-        run = _start(options, settings, state, device, world)
-        _loop(options, run)
-    finally:
-        world.close()
+    train(
+        RunPlan(
+            config=config,
+            seed=state["seed"] if state is not None else options.seed or 0,
+            data=_data(options),
+            out=options.out,
+            device=device,
+            cadence=Cadence(
+                log=options.log_every,
+                monitor=options.monitor_every,
+                samples=options.sample_every,
+                checkpoint=options.checkpoint_every,
+            ),
+            resume=options.resume,
+            state=state,
+            init=options.init,
+            tensorboard=options.tensorboard,
+        )
+    )
+
+
+def _with_file(options: TrainOptions, path: Path) -> tuple[TrainOptions, dict[str, Any]]:
+    """The options with those of a file of settings where the command line has none, and the
+    settings that the file changes."""
+    values, changes = read_settings_file(path)
+    hints = get_type_hints(TrainOptions)
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in OF_FILE:
+            raise UserError(
+                f"--config {path}: no option {name!r} in a file: use {', '.join(OF_FILE)}"
+            )
+        try:
+            given[name] = typed(value, hints[name])
+        except UserError as error:
+            raise UserError(f"--config {path}: {name} = {value!r}: {error}") from None
+    unset = {f.name for f in fields(TrainOptions) if getattr(options, f.name) == f.default}
+    return replace(options, **{n: v for n, v in given.items() if n in unset}), changes
 
 
 def _check(options: TrainOptions) -> None:
@@ -124,238 +161,72 @@ def _check(options: TrainOptions) -> None:
             raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
     if options.data is not None and options.procedural_count is not None:
         raise UserError("--procedural-count makes faces in place of --data: leave out one of them")
+    if options.phases and (options.resolution or options.stage1_iterations is not None):
+        raise UserError(
+            "--phases sets resolutions and steps: leave out --resolution and --stage1-iterations"
+        )
+    if options.rare_share is not None and not 0 <= options.rare_share <= 1:
+        raise UserError(f"--rare-share {options.rare_share:g}: must be from 0 to 1")
     there = next(path for path in (options.out, *options.out.parents) if path.exists())
     if options.resume is None and not there.is_dir():
         raise UserError(f"--out {options.out}: {there} is no folder: choose another")
 
 
-def _settings(options: TrainOptions, state: dict[str, Any] | None) -> Config:
-    if state is not None:
-        settings = config.from_dict(json.loads(state["config"]))
-        if options.preset not in (None, settings.preset):
+def _resumed(options: TrainOptions, state: dict[str, Any]) -> Config:
+    """The settings of the run that is resumed, which no option may change."""
+    config = from_dict(json.loads(state["config"]))
+    for name in NEW_RUN:
+        if getattr(options, name) not in (None, ()):
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag} sets a new run: leave it out, or leave out --resume")
+    if options.paired and not config.discriminator.paired:
+        raise UserError("--paired sets a new run: leave it out, or leave out --resume")
+    for name, value, given in (
+        ("preset", config.preset, options.preset),
+        ("seed", state["seed"], options.seed),
+    ):
+        if given not in (None, value):
             raise UserError(
-                f"--resume {options.resume} is a run of preset {settings.preset!r}, not "
-                f"{options.preset!r}: leave --preset out, or start a new run"
+                f"--resume {options.resume} is a run of {name} {value!r}, not {given!r}: leave "
+                f"--{name} out, or start a new run"
             )
-        if options.seed not in (None, state["seed"]):
-            raise UserError(
-                f"--resume {options.resume} is a run of seed {state['seed']}, not {options.seed}: "
-                "leave --seed out, or start a new run"
-            )
-        if options.resolution is not None:
-            raise UserError("--resolution sets a new run: leave out --resume")
-        if options.init is not None:
-            raise UserError("--init starts a new run: leave out --resume")
-    else:
-        settings = config.preset(options.preset or "small")
-    changes: dict[str, Any] = {}
-    if options.stage1_iterations is not None:
-        changes["stage1_iterations"] = options.stage1_iterations
-    if options.stage2_iterations is not None:
-        changes["stage2_iterations"] = options.stage2_iterations
-    if options.rare_share is not None:
-        if state is not None or not 0 <= options.rare_share <= 1:
-            raise UserError(
-                f"--rare-share {options.rare_share:g} must be from 0 to 1, and sets a new run: "
-                "leave out --resume"
-            )
-        changes["rare_share"] = options.rare_share
-    model, discriminator = settings.model, settings.discriminator
+    return config
+
+
+def _new(options: TrainOptions, changes: dict[str, Any]) -> Config:
+    config = changed(preset(options.preset or "small"), changes, where=f"--config {options.config}")
+    config = changed(config, read_assignments(options.set), where="--set")
     if options.paired:
-        if state is not None and not discriminator.paired:
-            raise UserError("--paired sets a new run: leave out --resume")
-        discriminator = replace(discriminator, paired=True)
+        config = replace(config, discriminator=replace(config.discriminator, paired=True))
+    if options.rare_share is not None:
+        config = replace(config, train=replace(config.train, rare_share=options.rare_share))
     if options.phases:
-        if state is not None or options.resolution or options.stage1_iterations is not None:
-            raise UserError(
-                "--phases sets the resolutions and steps of a new run: leave out --resume, "
-                "--resolution and --stage1-iterations"
-            )
-        phases = _phases(options.phases, batch=settings.train.phases[-1].batch)
-        changes["phases"], changes["stage1_iterations"] = phases
-        model = replace(model, resolution=phases[0][-1].resolution)
+        try:
+            config = with_phases(config, options.phases)
+        except UserError as error:
+            raise UserError(f"--phases {error}") from None
     if options.resolution is not None:
-        batch = settings.train.phases[-1].batch
-        changes["phases"] = (Phase(until=1.0, resolution=options.resolution, batch=batch),)
-        model = replace(model, resolution=options.resolution)
-    train = replace(settings.train, **changes)
+        config = with_resolution(config, options.resolution)
+    return config if options.batch is None else with_batch(config, options.batch)
+
+
+def _with_iterations(options: TrainOptions, config: Config) -> Config:
+    given = {
+        name: value
+        for name in ("stage1_iterations", "stage2_iterations")
+        if (value := getattr(options, name)) is not None
+    }
+    train = replace(config.train, **given)
     if train.stage1_iterations + train.stage2_iterations < 1:
         raise UserError("--stage1-iterations 0 --stage2-iterations 0: a run needs a step")
-    return replace(settings, model=model, discriminator=discriminator, train=train)
+    return replace(config, train=train)
 
 
-def _phases(texts: tuple[str, ...], *, batch: int) -> tuple[tuple[Phase, ...], int]:
-    """Phases from RESOLUTION:STEPS texts, and the steps of all of them."""
-    pairs: list[tuple[int, int]] = []
-    for text in texts:
-        before, _, after = text.partition(":")
-        if not (before.isdecimal() and after.isdecimal() and int(after) > 0):
-            raise UserError(f"--phases {text!r}: write RESOLUTION:STEPS, such as 32:3000")
-        pairs.append((int(before), int(after)))
-    total, done, phases = sum(steps for _, steps in pairs), 0, []
-    for resolution, steps in pairs:
-        done += steps
-        phases.append(Phase(until=done / total, resolution=resolution, batch=batch))
-    return tuple(phases), total
-
-
-def _start(
-    options: TrainOptions,
-    settings: Config,
-    state: dict[str, Any] | None,
-    device: torch.device,
-    world: World,
-) -> Run:
-    seed = state["seed"] if state else options.seed or 0
-    trainer = Trainer(settings, seed=seed, device=device, world=world)
-    folder = options.resume
-    if state is not None:
-        trainer.load_state(state)
-    elif options.init is not None:
-        _start_from(trainer, options.init)
-    faces = _open_data(options, settings, state, world)
-    if world.is_main:
-        if folder is None:
-            folder = new_run_folder(options.out, f"{settings.preset}-{_source_name(options.data)}")
-        write_text(folder / "config.json", json.dumps(config.to_dict(settings), indent=2) + "\n")
-        known = int(np.isfinite(faces.poses).all(1).sum())
-        print(
-            f"{folder}: {len(faces)} faces ({known} with a pose) at {faces.resolution}x"
-            f"{faces.resolution}, generator "
-            f"{count_parameters(trainer.generator):,} parameters, D_c "
-            f"{count_parameters(trainer.d_image):,}, D_s {count_parameters(trainer.d_semantic):,}, "
-            f"{trainer.images_before(trainer.total_steps):,} images on {device} x {world.size}",
-            file=sys.stderr,
-        )
-    return Run(
-        folder or options.out,
-        settings,
-        trainer,
-        faces,
-        world,
-        options.data,
-        options.procedural_count,
-    )
-
-
-def _open_data(
-    options: TrainOptions, settings: Config, state: dict[str, Any] | None, world: World
-) -> data.FaceDataset:
-    """The data that the options name, else those of the run that is resumed, else procedural
-    faces; the options then name what was opened."""
-    named = options.data is not None or options.procedural_count is not None
-    if state is not None and not named:
-        options.data = Path(state["data"]) if state["data"] else None
-        options.procedural_count = state.get("procedural_count")
-    options.procedural_count = options.procedural_count or PROCEDURAL_COUNT
-    if not world.is_main:
-        world.barrier()  # the main process packs the data first
-    faces = open_training_data(
-        options.data,
-        resolution=max(phase.resolution for phase in settings.train.phases),
-        procedural_count=options.procedural_count,
-    )
-    if world.is_main:
-        world.barrier()
-    before = state.get("data_sha256") if state is not None else None
-    if before not in (None, faces.info.get("sha256")):
-        if not named:
-            raise UserError(
-                f"--resume {options.resume}: its data ({options.data or 'procedural faces'}) have "
-                "changed since: bring them back, or name those to go on with by --data or "
-                "--procedural-count"
-            )
-        if world.is_main:
-            print(
-                f"going on with other data: {options.data or 'procedural faces'}", file=sys.stderr
-            )
-    return faces
-
-
-def _start_from(trainer: Trainer, path: Path) -> None:
-    generator, found = checkpoint.load_generator(path)
-    if _shape(found.model) != _shape(trainer.run.model):
-        raise UserError(
-            f"--init {path}: its model has other settings than this run's (it is of preset "
-            f"{found.preset!r}): give --preset {found.preset}, or other weights"
-        )
-    beside, networks = checkpoint.discriminators_beside(path), None
-    if beside.exists():
-        networks, theirs = checkpoint.load_discriminators(beside)
-        if theirs.discriminator.channels != trainer.run.discriminator.channels:
-            raise UserError(f"--init {path}: the discriminators beside it have other channels")
-    trainer.start_from(generator, networks)
-    which = "with the discriminators beside it" if networks else "with fresh discriminators"
-    if networks and trainer.d_image.inputs > networks[0].inputs:
-        which += ", whose D_c now learns to read label maps"
-    print(f"starting from {path}, {which}", file=sys.stderr)
-
-
-def _shape(model: ModelConfig) -> ModelConfig:
-    """What weights depend on: all but the resolution and the spread of poses."""
-    return replace(model, resolution=0, camera=replace(model.camera, yaw_std=0, pitch_std=0))
-
-
-def _source_name(source: Path | None) -> str:
-    return source.resolve().name if source else "procedural"
-
-
-def _loop(options: TrainOptions, run: Run) -> None:
-    """Train until the last step, a signal, or a loss that is no number."""
-    trainer, world = run.trainer, run.world
-    writer = _writer(options, run) if world.is_main else None
-    with _Signals() as signals:
-        while trainer.completed < trainer.total_steps:
-            try:
-                trainer.step(run.data)
-            except NonFiniteLossError as error:
-                raise UserError(
-                    f"{error}: stopped before any weight changed; the last checkpoint in "
-                    f"{run.folder} is usable. Look at metrics.jsonl, lower a learning rate, or "
-                    f"resume with --resume {run.folder}"
-                ) from None
-            if writer is not None:
-                writer.after_step()
-            if world.any(signals.received is not None, trainer.device):
-                if writer is not None:
-                    writer.save_state()
-                raise SystemExit(128 + (signals.received or signal.SIGTERM))
-    if writer is not None:
-        writer.finish()
-
-
-def _writer(options: TrainOptions, run: Run) -> RunWriter:
-    cadence = Cadence(
-        log=options.log_every,
-        monitor=options.monitor_every,
-        samples=options.sample_every,
-        checkpoint=options.checkpoint_every,
-    )
-    return RunWriter(run, cadence, tensorboard=options.tensorboard)
-
-
-class _Signals:
-    """Within the block, notes SIGTERM and SIGINT, so that the step in progress ends and is saved;
-    a second one interrupts at once."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-
-    def __enter__(self) -> "_Signals":
-        self.before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: object) -> None:
-        if self.received is not None:
-            raise KeyboardInterrupt
-        self.received = number
-        print("\nstopping after this step; the state will be saved", file=sys.stderr)
+def _data(options: TrainOptions) -> TrainingData | None:
+    """What the options name; for a new run, procedural faces where they name nothing."""
+    if options.data is None and options.procedural_count is None and options.resume is not None:
+        return None
+    return TrainingData(options.data, options.procedural_count or PROCEDURAL_COUNT)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,41 +5,42 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cli import run_command, select_device, wrote
-from .data.sources import open_training_data
 from .errors import UserError
 from .memory import keep_freed_memory
 from .model.labels import GROUP_NAMES, GROUP_OF_CLASS
 from .options import make_folder
-from .parsing.network import ParserSettings, held_out_score, save_parser, train_parser
+from .outputs import check_outputs, paths_in
+from .parsing.network import FORMAT, ParserSettings, held_out_score, save_parser, train_parser
+from .procedural.sources import open_training_data
 
 WIDTHS = (16, 32, 64, 96, 128)
 
 
 @dataclass(kw_only=True)
 class TrainParserOptions:
-    """Train a small network that reads the label map off a photograph, for `parse` and `invert`.
-
-    One pair in eight is held out, and the score on those is printed and kept in the file. A stopped
-    training goes on when the same command is given again.
+    """Train a small network that predicts the label map of a photograph, for `parse` and `invert`.
 
     Example: semfaceedit train-parser --data CelebAMask-HQ --out parser.safetensors
+
+    One pair in eight is held out; the score on those is printed and stored in the file. If
+    interrupted, run the same command again to continue.
     """
 
     data: Path | None = None
-    """Photographs with label maps, as `train` takes them (default: procedural faces, which teach
-    nothing about photographs)."""
+    """Photographs with label maps, in any layout that `train` reads (default: procedural faces,
+    which teach nothing about photographs)."""
     procedural_count: int = 3000
-    """How many procedural faces, where no data is given."""
+    """Number of procedural faces, without --data."""
     out: Path = Path("parser.safetensors")
-    """The network to write."""
+    """Network file to write."""
     resolution: int = 128
-    """Pixels along an edge of the crops that it reads."""
+    """Width and height in pixels of the crops that the network reads."""
     steps: int = 4000
-    """Steps of 16 pictures."""
+    """Training steps, of 16 pictures each."""
     seed: int = 0
-    """Of weights, order and augmentation."""
+    """Random seed of weights, order and augmentation."""
     device: str | None = None
-    """cpu, cuda or cuda:N."""
+    """cpu, cuda or cuda:N (default: CUDA if available)."""
 
 
 def run(options: TrainParserOptions) -> None:
@@ -52,6 +53,7 @@ def run(options: TrainParserOptions) -> None:
     device = select_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()
+    check_outputs([options.out], paths_in(options), kind=FORMAT)
     make_folder(options.out.parent)
     data = open_training_data(
         options.data, resolution=options.resolution, procedural_count=options.procedural_count
@@ -60,6 +62,7 @@ def run(options: TrainParserOptions) -> None:
         options.resolution, options.steps, options.seed, WIDTHS, warp=True, balance=True
     )
     keep = options.out.with_suffix(".training.safetensors")
+    check_outputs([keep], paths_in(options))
     parser = train_parser(data, settings, device, keep=keep)
     score, count = held_out_score(parser, data, options.resolution, GROUP_OF_CLASS)
     facts = {

@@ -6,37 +6,39 @@ from pathlib import Path
 from .cli import run_command
 from .editing.project import FaceProject
 from .editing.region_transfer import What, transfer
-from .options import RefitOptions, edit_settings, finish_edit, open_checkpoint, tools
+from .options import EDIT_PICTURES, RefitOptions, edit_settings, finish_edit, open_checkpoint, tools
 
 
 @dataclass(kw_only=True)
 class TransferOptions(RefitOptions):
-    """Give a face the shape or the look of a region of another face.
+    """Copy the shape or the look of a region from another face.
 
     Example: semfaceedit transfer --checkpoint RUN/generator-ema0.998.safetensors
     --target a.safetensors --source b.safetensors --what appearance --region hair
     --out a-with-hair-of-b.safetensors
 
-    Appearance alone is immediate and does without VGG weights.
+    Copying appearance alone is immediate and needs no VGG weights.
     """
 
     target: Path
-    """The face that changes."""
+    """Face to edit."""
     source: Path
-    """The face that gives."""
+    """Face to copy the region from."""
     region: tuple[str, ...]
     """Groups (hair, face, garment, background), class names or class ids."""
     what: What = "appearance"
-    """appearance: at once, whole groups. geometry: any classes. both: whole groups."""
+    """appearance: immediate, whole groups only. geometry: a fit, any classes. both: whole groups
+    only."""
     out: Path = Path("transferred.safetensors")
-    """The face project to write; label map and views are kept beside it."""
+    """Face project to write; the label map and views are written beside it."""
 
 
 def run(options: TransferOptions) -> None:
     generator, _ = open_checkpoint(options)
     target = FaceProject.load(options.target, generator)
     source = FaceProject.load(options.source, generator)
-    with tools(options, options.out, vgg=options.what != "appearance") as using:
+    vgg = options.what != "appearance"
+    with tools(options, options.out, beside=EDIT_PICTURES, vgg=vgg) as using:
         edited = transfer(
             generator,
             target,

@@ -6,18 +6,24 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from .layouts import IMAGE_SUFFIXES, Source
+from .layouts import IMAGE_SUFFIXES, Source, composed
 from .pose import Landmarks
 
 
 def read_landmarks(path: Path, source: Source) -> dict[str, Landmarks]:
     """Five points a face, by name; every name must belong to `source`."""
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}): check --landmarks") from None
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}): check --landmarks") from None
+    try:
+        text = data.decode("utf-8-sig")  # Windows begins UTF-8 with a mark
+    except UnicodeDecodeError:
+        kind = "UTF-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "another encoding"
+        raise UserError(f"{path}: is text of {kind}: save it as UTF-8") from None
     given = _parse_json(text, path) if text.lstrip().startswith("{") else _parse_lines(text, path)
     names = {face.name for face in source.faces}
+    given = {composed(name): points for name, points in given.items()}
     found = {name if name in names else _bare(name): points for name, points in given.items()}
     for name, points in found.items():
         if name not in names:

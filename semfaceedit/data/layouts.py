@@ -1,15 +1,20 @@
-"""The folders of faces that can be read: what belongs together, and how a pair is decoded.
+"""The folders of faces that can be read: what belongs together.
 
 Three layouts are told apart by their folders:
 
 * the native one of CelebAMask-HQ: `CelebA-HQ-img/{i}.jpg` and
   `CelebAMask-HQ-mask-anno/{i // 2000}/{i:05d}_{part}.png`, one file per part that is present;
 * the same with a `dataset.json` of format "semfaceedit-synthetic": rendered faces with exact poses;
-* `images/` and `masks/` (or `labels/`, `labels_index/`): id label maps, paired by file stem.
+* `images/` and `masks/` (or `labels/`, `labels_index/`), or `CelebA-HQ-img/` and
+  `CelebAMask-HQ-mask/`: id label maps, paired by file stem, in sub-folders too.
+
+The folder that is given may also hold one folder with such a layout.
 """
 
+import difflib
 import json
 import os
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,16 +22,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
 from ..errors import UserError
 from ..model.camera import pose_from_celebamaskhq
-from ..model.labels import CLASS_NAMES, NUM_CLASSES, PALETTE
+from ..model.labels import CLASS_NAMES
+from .decoding import merge_parts, part_of, read_label_map
+from .mask_checks import FROM_BISENET, MaskOrder
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 NATIVE_IMAGES = "CelebA-HQ-img"
 NATIVE_MASKS = ("CelebAMask-HQ-mask-anno", "CelebAMaskHQ-mask-anno")
 MASK_FOLDERS = ("masks", "labels", "labels_index")
+MERGED_MASKS = "CelebAMask-HQ-mask"  # beside NATIVE_IMAGES: id maps, as g_mask.py writes them
+MASK_ENDINGS = ("_mask", "-mask", "_label", "_labels", "_seg", "_parsing")  # 12_mask.png
 POSE_TABLE = "CelebAMask-HQ-pose-anno.txt"
 ID_MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 SYNTHETIC_FORMAT = "semfaceedit-synthetic"
@@ -37,13 +46,7 @@ BAD_MASKS = (
 )  # fmt: skip
 """CelebAMask-HQ ids whose masks are known to be wrong (missing hair or hat, empty parts)."""
 
-PALETTE_VARIANTS = {(51, 255, 255): CLASS_NAMES.index("r_brow")}
-"""Colours that label pictures in circulation use beside those of `labels.PALETTE`."""
-
-ID_OF_COLOR = {tuple(color): index for index, color in enumerate(PALETTE.tolist())}
-ID_OF_COLOR |= PALETTE_VARIANTS
-
-DECODING_VERSION = 2  # part of every cache's key: raise it when files are read in another way
+DECODING_VERSION = 3  # part of every cache's key: raise it when files are read in another way
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Face:
     in_parts: bool = False
     pose: tuple[float, float] | None = None  # yaw, pitch in radians, where the source gives it
     pose_source: str = "unknown"
+    order: MaskOrder | None = None  # of the ids in an id map; None: CelebAMask-HQ's, unless checked
 
 
 @dataclass(frozen=True)
@@ -74,90 +78,45 @@ class Source:
             yield from face.masks
 
 
-def find_source(root: Path, *, keep_bad_masks: bool = False) -> Source:
-    """Recognise the layout of `root` and pair its files; UserError where that fails."""
+def find_source(
+    root: Path, *, keep_bad_masks: bool = False, mask_order: MaskOrder | None = None
+) -> Source:
+    """Recognise the layout of `root` and pair its files; UserError where that fails.
+
+    mask_order: of the ids in id maps; None: CelebAMask-HQ's, if the maps look like it.
+    """
+    if root.is_file():
+        raise UserError(f"{root} is a file: extract the archive and give the folder")
     if not root.is_dir():
         raise UserError(f"{root}: no such folder: give the folder that holds the data set")
+    if not _has_layout(root):
+        inner = [path for path in sorted(root.iterdir()) if path.is_dir() and _has_layout(path)]
+        root = inner[0] if len(inner) == 1 else root
     if (root / NATIVE_IMAGES).is_dir():
-        return _find_native(root, keep_bad_masks)
+        parts = any((root / name).is_dir() for name in NATIVE_MASKS)
+        if parts or not (root / MERGED_MASKS).is_dir():
+            return _find_native(root, keep_bad_masks)
+        folders = root / NATIVE_IMAGES, root / MERGED_MASKS
+        return _find_pairs(root, folders, keep_bad_masks, mask_order)
     if (root / "images").is_dir():
-        return _find_pairs(root, keep_bad_masks)
+        masks = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
+        if masks is None:
+            raise UserError(
+                f"{root}: has images/ but none of {'/, '.join(MASK_FOLDERS)}/: add the masks"
+            )
+        return _find_pairs(root, (root / "images", masks), keep_bad_masks, mask_order)
     raise UserError(
         f"{root}: no known layout: expected {NATIVE_IMAGES}/ with {NATIVE_MASKS[0]}/, or images/ "
         f"with {'/, '.join(MASK_FOLDERS)}/, or a folder that `prepare` wrote"
     )
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Decode a photograph: (H, W, 3) uint8 RGB, turned upright where EXIF says so.
-
-    Of 16-bit grey the upper eight bits are taken, as Pillow does with 16-bit colour.
-    """
-    with _opened(path) as picture:
-        ImageOps.exif_transpose(picture, in_place=True)
-        if picture.mode.startswith("I;16"):
-            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-        if picture.mode in ("I", "F"):
-            raise UserError(
-                f"{path}: its pixels have 32 bits, and what is white is unknown: save the picture "
-                "with 8 or 16 bits a channel"
-            )
-        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
-
-
 def read_labels(face: Face) -> np.ndarray:
     """Decode the label map of a face: (H, W) uint8 CelebAMask-HQ ids."""
-    return merge_parts(face.masks) if face.in_parts else read_label_map(face.masks[0])
-
-
-def read_label_map(path: Path) -> np.ndarray:
-    """Decode an id map (palette or grey: the stored value is the id) or a picture in the
-    CelebAMask-HQ colours: (H, W) uint8.
-
-    A palette that holds these colours in another order, as picture editors write it, is read by
-    colour.
-    """
-    with _opened(path) as picture:
-        if picture.mode == "P" and (ids := _ids_of_palette(picture)) is not None:
-            return ids[np.asarray(picture)]
-        if picture.mode in ("RGBA", "LA", "CMYK", "YCbCr"):
-            picture = picture.convert("L" if picture.mode == "LA" else "RGB")
-        values = np.asarray(picture)
-    if values.ndim == 3:
-        values = _ids_of_colors(values, path)
-    if values.size and (int(values.max()) >= NUM_CLASSES or int(values.min()) < 0):
-        wrong = values.max() if values.max() >= NUM_CLASSES else values.min()
-        raise UserError(
-            f"{path}: holds the label {wrong}, but ids run from 0 to {NUM_CLASSES - 1} "
-            "(CelebAMask-HQ order): convert the mask to those ids"
-        )
-    return values.astype(np.uint8)
-
-
-def merge_parts(paths: Iterable[Path]) -> np.ndarray:
-    """Paint part files over one another in the order of their ids: (H, W) uint8.
-
-    Parts may overlap; the later one wins. A pixel belongs to a part where any channel is not 0.
-    """
-    labels: np.ndarray | None = None
-    for path in sorted(paths, key=lambda path: _part_of(path) or 0):
-        with _opened(path) as picture:
-            if picture.mode not in ("1", "L", "RGB", "I", "F") and "I;16" not in picture.mode:
-                picture = picture.convert("RGB")
-            values = np.asarray(picture)
-        if values.ndim == 3:
-            values = values[..., 0] | values[..., 1] | values[..., 2]
-        if labels is None:
-            labels = np.zeros(values.shape, np.uint8)
-        if labels.shape != values.shape:
-            raise UserError(
-                f"{path}: {values.shape[1]}x{values.shape[0]} pixels, but the face's other parts "
-                f"have {labels.shape[1]}x{labels.shape[0]}: extract the archive's file again"
-            )
-        labels[values != 0] = _part_of(path) or 0
-    if labels is None:
-        raise ValueError("no part files")
-    return labels
+    if face.in_parts:
+        return merge_parts(face.masks)
+    labels = read_label_map(face.masks[0])
+    return FROM_BISENET[labels] if face.order == "bisenet" else labels
 
 
 def read_pose_table(path: Path) -> dict[str, tuple[float, float]]:
@@ -182,71 +141,22 @@ def read_pose_table(path: Path) -> dict[str, tuple[float, float]]:
     return {name: (yaw, pitch) for name, (yaw, pitch) in zip(names, poses, strict=True)}
 
 
-class _opened:
-    """Open and decode a picture; whatever is wrong with it becomes a UserError."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> Image.Image:
-        try:
-            with Image.open(self.path) as picture:
-                picture.load()
-                return picture
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(
-                f"{self.path}: cannot be read ({error}): replace the file, or remove it together "
-                "with its image or mask"
-            ) from None
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-def _ids_of_colors(values: np.ndarray, path: Path) -> np.ndarray:
-    """RGB (H, W, 3) -> ids: exact colours, or equal channels that hold the id itself."""
-    if (values == values[..., :1]).all() and values.max() < NUM_CLASSES:
-        return values[..., 0]
-    codes = values.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-    found, inverse = np.unique(codes, return_inverse=True)
-    colors = [(code >> 16, code >> 8 & 255, code & 255) for code in found.tolist()]
-    for color in colors:
-        if color not in ID_OF_COLOR:
-            raise UserError(
-                f"{path}: the colour {color} belongs to no CelebAMask-HQ class: save the mask as "
-                "an id map (palette or grey PNG, never JPEG)"
-            )
-    ids = np.array([ID_OF_COLOR[color] for color in colors], np.uint8)
-    return ids[inverse].reshape(codes.shape)
-
-
-def _ids_of_palette(picture: Image.Image) -> np.ndarray | None:
-    """(256,) uint8: the class of each palette entry that `picture` uses, by its colour.
-
-    None unless all of them have CelebAMask-HQ colours, each of another class: the palette then
-    says nothing, and the entries' numbers are the ids.
-    """
-    palette = np.array(picture.getpalette() or [], np.uint8).reshape(-1, 3).tolist()
-    used = [index for index, count in enumerate(picture.histogram()) if count]
-    ids = np.zeros(256, np.uint8)
-    for index in used:
-        color = tuple(palette[index]) if index < len(palette) else None
-        if color not in ID_OF_COLOR:
-            return None
-        ids[index] = ID_OF_COLOR[color]
-    return ids if len(set(ids[used].tolist())) == len(used) > 1 else None
-
-
-def _part_of(path: Path) -> int | None:
-    """The class id of `00012_l_eye.png`; None for other names."""
-    number, _, part = path.stem.partition("_")
-    return CLASS_NAMES.index(part) if number.isdecimal() and part in CLASS_NAMES[1:] else None
+def _has_layout(root: Path) -> bool:
+    return (root / NATIVE_IMAGES).is_dir() or (root / "images").is_dir()
 
 
 def _pictures(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if not entry.name.startswith(".")]
     return sorted(folder / name for name in names if name.lower().endswith(suffixes))
+
+
+def _pictures_below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The pictures of a folder and of its sub-folders, as FFHQ has them."""
+    found = _pictures(folder, suffixes)
+    for sub in sorted(path for path in folder.iterdir() if path.is_dir()):
+        found += _pictures(sub, suffixes)
+    return found
 
 
 def _find_native(root: Path, keep_bad_masks: bool) -> Source:
@@ -277,7 +187,7 @@ def _find_native(root: Path, keep_bad_masks: bool) -> Source:
     _check_pairs(
         {str(number): path for number, path in images.items()},
         {str(number): paths[0] for number, paths in parts.items()},
-        root,
+        (root / NATIVE_IMAGES, folder),
     )
     poses = _exact_poses(root, images) if rendered else _table_poses(root)
     source = "exact" if rendered else "table"
@@ -317,27 +227,24 @@ def _find_parts(folder: Path) -> dict[int, list[Path]]:
         folders = sorted(entry.path for entry in entries if entry.is_dir())
     for sub in folders:
         for path in _pictures(Path(sub), (".png",)):
-            if _part_of(path) is None:
+            if part_of(path) is None:
                 raise UserError(
                     f"{path}: not a part file such as 00012_{CLASS_NAMES[1]}.png: rename or "
                     "remove it"
                 )
             parts.setdefault(int(path.stem.partition("_")[0]), []).append(path)
-    return {
-        number: sorted(paths, key=lambda p: _part_of(p) or 0) for number, paths in parts.items()
-    }
+    return {number: sorted(paths, key=lambda p: part_of(p) or 0) for number, paths in parts.items()}
 
 
-def _find_pairs(root: Path, keep_bad_masks: bool) -> Source:
-    folder = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
-    if folder is None:
-        raise UserError(
-            f"{root}: has images/ but none of {'/, '.join(MASK_FOLDERS)}/: add the masks"
-        )
-    images = _by_stem(_pictures(root / "images"))
-    masks = _by_stem(_pictures(folder, (".png", ".bmp", ".tif", ".tiff")))
+def _find_pairs(
+    root: Path, folders: tuple[Path, Path], keep_bad_masks: bool, order: MaskOrder | None
+) -> Source:
+    """Id maps in the second folder, each for the picture of its name in the first."""
+    images = _by_stem(_pictures_below(folders[0], IMAGE_SUFFIXES))
+    masks = _by_stem(_pictures_below(folders[1], MASK_SUFFIXES))
+    masks = {_image_name(name, images): path for name, path in masks.items()}
     skipped = {} if keep_bad_masks else _skip_bad_masks(root, images, masks)
-    _check_pairs(images, masks, root)
+    _check_pairs(images, masks, folders)
     poses = _table_poses(root)
     faces = [
         Face(
@@ -346,6 +253,7 @@ def _find_pairs(root: Path, keep_bad_masks: bool) -> Source:
             masks=(masks[name],),
             pose=poses.get(_bare_number(name)),
             pose_source="table" if _bare_number(name) in poses else "unknown",
+            order=order,
         )
         for name in sorted(images)
     ]
@@ -353,23 +261,54 @@ def _find_pairs(root: Path, keep_bad_masks: bool) -> Source:
 
 
 def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
+    """Pictures by name. Names are compared composed (NFC): macOS writes "u" and two dots."""
     found: dict[str, Path] = {}
     for path in paths:
-        if path.stem in found:
-            raise UserError(
-                f"{path}: {found[path.stem].name} has the same name: remove one of them"
-            )
-        found[path.stem] = path
+        name = composed(path.stem)
+        if name in found:
+            raise UserError(f"{path}: {found[name].name} has the same name: remove one of them")
+        found[name] = path
     return found
 
 
-def _check_pairs(images: dict[str, Path], masks: dict[str, Path], root: Path) -> None:
+def composed(name: str) -> str:
+    """A name in Unicode's composed form."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _image_name(mask: str, images: dict[str, Path]) -> str:
+    """The name of the picture that a mask belongs to: `12` for `12_mask` where there is a 12."""
+    for ending in MASK_ENDINGS:
+        name = mask.removesuffix(ending)
+        if mask not in images and name in images:
+            return name
+    return mask
+
+
+def _check_pairs(
+    images: dict[str, Path], masks: dict[str, Path], folders: tuple[Path, Path]
+) -> None:
     for name in sorted(images.keys() - masks.keys()):
-        raise UserError(f"{images[name]}: has no mask: add its mask or remove the image")
+        hint = _nearest_file(name, folders[1])
+        raise UserError(f"{images[name]}: has no mask{hint}: add its mask or remove the image")
     for name in sorted(masks.keys() - images.keys()):
-        raise UserError(f"{masks[name]}: has no image: add its image or remove the mask")
+        hint = _nearest_file(name, folders[0])
+        raise UserError(f"{masks[name]}: has no image{hint}: add its image or remove the mask")
     if not images:
-        raise UserError(f"{root}: holds no pairs of image and mask: is the download complete?")
+        raise UserError(
+            f"{folders[0].parent}: holds no pairs of image and mask: expected pictures "
+            f"({', '.join(IMAGE_SUFFIXES)}) in {folders[0].name}/ and masks of the same names "
+            f"({', '.join(MASK_SUFFIXES)}) in {folders[1].name}/"
+        )
+
+
+def _nearest_file(name: str, folder: Path) -> str:
+    """What lies in `folder` under that name or nearly so, in brackets; nothing if nothing does."""
+    names = {composed(path.stem): path.name for path in folder.iterdir() if path.is_file()}
+    if name in names:
+        return f" ({folder.name}/{names[name]} is of a kind that is not read: save it as PNG)"
+    near = difflib.get_close_matches(name, names, 1)
+    return f" (the nearest name is {folder.name}/{names[near[0]]})" if near else ""
 
 
 def _bare_number(name: str) -> str:

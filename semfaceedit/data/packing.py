@@ -20,6 +20,7 @@ from ..model.labels import CLASS_NAMES, GROUP_NAMES, GROUP_OF_CLASS
 
 PACKED_FORMAT = "semfaceedit-packed"
 PACKED_VERSION = 1
+FILES = ("images.npy", "labels.npy", "poses.npy", "dataset.json", "preview.png")
 
 Item = tuple[str, np.ndarray, np.ndarray, np.ndarray]  # name, image, labels, pose
 
@@ -43,6 +44,8 @@ def pack(
     """
     if out.exists() and not is_packed(out) and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists and is not packed data: choose another folder")
+    if foreign := sorted(path.name for path in out.glob("[!.]*") if path.name not in FILES):
+        raise UserError(f"{out / foreign[0]} would be lost: move it away or choose another folder")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _clear_abandoned(out)

@@ -7,31 +7,38 @@ that weights were tuned to names them; they are a file beside it.
 
 import dataclasses
 import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from .. import __version__
 from ..data.align import Window
 from ..errors import UserError
-from ..files import write_atomically
+from ..files import read_regular, write_atomically
 from ..model.codes import Codes, Film
 from ..model.generator import Generator
+from ..model.labels import NUM_CLASSES
 from ..model.mean_face import fingerprint, mean_codes
+from ..outputs import check_replaceable
 from .target import SourceCrop
-from .tuning import TunedWeights, with_weights
+from .tuning import TunedWeights, is_fingerprint, with_weights
 
 FORMAT = "semfaceedit-face"
 FORMAT_VERSION = 2  # 2: with tuned weights
 TENSORS = ("geometry.frequencies", "geometry.phases", "appearance.frequencies",
            "appearance.phases", "pose", "labels", "image", "preview")  # fmt: skip
 FACTS = ("version", "checkpoint", "group_of_class", "iterations", "metrics", "crop")
+MOST_BYTES = 256 << 20  # of a project file
+MOST_PIXELS = 2048  # along an edge of its label map and pictures
+MOST_OFFSET = 1e6  # far beyond what a fit finds, and well within what renders to finite colours
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,9 +95,15 @@ class FaceProject:
                         f"{tuple(wanted.phases.shape[1:])}: it was damaged, make it again"
                     )
 
+    def check_values(self, name: str | Path = "the face project") -> None:
+        """UserError where shapes, ranges or values are such as no face has."""
+        for problem in _problems(self):
+            raise UserError(f"{name} {problem}: it was damaged, make it again")
+
     def save(self, path: Path | str) -> None:
         """Write one safetensors file, and tuned weights beside it."""
         path = Path(path)
+        check_replaceable(path, kind=FORMAT)
         header = {
             "format": FORMAT,
             "version": 1 if self.tuned is None else FORMAT_VERSION,
@@ -118,7 +131,10 @@ class FaceProject:
 
     @classmethod
     def load(cls, path: Path | str, generator: Generator | None = None) -> "FaceProject":
-        """Read a face project; with `generator` given it must be the one it was made with."""
+        """Read a face project; with `generator` given it must be the one it was made with.
+
+        UserError for whatever is no whole, regular file of a face.
+        """
         path = Path(path)
         header, tensors = _read(path)
         crop, tuned = header["crop"], header.get("tuned")
@@ -136,31 +152,104 @@ class FaceProject:
             crop=crop and SourceCrop(Window(**crop["window"]), crop["width"], crop["height"]),
             tuned=tuned and TunedWeights.load(path, tuned),
         )
+        project.check_values(path)
         if generator is not None:
             project.check(generator, path)
         return project
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a project file; all that the header says has its right type."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: give the face project, a .safetensors file")
     try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("semfaceedit", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        data = read_regular(path, MOST_BYTES)
+        tensors = load(data)
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        header = json.loads(metadata.get("semfaceedit", "{}"))
     except FileNotFoundError:
         raise UserError(f"no face project at {path}: `invert` writes one") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a readable face project: {error}") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(f"{path} is no face project: give a file that `invert` or `edit` wrote")
-    if header.get("version", 0) > FORMAT_VERSION:
+    version = header.get("version", 0)
+    if _is_whole(version) and version > FORMAT_VERSION:
         raise UserError(
-            f"{path} has format version {header['version']}, this semfaceedit reads up to "
+            f"{path} has format version {version}, this semfaceedit reads up to "
             f"{FORMAT_VERSION}: install a newer version"
         )
     missing = [name for name in TENSORS if name not in tensors]
     missing += [name for name in FACTS if name not in header]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}: it is incomplete, make it again")
+    for name, sound in _FACTS.items():
+        if not sound(header.get(name)):
+            raise UserError(f"{path} has no sound {name} in its header: it was damaged, make it "
+                            "again")  # fmt: skip
     return header, tensors
+
+
+def _is_whole(value: object, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_crop(value: object) -> bool:
+    """What `dataclasses.asdict` makes of a `SourceCrop`."""
+    if not isinstance(value, dict) or value.keys() != {"window", "width", "height"}:
+        return False
+    window = value["window"]
+    return (
+        isinstance(window, dict)
+        and window.keys() == {"left", "top", "side"}
+        and all(_is_number(edge) and math.isfinite(edge) for edge in window.values())
+        and window["side"] > 0
+        and all(_is_whole(value[edge], 1) for edge in ("width", "height"))
+    )
+
+
+_FACTS = {
+    "version": lambda value: _is_whole(value, 1),
+    "checkpoint": lambda value: isinstance(value, str),
+    "group_of_class": lambda value: (
+        isinstance(value, list) and len(value) == NUM_CLASSES and all(map(_is_whole, value))
+    ),
+    "iterations": _is_whole,
+    "metrics": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+    "crop": lambda value: value is None or _is_crop(value),
+    "tuned": lambda value: value is None or is_fingerprint(value),
+}  # of the header: whether a value is one that `save` writes
+
+
+def _problems(project: FaceProject) -> Iterator[str]:
+    """What no face has, the worst first; nothing where all is well."""
+    for part, dimensions in (("geometry", 2), ("appearance", 3)):
+        film: Film = getattr(project, part)
+        for tensor in (film.frequencies, film.phases):
+            shape = tuple(tensor.shape)
+            if len(shape) != dimensions or 0 in shape or shape != tuple(film.phases.shape):
+                yield f"has {part} offsets of shape {shape}"
+            elif not tensor.is_floating_point() or not bool(tensor.abs().max() <= MOST_OFFSET):
+                yield f"has {part} offsets that are not finite, or beyond {MOST_OFFSET:g}"
+    pose = project.pose
+    if pose.shape != (2,) or not pose.is_floating_point():
+        yield f"has a pose of shape {tuple(pose.shape)}, not two angles"
+    elif not bool(pose.abs().max() <= math.pi / 2):
+        yield f"has a pose of {pose.tolist()}, not two angles up to 90 degrees"
+    side = len(project.labels) if project.labels.ndim else 0
+    shapes = {"labels": (side, side), "image": (side, side, 3)}
+    shapes["preview"] = (*project.preview.shape[:1], *project.preview.shape[:1], 3)
+    for name, wanted in shapes.items():
+        array: np.ndarray = getattr(project, name)
+        if array.dtype != np.uint8 or array.shape != wanted or not 0 < wanted[0] <= MOST_PIXELS:
+            yield (
+                f"has {name} of shape {array.shape} and type {array.dtype}, not a square of bytes "
+                f"with at most {MOST_PIXELS} pixels along an edge"
+            )
+        elif name == "labels" and int(array.max()) >= NUM_CLASSES:
+            yield f"has the label {array.max()}, but class ids run from 0 to {NUM_CLASSES - 1}"

@@ -111,13 +111,18 @@ def with_metrics(edited: EditedFace, metrics: dict[str, float]) -> EditedFace:
 
 @torch.no_grad()
 def render_project(
-    generator: Generator, project: FaceProject, resolution: int, *, keep_shading: bool = False
+    generator: Generator,
+    project: FaceProject,
+    resolution: int,
+    *,
+    shade: bool = True,
+    keep_shading: bool = False,
 ) -> RenderOutput:
-    """The face of a project at its own pose."""
+    """The face of a project at its own pose; without colours where `shade` is False."""
     codes = project.codes(generator)
     pose = project.pose[None].to(codes.geometry.phases.device)
     own = project.generator(generator)
-    return render(own, codes, pose, resolution, keep_shading=keep_shading)
+    return render(own, codes, pose, resolution, shade=shade, keep_shading=keep_shading)
 
 
 def dilate(mask: np.ndarray, share: float) -> np.ndarray:

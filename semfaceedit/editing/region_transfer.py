@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from ..pictures.grids import picture_rows
 from .fit import Goal, Watch
 from .project import FaceProject
 from .refit import EditedFace, EditSettings, dilate, footprint, refit, render_project, with_metrics
-from .target import resize_labels
+from .target import OVERSAMPLING, resize_labels
 
 What = Literal["appearance", "geometry", "both"]
 
@@ -86,9 +87,24 @@ def transfer(
         torch.where(mask, guide.image, before.image),
         ~mask | _shows(guide.labels, classes)[:, None] if what == "both" else ~mask,
     )
-    wanted = goal.semantics.argmax(1)[0].to(torch.uint8).cpu().numpy()
-    start = replace(start, labels=resize_labels(wanted, len(target.labels)))
+    start = replace(start, labels=_labels_with(generator, target, source, mask))
     return refit(generator, start, goal, mask, before, settings, perceptual=perceptual, watch=watch)
+
+
+def _labels_with(
+    generator: Generator, target: FaceProject, source: FaceProject, region: Tensor
+) -> np.ndarray:
+    """(R, R) label map of `target` with what `source` shows inside the region (1, 1, r, r).
+
+    Cells outside keep their labels, at the map's own resolution.
+    """
+    size = len(target.labels)
+    seen = replace(source, pose=target.pose)
+    output = render_project(
+        generator, seen, min(size, OVERSAMPLING * region.shape[-1]), shade=False
+    )
+    shown = resize_labels(output.labels[0].to(torch.uint8).cpu().numpy(), size)
+    return np.where(resize_labels(region[0, 0].cpu().numpy(), size), shown, target.labels)
 
 
 def _swapped(

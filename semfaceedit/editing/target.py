@@ -8,16 +8,20 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ..cli import remark
 from ..data.align import Window, crop
 from ..data.dataset import area_images, area_one_hot
-from ..data.layouts import Face, read_label_map
-from ..data.pose import estimate_pose, landmarks_from_labels, sides_exchanged
-from ..data.preparation import locate, prepare_face
+from ..data.decoding import read_label_map
+from ..data.layouts import Face
+from ..data.mask_checks import MaskOrder, doubt_about
+from ..data.pose import Landmarks, estimate_pose, landmarks_from_labels, sides_exchanged
+from ..data.preparation import check_mask, locate, prepare_face
 from ..errors import UserError
-from ..files import write_atomically
 from ..model.camera import CameraConfig
 from ..model.labels import FLIP_IDS, NUM_CLASSES, PALETTE
+from ..outputs import save_picture
 
+SMALL = 32  # pixels along the shorter edge of a photograph, below which a warning is given
 OVERSAMPLING = 2  # targets are kept at twice the rendered size, so that class borders are soft
 
 
@@ -40,15 +44,36 @@ class Target:
     crop: SourceCrop | None = None
 
 
-def read_target(image: Path, labels: Path, resolution: int, *, align: bool = True) -> Target:
+def read_target(
+    image: Path,
+    labels: Path,
+    resolution: int,
+    *,
+    align: bool = True,
+    mask_order: MaskOrder | None = None,
+    landmarks: Landmarks | None = None,
+    pose: tuple[float, float] | None = None,
+) -> Target:
     """Read a photograph and its label map, aligned as the training data were.
 
-    align: crop by the landmarks of the label map, which must then show a face; otherwise the
-    largest centred square is taken. The pair is cut at `resolution` pixels.
+    align: crop by the landmarks of the label map, or by those given where it shows none; otherwise
+    the largest centred square is taken. mask_order: what the map's ids mean; None: CelebAMask-HQ's,
+    and UserError where they do not look like it. The pair is cut at `resolution` pixels. pose: yaw
+    and pitch where they are known.
     """
-    located = locate(Face(image.stem, image, (labels,)), align=align)
+    face = Face(image.stem, image, (labels,), pose=pose, order=mask_order)
+    located = locate(face, align=align)
+    if mask_order is None:
+        check_mask(located.labels, labels)
     if align and located.landmarks is None:
-        raise UserError(_no_face(labels))
+        if landmarks is None:
+            raise UserError(_no_face(labels))
+        located = locate(face, landmarks=landmarks)
+    if align and located.faces > 1:
+        remark(f"{labels}: shows {located.faces} faces: the largest is taken")
+    height, width = located.image.shape[:2]
+    if min(height, width) < SMALL:
+        remark(f"{image}: {width}x{height} pixels are too few to show a face's features")
     prepared = prepare_face(located, resolution)
     height, width = located.labels.shape
     window = located.window.scaled(width / located.image.shape[1])
@@ -68,6 +93,8 @@ def read_edited_labels(path: Path, resolution: int, source: SourceCrop | None) -
     from is cut by the same window.
     """
     labels = read_label_map(path)
+    if (doubt := doubt_about(labels)) is not None:
+        raise UserError(f"{path}: {doubt}")
     height, width = labels.shape
     if (width, height) == (resolution, resolution):
         return labels
@@ -143,8 +170,9 @@ def resize_labels(labels: np.ndarray, size: int) -> np.ndarray:
 
 def _no_face(labels: Path | str) -> str:
     return (
-        f"{labels}: shows no face (a nose, a mouth and eyes, brows or glasses are needed to place "
-        "it): give another mask, or an aligned pair with its pose"
+        f"{labels}: shows no face that could be placed (a nose below two eyes, brows or lenses, "
+        "and a mouth below it, are needed): give another mask, or a pair that is aligned already "
+        "with --no-align --yaw Y --pitch P (radians)"
     )
 
 
@@ -152,4 +180,4 @@ def save_label_map(path: Path, labels: np.ndarray) -> None:
     """Write class ids (H, W) as a palette PNG in CelebAMask-HQ colours."""
     picture = Image.fromarray(labels)
     picture.putpalette(PALETTE.tobytes())
-    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
+    save_picture(path, picture)

@@ -5,6 +5,7 @@ the rays' intersections do too.
 """
 
 import copy
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,16 +13,17 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..files import write_atomically
+from ..files import read_regular, write_atomically
 from ..model.generator import Generator
 from ..model.mean_face import hash_tensors, share_means
 
 FORMAT = "semfaceedit-tuned"
+MOST_BYTES = 4 << 30  # of a file of tuned weights
 STACKS = ("geometry.stack.", "appearance.stacks.")
 
 
@@ -59,8 +61,7 @@ class TunedWeights:
         """Read what the face project at `project` names."""
         path = tuned_path(project, fingerprint)
         try:
-            with safe_open(path, "pt") as file:
-                weights = cls({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            weights = cls(load(read_regular(path, MOST_BYTES)))
         except FileNotFoundError:
             raise UserError(
                 f"{project} needs the weights that were tuned to it, but {path.name} is not beside "
@@ -79,6 +80,11 @@ class Tuning:
 
     base: Generator
     weights: TunedWeights | None  # None: on the way
+
+
+def is_fingerprint(value: object) -> bool:
+    """Whether this may name a file of tuned weights: 16 hexadecimal digits."""
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16}", value) is not None
 
 
 def tuned_path(project: Path, fingerprint: str) -> Path:

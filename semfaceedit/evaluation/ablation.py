@@ -12,16 +12,18 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from ..cli import parse_seeds, run_command, wrote
-from ..data.sources import open_training_data
+from ..cli import parse_seeds, run_command, select_device, wrote
 from ..errors import UserError
 from ..files import write_text
+from ..memory import keep_freed_memory
 from ..model import config
-from ..model.checkpoint import STATE_PATTERN
+from ..model.checkpoint import STATE_PATTERN, load_state
 from ..model.config import Config, Phase
 from ..model.generator import Generator, count_parameters
-from ..train import TrainOptions
-from ..train import run as train
+from ..outputs import check_outputs, paths_in, save_page
+from ..procedural.sources import open_training_data
+from ..training.run import RunPlan, train
+from ..training.run_folder import Cadence, TrainingData
 from .session import EvaluateOptions, digest, plain
 from .writing import number, table
 
@@ -70,42 +72,42 @@ COLUMNS = {
 
 @dataclass(kw_only=True)
 class AblationOptions:
-    """Train the ablations on the same number of images, measure them, and write the tables.
+    """Train the paper's ablations on equally many images, measure them, and write the tables.
 
     Example: semfaceedit evaluate ablate --preset small --images 5000 --resolution 16 --out ablation
 
-    The variants are the proposed model; nothing shared; all shared; depths 6 and 4 beside 8; stage
-    1 only; and a single stage. An ablation that was stopped goes on with the same command. In one
-    --out all are trained with the same settings on the same data; what a variant is measured on can
-    change, and is then measured again.
+    The variants: the proposed model; nothing shared; everything shared; depth 6 and depth 4 instead
+    of 8; stage 1 only; a single stage. If interrupted, run the same command again to continue. All
+    variants in one --out are trained with the same settings and data; if the options for measuring
+    change, they are measured again.
     """
 
     preset: str = "small"
-    """Width and settings of all variants; the depths are the paper's 8, 6 and 4."""
+    """Preset that sets width and training of all variants; depths are the paper's 8, 6 and 4."""
     images: int = 5000
-    """Images that each variant is trained on."""
+    """Number of images each variant is trained on."""
     resolution: int | None = None
-    """Train and measure at this resolution (default: the preset's last)."""
+    """Resolution for training and measuring (default: the preset's last)."""
     variants: tuple[str, ...] = tuple(VARIANTS)
-    """Which to train and measure now; the tables show all that were measured alike."""
+    """Variants to train and measure now; the tables show all that were measured alike."""
     seeds: str = "0"
-    """Each variant is trained once a seed, as 0,1; figures are means."""
+    """Seeds, e.g. 0,1: each variant is trained once per seed, and the tables show means."""
     data: Path | None = None
-    """Real pictures in any layout; none: procedural faces."""
+    """Real pictures, in any layout that `train` reads (default: procedural faces)."""
     procedural_count: int = 2000
-    """How many procedural faces, where there is no --data."""
+    """Number of procedural faces, without --data."""
     count: int = 2000
-    """Generated pictures that each variant is measured on."""
+    """Number of generated pictures to measure each variant on."""
     parser_steps: int = 400
-    """Training steps of the network that parses generated pictures; it is trained once."""
+    """Training steps of the network that segments generated pictures; it is trained once."""
     inception_weights: Path | None = None
     """Inception weights of torch-fidelity, for FID and KID."""
     out: Path = Path("ablation")
-    """Folder of the runs, the measurements and the tables."""
+    """Folder for runs, measurements and tables."""
     device: str | None = None
-    """cpu, cuda or cuda:N."""
+    """cpu, cuda or cuda:N (default: CUDA if available)."""
     backend: str | None = None
-    """reference, triton, cuda or cpu (default: the fastest that runs here)."""
+    """reference, triton, cuda or cpu (default: the fastest available)."""
 
 
 def ablate(options: AblationOptions) -> None:
@@ -118,7 +120,7 @@ def ablate(options: AblationOptions) -> None:
         if name not in VARIANTS:
             raise UserError(f"--variants {name}: use {', '.join(VARIANTS)}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("ablate runs in one process: start one a GPU, each with its own --variants")
+        raise UserError("ablate runs in one process: start one per GPU with its own --variants")
     check_runs(options)
     for seed in seeds:
         for name in options.variants:
@@ -157,6 +159,8 @@ def settings(options: AblationOptions, variant: Variant) -> Config:
 
 def check_runs(options: AblationOptions) -> None:
     """UserError where a variant in --out was trained with other settings or on other data."""
+    tables = [options.out / name for name in ("ablation.json", "ablation.md")]
+    check_outputs(tables, paths_in(options))
     wanted = {name: settings(options, variant) for name, variant in VARIANTS.items()}
     folder = options.out / "runs"
     runs = sorted(folder.glob("*-seed*/*/config.json"))
@@ -194,21 +198,25 @@ def trained(options: AblationOptions, name: str, seed: int) -> Path:
         if any(run.glob(STATE_PATTERN)):
             resume = run
     steps = wanted.train.stage1_iterations + wanted.train.stage2_iterations
+    state = load_state(resume) if resume else None
+    device = select_device(options.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     train(
-        TrainOptions(
-            preset=None,
-            data=options.data,
-            procedural_count=options.procedural_count if options.data is None else None,
-            out=folder,
-            resume=resume,
+        RunPlan(
+            config=wanted,
             seed=seed,
-            device=options.device,
-            checkpoint_every=max(1, steps // CHECKPOINTS),
-            sample_every=max(1, steps),
-            monitor_every=steps + 1,
-        ),
-        wanted,
-    )
+            data=TrainingData(options.data, options.procedural_count),
+            out=folder,
+            device=device,
+            cadence=Cadence(
+                log=20, monitor=steps + 1, samples=max(1, steps),
+                checkpoint=max(1, steps // CHECKPOINTS),
+            ),
+            resume=resume,
+            state=state,
+        )
+    )  # fmt: skip
     return max(folder.glob(f"*/{weights}"))
 
 
@@ -265,10 +273,12 @@ def write_tables(options: AblationOptions, seeds: Sequence[int]) -> None:
     """The tables of all variants that were measured under these options."""
     rows = {name: row(options, name, seeds) for name in VARIANTS}
     known = {name: found for name, found in rows.items() if found is not None}
-    document = plain({"options": _told(options), "variants": known})
+    document = plain(
+        {"format": "semfaceedit-ablation", "options": _told(options), "variants": known}
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(options.out / "ablation.json", json.dumps(document, indent=1) + "\n")
-    write_text(options.out / "ablation.md", markdown(document))
+    save_page(options.out / "ablation.md", markdown(document))
     wrote(options.out / "ablation.md")
 
 

@@ -15,10 +15,12 @@ from ..model.renderer import render
 from ..pictures.grids import picture_rows, save_png, tile
 from ..pictures.plots import Line, bar_plot, line_plot
 from .inversion import kept_pairs, load_project, pair
-from .pictures import generated_pictures, real_pictures
+from .novelty import training_pictures
+from .pictures import generated_pictures, real_chunk, real_pictures
 from .session import Evaluation
 
 GRID = 8  # pictures in a row
+UNCHOSEN = 64
 SHOWN = 4  # inverted pairs
 SMALLEST = 64  # pixels that a picture has at least in a grid
 NOVEL_YAW = 0.4
@@ -30,6 +32,9 @@ def draw(evaluation: Evaluation) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     makers: dict[str, tuple[str, Callable[[Path], None]]] = {
         "samples": ("quality.sliced_wasserstein", lambda path: samples(evaluation, path)),
+        "unchosen": ("quality.sliced_wasserstein", lambda path: unchosen(evaluation, path)),
+        "novelty-pixels": ("novelty", lambda path: closest(evaluation, "pixels", path)),
+        "novelty-features": ("novelty", lambda path: closest(evaluation, "features", path)),
         "areas": ("semantics.areas", lambda path: area_bars(values["semantics.areas"], path)),
         "inversion-miou": ("inversion", lambda path: miou_curves(values["inversion"], path)),
         "inversion-groups": ("inversion", lambda path: group_curves(values["inversion"], path)),
@@ -49,6 +54,30 @@ def samples(evaluation: Evaluation, path: Path) -> None:
         rows += [chunk.images[:GRID].movedim(1, -1), colorize(chunk.labels[:GRID])]
     count = min(len(row) for row in rows)
     _save(path, torch.cat([row[:count] for row in rows]), count)
+
+
+def unchosen(evaluation: Evaluation, path: Path) -> None:
+    """The first 64 generated pictures."""
+    images = next(generated_pictures(evaluation).read()).images[:UNCHOSEN].movedim(1, -1)
+    columns = min(GRID, len(images))
+    _save(path, images[: len(images) // columns * columns], columns)
+
+
+def closest(evaluation: Evaluation, space: str, path: Path) -> None:
+    """Rows of generated faces, each above the picture of training that is nearest to it."""
+    pairs = evaluation.results.values["novelty"]["spaces"][space]["closest"]
+    training, resolution = training_pictures(evaluation), evaluation.resolution
+    images = torch.cat([chunk.images for chunk in generated_pictures(evaluation).read()])
+    rows: list[Tensor] = []
+    columns = min(GRID, len(pairs))
+    for first in range(0, len(pairs) // columns * columns, columns):
+        part = pairs[first : first + columns]
+        rows.append(images[[made for made, *_ in part]].movedim(1, -1))
+        rows += [
+            real_chunk(training, range(known, known + 1), resolution).images.movedim(1, -1)
+            for _, known, _ in part
+        ]
+    _save(path, torch.cat(rows), columns)
 
 
 def area_bars(areas: dict[str, Any], path: Path) -> None:

@@ -207,7 +207,9 @@ def inversion(studio: Studio) -> Figure:
     for title, target in progress(targets, total=len(targets), title="inversion"):
         seen: dict[str, np.ndarray] = {}
 
-        def watch(step: Step, output: RenderOutput, goal: Goal, seen=seen) -> None:
+        def watch(
+            step: Step, output: RenderOutput, goal: Goal, seen: dict[str, np.ndarray] = seen
+        ) -> None:
             if step.iteration <= 50:  # the last of these is nearest to 50 steps
                 when = "50" if step.iteration else "0"
                 seen[when] = picture_rows(output)["image"][0].numpy()

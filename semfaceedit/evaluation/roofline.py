@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from ..kernels import cpu_peaks
 from ..model.config import ModelConfig
 from ..model.labels import NUM_CLASSES
 
@@ -18,10 +19,12 @@ class Work:
     """`flops`: multiplications and additions of matrix products (in the two composites: all).
 
     `bytes`: of the stage's inputs, outputs and weights, each moved once; nothing in between.
+    `sines`: of its FiLM layers.
     """
 
     flops: int
     bytes: int
+    sines: int = 0
 
 
 def film_siren_flops(points: int, inputs: int, width: int, layers: int, channels: int) -> int:
@@ -59,6 +62,7 @@ def stage_work(
         "geometry": Work(
             film_siren_flops(points, 3, width, config.geometry_depth, channels),
             points * (6 + width) * FLOAT + hits * (1 + NUM_CLASSES) * FLOAT + geometry * FLOAT,
+            points * width * (config.geometry_depth + 1),
         ),
         "masking": Work(
             3 * hits * NUM_CLASSES,
@@ -67,6 +71,7 @@ def stage_work(
         "appearance": Work(
             film_siren_flops(points, width, width, config.appearance_depth, COLORS),
             points * ((width + 3 + COLORS) * FLOAT + 2 * INDEX) + appearance * FLOAT,
+            points * width * (config.appearance_depth + 1),
         ),
         "compositing": Work(
             hits * (6 + 2 * COLORS),
@@ -87,11 +92,12 @@ def _stack_weights(inputs: int, width: int, layers: int, channels: int, groups: 
 
 @dataclass(frozen=True)
 class Peaks:
-    """Rates of a device: FLOP/s of products by precision, bytes/s of its memory."""
+    """Rates of a device: FLOP/s of products by precision, bytes/s of its memory, sines/s."""
 
     rates: dict[str, float]
     bandwidth: float
     source: str
+    sines: dict[str, float] = field(default_factory=dict)  # by precision; empty: not known
 
     def rate(self, stage: str, precision: str) -> float:
         if stage not in ("geometry", "appearance"):
@@ -100,9 +106,10 @@ class Peaks:
         return self.rates.get(precision, self.rates["fp32"])
 
     def floor_ms(self, stage: str, work: Work, precision: str) -> float:
-        """No program is faster: the products at full rate, or the bytes at full bandwidth."""
-        arithmetic = work.flops / self.rate(stage, precision)
-        return 1e3 * max(arithmetic, work.bytes / self.bandwidth)
+        """No program is faster: the products or the sines at full rate, or the bytes."""
+        products = work.flops / self.rate(stage, precision)
+        sines = work.sines / self.sines[precision] if precision in self.sines else 0.0
+        return 1e3 * max(products, sines, work.bytes / self.bandwidth)
 
 
 # TFLOP/s of dense products (fp16 with fp32 sums, TF32) and of fp32 outside the tensor cores, GB/s.
@@ -126,18 +133,28 @@ def device_peaks(name: str) -> Peaks | None:
     return None
 
 
-def measured_peaks(*, size: int = 1024) -> Peaks:
-    """Of this CPU with PyTorch's threads: its own products and its own triad, timed now."""
+def measured_peaks() -> Peaks:
+    """Of this CPU with PyTorch's threads, timed now: loops of its units' instructions that touch
+    no memory, and PyTorch's triad. Without native code, PyTorch's products stand for the loops."""
+    x, y = torch.randn(1 << 24), torch.randn(1 << 24)
+    out = torch.empty_like(x)
+    triad = 3 * x.nbytes / _best_time(lambda: torch.add(x, y, alpha=0.5, out=out))
+    source = "measured in this run: triad of 192 MiB, "
+    peaks = cpu_peaks()
+    if not peaks:
+        return Peaks(_product_rates(1024), triad, source + "products of 1024 x 1024")
+    rates = {precision: products for precision, (products, _) in peaks.items()}
+    sines = {precision: rate for precision, (_, rate) in peaks.items()}
+    return Peaks(rates, triad, source + "loops of instructions on registers", sines)
+
+
+def _product_rates(size: int) -> dict[str, float]:
     a, b = torch.randn(size, size), torch.randn(size, size)
     half_a, half_b = a.bfloat16(), b.bfloat16()
     flops = 2 * size**3
     fp32 = flops / _best_time(lambda: a @ b)
     bf16 = flops / _best_time(lambda: half_a @ half_b)
-    x, y = torch.randn(1 << 24), torch.randn(1 << 24)
-    out = torch.empty_like(x)
-    triad = 3 * x.nbytes / _best_time(lambda: torch.add(x, y, alpha=0.5, out=out))
-    rates = {"fp32": fp32, "accurate": max(fp32, bf16 / 3), "fast": max(fp32, bf16)}
-    return Peaks(rates, triad, "measured in this run: products of 1024 x 1024, triad of 192 MiB")
+    return {"fp32": fp32, "accurate": max(fp32, bf16 / 3), "fast": max(fp32, bf16)}
 
 
 def _best_time(function: Callable[[], object], repeats: int = 5) -> float:
@@ -151,4 +168,5 @@ def _best_time(function: Callable[[], object], repeats: int = 5) -> float:
 
 
 def total_work(work: dict[str, Work]) -> Work:
-    return Work(*(sum(getattr(w, key) for w in work.values()) for key in ("flops", "bytes")))
+    keys = ("flops", "bytes", "sines")
+    return Work(*(sum(getattr(w, key) for w in work.values()) for key in keys))

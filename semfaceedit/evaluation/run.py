@@ -10,6 +10,7 @@ from ..cli import select_device, wrote
 from ..errors import UserError
 from ..files import write_text
 from ..kernels import use_backend
+from ..outputs import check_outputs, paths_in, save_page
 from ..training.distributed import join_world
 from .consistency import POSE_PICTURES, consistency
 from .cost import cost
@@ -17,6 +18,7 @@ from .figures import draw
 from .inception import asked_for
 from .inversion import inversion, invert_pairs
 from .locality import locality
+from .novelty import novelty
 from .pictures import generate
 from .quality import quality
 from .semantics import semantics
@@ -26,6 +28,7 @@ from .writing import collect, markdown
 QUESTIONS: dict[str, Callable[[Evaluation], None]] = {
     "quality": quality,
     "semantics": semantics,
+    "novelty": novelty,
     "inversion": inversion,
     "locality": locality,
     "consistency": consistency,
@@ -36,6 +39,7 @@ QUESTIONS: dict[str, Callable[[Evaluation], None]] = {
 def evaluate(options: EvaluateOptions, questions: Sequence[str] = ()) -> None:
     """Answer the questions and write the report."""
     chosen = chosen_questions(options, questions)
+    check_outputs([options.out / "report.json", options.out / "report.md"], paths_in(options))
     device = select_device(options.device)
     world = join_world(device.type)
     try:
@@ -74,7 +78,7 @@ def prepare(evaluation: Evaluation, chosen: Sequence[str]) -> None:
         count = len(evaluation.data)
         wanted = evaluation.options.count
         if compared and count < wanted:
-            print(f"the data has {count:,} pictures, fewer than --count {wanted:,}: all are used",
+            print(f"the data has {count:,} pictures, fewer than --count {wanted:,}: using all",
                   file=sys.stderr)  # fmt: skip
     if compared:
         generate(evaluation, evaluation.options.count)
@@ -90,7 +94,7 @@ def write_report(evaluation: Evaluation, chosen: Sequence[str], *, said: bool = 
     report = collect(evaluation, chosen)
     figures = sorted(path.name for path in (out / "figures").glob("*.png"))
     write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
-    write_text(out / "report.md", markdown(report, figures))
+    save_page(out / "report.md", markdown(report, figures))
     if said:
         wrote(out / "report.md")
 
@@ -106,7 +110,7 @@ def check_answered(evaluation: Evaluation, questions: Sequence[str]) -> None:
     if asked_for(evaluation.options) and not any(map(_of_inception, results.values)):
         for part, why in results.missing.items():
             if _of_inception(part):
-                raise UserError(f"{part} was asked for by its weights: {why}")
+                raise UserError(f"{part} was requested by passing its weights, but {why}")
 
 
 def _of_inception(part: str) -> bool:

@@ -63,7 +63,8 @@ def agreement(evaluation: Evaluation, made: PictureSet) -> dict[str, Any]:
     if len(data) < LEAST:
         raise Unmeasured(f"{len(data)} pictures are too few to train a parser: at least {LEAST}")
     settings = ParserSettings(resolution, options.parser_steps, options.seed)
-    parser = saved_parser(_parser_path(evaluation), data, settings, evaluation.device)
+    path = parser_path(evaluation, evaluation.data_key)
+    parser = saved_parser(path, data, settings, evaluation.device)
     joint = torch.zeros(NUM_CLASSES, NUM_CLASSES, dtype=torch.int64)
     for chunk in made.read():
         for images, labels in zip(chunk.images.split(16), chunk.labels.split(16), strict=True):
@@ -78,10 +79,10 @@ def agreement(evaluation: Evaluation, made: PictureSet) -> dict[str, Any]:
     }
 
 
-def _parser_path(evaluation: Evaluation) -> Path:
+def parser_path(evaluation: Evaluation, data_key: str) -> Path:
+    """Where the parser taught by those data is kept."""
     options = evaluation.options
-    inputs = [VERSION, evaluation.data_key, evaluation.resolution, options.parser_steps,
-              options.seed]  # fmt: skip
+    inputs = [VERSION, data_key, evaluation.resolution, options.parser_steps, options.seed]
     return cache_root() / "parsers" / f"parser-{digest(inputs)}.safetensors"
 
 

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from .. import __version__
 from ..data.dataset import FaceDataset
-from ..data.sources import open_training_data
 from ..errors import UserError
 from ..files import write_text
 from ..metrics.perceptual import PerceptualFeatures, load_perceptual
@@ -27,10 +26,11 @@ from ..model.config import Config
 from ..model.generator import Generator
 from ..model.mean_face import fingerprint
 from ..options import CheckpointOptions
+from ..procedural.sources import open_training_data
 from ..training.distributed import World
 
 METRICS_VERSION = 1  # changes when a metric's definition does, so that no old result is reused
-COMPARED = {"quality", "semantics"}  # with real pictures, over the whole set
+COMPARED = {"quality", "semantics", "novelty"}  # with real pictures, over the whole set
 PHOTOGRAPHED = {"inversion", "consistency"}  # on pictures of --data, else on procedural heads
 DIGITS = 6  # of the figures in a report
 HELD_OUT = 1_000_000  # first seed of procedural faces that no training sees
@@ -43,32 +43,36 @@ class EvaluateOptions(CheckpointOptions):
     Example: semfaceedit evaluate --all --checkpoint RUN/generator-ema0.998.safetensors
     --out evaluation
 
-    Before the options come the questions: quality, semantics, inversion, locality, consistency,
-    cost; or --all. `semfaceedit evaluate ablate --help` trains and compares the ablations. What was
-    measured before with the same settings is not measured again, so an evaluation that was stopped
-    goes on where it was. Several GPUs: torchrun --nproc-per-node 4 -m semfaceedit.evaluate ...
+    Name the questions before the options: quality, semantics, novelty, inversion, locality,
+    consistency, cost; or pass --all. `semfaceedit evaluate ablate --help` shows how to train and
+    compare the ablations. Results with the same settings are reused, so an interrupted evaluation
+    continues where it stopped. Several GPUs: torchrun --nproc-per-node 4
+    -m semfaceedit.evaluate ...
 
-    A figure that cannot be had (no Inception weights, too few pictures) is named with the reason,
-    and the others are still measured. The exit code is 1 where a question that was named, or
-    weights that were named, gave nothing.
+    Metrics that cannot be computed (no Inception weights, too few pictures) are listed with the
+    reason. The exit code is 1 if a question that was named, or weights that were passed, gave no
+    result.
     """
 
     all: bool = False
     """Answer all questions."""
     out: Path = Path("evaluation")
-    """Folder for the report; results that are there already are reused."""
+    """Folder for the report; results already there are reused."""
     data: Path | None = None
-    """The real pictures, in any layout that training takes; none: procedural faces."""
+    """Real pictures, in any layout that `train` reads (default: procedural faces)."""
+    training_data: Path | None = None
+    """Pictures that the checkpoint was trained on, for novelty; --data then holds others."""
     procedural_count: int = 2000
-    """How many procedural faces, where there is no --data."""
+    """Number of procedural faces, without --data."""
     count: int = 10_000
-    """Generated pictures to compare with at most as many real ones (the paper: 10,000)."""
+    """Number of generated pictures, compared with at most as many real ones (10,000 in the
+    paper)."""
     resolution: int | None = None
-    """Pixels along an edge (default: the checkpoint's)."""
+    """Width and height in pixels (default: the checkpoint's)."""
     truncation: float = 1.0
-    """Pull generated faces towards the mean face; the paper's figures are without: 1."""
+    """Truncation of generated faces: 1 is none, as in the paper; 0 is the mean face."""
     seed: int = 0
-    """Seed of latents, poses, patches and the segmentation network."""
+    """Random seed of latents, poses, patches and the segmentation network."""
     batch: int = 4
     """Pictures rendered at a time."""
     chunk_rays: int | None = 4096
@@ -76,25 +80,27 @@ class EvaluateOptions(CheckpointOptions):
     inception_weights: Path | None = None
     """Inception weights of torch-fidelity, for FID and KID (needs the `metrics` extra)."""
     download_inception: bool = False
-    """Fetch the Inception weights that torch-fidelity publishes (91 MB)."""
+    """Download torch-fidelity's Inception weights (91 MB)."""
     parser_steps: int = 1500
-    """Training steps of the segmentation network that parses generated pictures."""
+    """Training steps of the network that segments generated pictures."""
     pairs: int = 8
-    """Photographs with label maps that are inverted."""
+    """Number of photographs with label maps to invert."""
     geometry_iterations: int = 200
-    """Iterations of the geometry offsets alone in each inversion."""
+    """Iterations on the geometry alone in each inversion."""
     appearance_iterations: int = 300
-    """Iterations of all offsets after them."""
+    """Iterations on geometry and appearance after those."""
     vgg_weights: Path | None = None
-    """Weights of torchvision's vgg16 for the inversions' VGG term; none: without that term."""
+    """Weights of torchvision's VGG-16 for the VGG term of inversions (default: without the
+    term)."""
     faces: int = 64
-    """Generated faces for locality and 3-D consistency."""
+    """Number of generated faces for locality and 3-D consistency."""
     run_folder: Path | None = None
-    """Run whose state holds D_c (default: discriminators beside --checkpoint, else its folder)."""
+    """Run folder to take D_c from (default: the discriminators beside --checkpoint, else its
+    folder)."""
     cost_resolutions: tuple[int, ...] = (64, 128, 256, 512)
-    """Where time and memory are measured."""
+    """Resolutions at which time and memory are measured."""
     cost_repeats: int = 3
-    """Timed renders of each."""
+    """Timed renders at each resolution."""
 
 
 class Unmeasured(UserError):
@@ -185,16 +191,12 @@ class Evaluation:
     @cached_property
     def data(self) -> FaceDataset:
         """The real pictures, packed at twice the evaluated resolution or more."""
-        if not self.world.is_main:
-            self.world.barrier()  # the main process packs the data first
-        faces = open_training_data(
-            self.options.data,
-            resolution=self.resolution,
-            procedural_count=self.options.procedural_count,
-        )
-        if self.world.is_main:
-            self.world.barrier()
-        return faces
+        with self.world.main_first():  # it packs the data, which the others then find
+            return open_training_data(
+                self.options.data,
+                resolution=self.resolution,
+                procedural_count=self.options.procedural_count,
+            )
 
     @cached_property
     def data_key(self) -> str:

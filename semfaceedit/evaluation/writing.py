@@ -13,10 +13,22 @@ from ..model.mean_face import fingerprint
 from .session import EvaluateOptions, Evaluation, plain
 
 FORMAT = "semfaceedit-evaluation"
-HERE = ("checkpoint", "out", "data", "run_folder", "inception_weights", "vgg_weights")
+HERE = (
+    "checkpoint",
+    "out",
+    "data",
+    "training_data",
+    "run_folder",
+    "inception_weights",
+    "vgg_weights",
+)
 CAPTIONS = {
     "samples": "Real pictures and their maps above, generated ones below: the first of each set.",
     "areas": "How many pictures show each class.",
+    "unchosen": "The first 64 generated faces, in their order.",
+    "novelty-pixels": "The generated faces nearest to a picture of training in pixels, nearest "
+    "first, each above that picture.",
+    "novelty-features": "The same in features of a parser.",
     "inversion-miou": "Agreement of the inverted face's map with the given one; the band is one "
     "standard deviation over faces. Iteration 0 is the mean face.",
     "inversion-groups": "The same for each group.",
@@ -24,7 +36,8 @@ CAPTIONS = {
     "inversion-faces": "A row for each face: picture, inverted face, given map, its map, and the "
     "inverted face with its map from yaw -0.4 and 0.4.",
 }
-FIGURES = {"quality": ("samples",), "semantics": ("areas",),
+FIGURES = {"quality": ("samples", "unchosen"), "semantics": ("areas",),
+           "novelty": ("novelty-pixels", "novelty-features"),
            "inversion": ("inversion-miou", "inversion-groups", "inversion-psnr",
                          "inversion-faces")}  # fmt: skip
 
@@ -236,6 +249,24 @@ def _semantics(values: Mapping[str, Any], timings: Mapping[str, Any]) -> list[st
     return lines
 
 
+def _novelty(values: Mapping[str, Any], _timings: Mapping[str, Any]) -> list[str]:
+    found = values[""]
+    rows = [
+        [space, who.replace("_", " "), *part[who].values(),
+         part["nearer_than_any_held_out"] if who == "generated" else None]
+        for space, part in found["spaces"].items()
+        for who in ("generated", "held_out")
+    ]  # fmt: skip
+    quantiles = next(iter(found["spaces"].values()))["generated"]
+    return [
+        f"Distance to the nearest of {found['training']:,} pictures of training and their mirror "
+        f"images, of {found['generated']:,} generated faces and of {found['held_out']:,} pictures "
+        "of others: root mean square differences in units of their spread over training.",
+        "",
+        *table(["in", "pictures", *quantiles, "nearer than any held out"], rows),
+    ]
+
+
 def _inversion(values: Mapping[str, Any], timings: Mapping[str, Any]) -> list[str]:
     found, speed = values[""], timings.get("", {}).get("seconds_per_iteration")
     marks = _marks(found["iterations"], found["first_appearance_iteration"])
@@ -377,6 +408,7 @@ def _cost(values: Mapping[str, Any], timings: Mapping[str, Any]) -> list[str]:
 SECTIONS: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]]] = {
     "quality": ("Pictures", _distances),
     "semantics": ("Semantic maps", _semantics),
+    "novelty": ("Novelty", _novelty),
     "inversion": ("Inversion", _inversion),
     "locality": ("Disentanglement", _locality),
     "consistency": ("3-D consistency", _consistency),

@@ -56,18 +56,18 @@ class AppearanceModule(nn.Module):
         self,
         descriptor: Tensor,  # (P, W)
         directions: Tensor,  # (P, 3)
-        images: Tensor,  # (P,) int64, the image of each point
-        groups: Tensor,  # (P,) int64, the group of each point
+        image_of_point: Tensor,  # (P,) int64
+        group_of_point: Tensor,  # (P,) int64
         film: Film,  # (B, n, L + 1, W)
     ) -> Tensor:  # (P, 3) colours in [0, 1]
         # Rows are ordered by group, then image, so that a stack or a set of heads is one run of
         # points. The stable sort makes the result independent of how ties would fall.
-        count = film.frequencies.shape[0]
-        rows = groups * count + images
+        batch = film.frequencies.shape[0]
+        rows = group_of_point * batch + image_of_point
         order = torch.argsort(rows, stable=True)
-        ends = torch.arange(count * self.config.groups + 1, device=rows.device)
+        ends = torch.arange(batch * self.config.groups + 1, device=rows.device)
         offsets = torch.searchsorted(rows[order], ends)  # a bincount would wait for the device
-        row_groups = torch.arange(self.config.groups, device=rows.device).repeat_interleave(count)
+        row_groups = torch.arange(self.config.groups, device=rows.device).repeat_interleave(batch)
         by_row = Film(
             film.frequencies.transpose(0, 1).flatten(0, 1),
             film.phases.transpose(0, 1).flatten(0, 1),
@@ -83,16 +83,22 @@ class AppearanceModule(nn.Module):
     ) -> Tensor:
         if self.config.sharing == "proposed":
             return self.stacks[0](descriptor, directions, film, offsets, groups)
-        one = torch.zeros_like(groups)
+        first_group = torch.zeros_like(groups)
         if self.config.sharing == "all":
-            return self.stacks[0](descriptor, directions, film, offsets, one)
-        images = len(groups) // self.config.groups
+            return self.stacks[0](descriptor, directions, film, offsets, first_group)
+        batch = len(groups) // self.config.groups
         outputs = []
         for group, stack in enumerate(self.stacks):
-            rows = slice(group * images, (group + 1) * images)
+            rows = slice(group * batch, (group + 1) * batch)
             part = offsets[rows.start : rows.stop + 1]
-            points = slice(int(part[0]), int(part[-1]))
+            inside = slice(int(part[0]), int(part[-1]))
             outputs.append(
-                stack(descriptor[points], directions[points], film[rows], part - part[0], one[rows])
+                stack(
+                    descriptor[inside],
+                    directions[inside],
+                    film[rows],
+                    part - part[0],
+                    first_group[rows],
+                )
             )
         return torch.cat(outputs)

@@ -21,7 +21,8 @@ FORMAT = "semfaceedit-generator"
 DISCRIMINATORS_FORMAT = "semfaceedit-discriminators"
 FORMAT_VERSION = 1
 STATE_PATTERN = "state-*.pt"
-SHIPPED_WEIGHTS = Path(__file__).parents[1] / "weights" / "small.safetensors"
+WEIGHTS = Path(__file__).parents[1] / "weights"  # what comes with the package
+SHIPPED_WEIGHTS = WEIGHTS / "procedural.safetensors"  # where no checkpoint is named
 
 
 def save_generator(
@@ -97,18 +98,26 @@ def read_header(path: Path, kind: str = FORMAT) -> dict[str, Any]:
     return header
 
 
+def locate_weights(path: Path | None) -> Path:
+    """The weights file that a user means: a file, or the name of weights of the package, such as
+    `procedural`; None: the package's default."""
+    if path is None:
+        if not SHIPPED_WEIGHTS.exists():
+            raise UserError("no weights came with this installation: give --checkpoint")
+        return SHIPPED_WEIGHTS
+    named = WEIGHTS / f"{path}.safetensors"
+    return named if len(path.parts) == 1 and named.is_file() else path
+
+
 def load_generator(
     path: Path | None, *, device: torch.device | str = "cpu", preset: str | None = None
 ) -> tuple[Generator, Config]:
     """Build the generator that a weights file describes and load it, in evaluation mode.
 
-    `path` None: the weights that come with the package, trained on procedural faces. `preset`:
-    what the caller expects; another one raises UserError.
+    `path`: as `locate_weights` takes it. `preset`: what the caller expects; another one raises
+    UserError.
     """
-    if path is None:
-        path = SHIPPED_WEIGHTS
-        if not path.exists():
-            raise UserError("no weights came with this installation: give --checkpoint")
+    path = locate_weights(path)
     run = config.from_dict(read_header(path)["config"])
     if preset is not None and preset != run.preset:
         raise UserError(
@@ -159,10 +168,10 @@ def save_state(run_folder: Path, step: int, state: dict[str, Any], keep: int = 2
     return path
 
 
-def load_state(run_folder: Path) -> dict[str, Any]:
-    """The newest state of a run that reads whole."""
+def load_state(run_folder: Path, *, flag: str = "--resume") -> dict[str, Any]:
+    """The newest state of a run that reads whole; `flag` is the option that named the run."""
     if not run_folder.is_dir():
-        raise UserError(f"--resume {run_folder}: no such run folder")
+        raise UserError(f"{flag} {run_folder}: no such run folder: give a folder that `train` made")
     problems = []
     for path in sorted(run_folder.glob(STATE_PATTERN), reverse=True):
         try:
@@ -170,5 +179,5 @@ def load_state(run_folder: Path) -> dict[str, Any]:
         except Exception as error:  # torch reports damage in many types
             problems.append(f"{path.name}: {error}")
     raise UserError(
-        f"--resume {run_folder}: no usable state-*.pt in it ({'; '.join(problems) or 'none found'})"
+        f"{flag} {run_folder}: no usable state-*.pt in it ({'; '.join(problems) or 'none found'})"
     )

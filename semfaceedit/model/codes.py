@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ class Film:
     frequencies: Tensor  # (..., L + 1, W)
     phases: Tensor  # (..., L + 1, W)
 
-    def __getitem__(self, index) -> Film:  # indexes the leading dimensions
+    def __getitem__(self, index: Any) -> Film:  # indexes the leading dimensions
         return Film(self.frequencies[index], self.phases[index])
 
     def __add__(self, other: Film) -> Film:

@@ -11,6 +11,7 @@ from .labels import GROUP_NAMES, GROUP_OF_CLASS, NUM_CLASSES
 
 SemanticActivation = Literal["softmax", "sigmoid"]
 Sharing = Literal["proposed", "none", "all"]
+CpuPrecision = Literal["auto", "fp32", "accurate", "fast"]  # auto: as the kernels choose
 AdversarialLoss = Literal["non-saturating", "relativistic"]
 
 
@@ -55,7 +56,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if len(self.group_of_class) != NUM_CLASSES:
-            raise UserError(f"group_of_class needs {NUM_CLASSES} entries, one a class")
+            raise UserError(f"group_of_class needs {NUM_CLASSES} entries, one per class")
         if set(self.group_of_class) != set(range(max(self.group_of_class) + 1)):
             raise UserError("group_of_class must use every group from 0 to its largest")
         if self.sharing not in get_args(Sharing):
@@ -135,10 +136,14 @@ class TrainConfig:
     # while the mean sign of D_c on photographs is above this (ADA; its authors use 0.6)
     augment_ramp: int = 100_000  # images over which they could grow to those named
     mixed_precision: bool = True  # fp16 autocast with loss scaling on CUDA
+    cpu_precision: CpuPrecision = "auto"  # of the generator's layers on a CPU, forward and back
     cpu_bf16_discriminators: bool = False  # bf16 convolutions on a CPU
     collapse_share: float = 0.6  # warn when one manifold takes more than this mean weight
 
     def __post_init__(self) -> None:
+        precisions = get_args(CpuPrecision)
+        if self.cpu_precision not in precisions:
+            raise UserError(f"cpu_precision {self.cpu_precision!r}: use one of {precisions}")
         losses = get_args(AdversarialLoss)
         if self.adversarial_loss not in losses:
             raise UserError(f"adversarial_loss {self.adversarial_loss!r}: use one of {losses}")
@@ -147,6 +152,25 @@ class TrainConfig:
                 "augment_target reads the sign of D_c's scores, which has no meaning under the "
                 "relativistic loss: set it to 0"
             )
+        for name, least, most in TRAIN_RANGES:
+            values = getattr(self, name)
+            for value in values if isinstance(values, tuple) else (values,):
+                if not least <= value <= most:
+                    limit = f"from {least:g} to {most:g}" if most < INF else f"at least {least:g}"
+                    raise UserError(f"{name} {value:g}: must be {limit}")
+
+
+INF = float("inf")
+TRAIN_RANGES = (  # least and greatest value of the numbers in TrainConfig
+    ("stage1_iterations", 0, INF), ("stage2_iterations", 0, INF), ("fade_iterations", 0, INF),
+    ("micro_batch", 1, INF), ("r1_interval", 1, INF), ("augment_ramp", 1, INF),
+    ("generator_lr", 0, INF), ("predictor_lr", 0, INF), ("discriminator_lr", 0, INF),
+    ("betas", 0, 1 - 2**-20), ("decay_share", 0, 1), ("clip_norm", 0, INF), ("ema_decays", 0, 1),
+    ("image_r1", 0, INF), ("semantic_r1", 0, INF), ("stage2_image_r1", 0, INF),
+    ("pose_weight", 0, INF), ("real_pose_weight", 0, INF), ("latent_weight", 0, INF),
+    ("rare_share", 0, 1), ("ray_jitter", 0, INF), ("augment", 0, 1), ("cutout", 0, 1),
+    ("augment_target", 0, 1), ("collapse_share", 0, 1),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,13 +22,14 @@ def widened_sigmoid(x: Tensor) -> Tensor:
 class Geometry:
     """What Psi_g says of R' = B R rays with K hits each.
 
-    Only valid hits are evaluated; `hits` (P,) holds their positions in the flattened (R' K) list.
+    Only valid hits are evaluated; `hit_index` (P,) holds their positions in the flattened
+    (R' K) list.
     """
 
     alpha: Tensor  # (R', K) 0 where a level is missed, 1 on the plane
     semantics: Tensor  # (R', K, N) class scores
     descriptor: Tensor  # (P, W), or (P, 0) where not asked for
-    hits: Tensor  # (P,) int64, ascending
+    hit_index: Tensor  # (P,) int64, ascending
 
 
 class GeometryModule(nn.Module):
@@ -65,26 +66,26 @@ class GeometryModule(nn.Module):
     ) -> Geometry:
         config = self.config
         valid = intersections.valid
-        images, shape = film.frequencies.shape[0], valid.shape
-        hits = valid.flatten().nonzero()[:, 0]
-        counts = valid.view(images, -1).sum(1)
+        batch, shape = film.frequencies.shape[0], valid.shape
+        hit_index = valid.flatten().nonzero()[:, 0]
+        counts = valid.view(batch, -1).sum(1)
         out = self.stack(
-            intersections.points.reshape(-1, 3)[hits] * config.coordinate_scale,
-            directions[hits // shape[1]],
+            intersections.points.reshape(-1, 3)[hit_index] * config.coordinate_scale,
+            directions[hit_index // shape[1]],
             film,
             nn.functional.pad(counts.cumsum(0), (1, 0)),
             torch.zeros_like(counts),
             channels=None if describe else 1 + NUM_CLASSES,
         )
-        on_plane = (intersections.level == len(intersections.level[0]) - 1).flatten()[hits]
+        on_plane = (intersections.level == len(intersections.level[0]) - 1).flatten()[hit_index]
         sigma, logits, descriptor = out.tensor_split([1, 1 + NUM_CLASSES], 1)
         alpha = torch.where(on_plane, 1.0, self._opacity(sigma[:, 0]))
         scores = self._scores(logits, on_plane)
         # Apart, not as columns of one tensor: the gradient of a column is a copy of all of them.
-        dense_alpha = alpha.new_zeros(valid.numel()).index_copy(0, hits, alpha)
-        dense_scores = scores.new_zeros(valid.numel(), NUM_CLASSES).index_copy(0, hits, scores)
+        dense_alpha = alpha.new_zeros(valid.numel()).index_copy(0, hit_index, alpha)
+        dense_scores = scores.new_zeros(valid.numel(), NUM_CLASSES).index_copy(0, hit_index, scores)
         return Geometry(
-            dense_alpha.view(shape), dense_scores.view(*shape, NUM_CLASSES), descriptor, hits
+            dense_alpha.view(shape), dense_scores.view(*shape, NUM_CLASSES), descriptor, hit_index
         )
 
     def _opacity(self, sigma: Tensor) -> Tensor:

@@ -102,8 +102,8 @@ def render(
     parts, shaded = [], []
     for part in rays.chunk(chunk_rays if intersections is None else None):
         with clock("manifolds"):
-            hits = generator.manifolds(part) if intersections is None else intersections
-        pixels, shading = _render_rays(generator, codes, part, hits, lock_view, shade, cull)
+            met = generator.manifolds(part) if intersections is None else intersections
+        pixels, shading = _render_rays(generator, codes, part, met, lock_view, shade, cull)
         parts.append(pixels)
         if keep_shading:
             shaded.append(_detached(shading))
@@ -161,9 +161,9 @@ class _ShadedRays:
 
     alpha: Tensor  # (B R, K)
     depths: Tensor  # (B R, K)
-    hits: Tensor  # (P,) int64, places in the flattened (B R K) list, ascending
-    images: Tensor  # (P,) int64
-    groups: Tensor  # (P,) int64
+    point_index: Tensor  # (P,) int64, places in the flattened (B R K) list, ascending
+    image_of_point: Tensor  # (P,) int64
+    group_of_point: Tensor  # (P,) int64
     directions: Tensor  # (P, 3)
     descriptor: Tensor  # (P, W)
     colors: Tensor  # (B R, K, 3) in [0, 1]; 0 where there is no point
@@ -174,50 +174,50 @@ def _render_rays(
     generator: Generator,
     codes: Codes,
     rays: Rays,
-    hits: Intersections,
+    intersections: Intersections,
     lock_view: bool,
     shade: bool,
     cull: float,
 ) -> tuple[_Pixels, _ShadedRays]:
     clock = _clock.get()
-    images, count = rays.origins.shape[:2]
+    batch, count = rays.origins.shape[:2]
     directions = rays.directions.reshape(-1, 3)
     if lock_view or not generator.config.view_dependent:
         directions = directions.new_tensor(FRONTAL_DIRECTION).expand_as(directions)
 
     with clock("geometry"):
-        geometry = generator.geometry(hits, directions, codes.geometry, describe=shade)
+        geometry = generator.geometry(intersections, directions, codes.geometry, describe=shade)
     with clock("masking"):
         labels, semantic_map = semantic_composite(geometry.alpha, geometry.semantics)
-        points, descriptor = geometry.hits, geometry.descriptor
+        point_index, descriptor = geometry.hit_index, geometry.descriptor
         if not shade:
-            points = points[:0]
+            point_index = point_index[:0]
         elif cull:
-            seen = (_weights(geometry.alpha).flatten()[points] >= cull).nonzero()[:, 0]
-            points, descriptor = points[seen], descriptor[seen]
-        groups = generator.group_table(labels.flatten()[points])
+            seen = (_weights(geometry.alpha).flatten()[point_index] >= cull).nonzero()[:, 0]
+            point_index, descriptor = point_index[seen], descriptor[seen]
+        group_of_point = generator.group_table(labels.flatten()[point_index])
     with clock("appearance"):
-        ray_of_point = points // labels.shape[1]
+        ray_of_point = point_index // labels.shape[1]
         image_of_point, directions = ray_of_point // count, directions[ray_of_point]
         point_colors = descriptor.new_zeros(0, 3)
         if shade:
             point_colors = generator.appearance(
-                descriptor, directions, image_of_point, groups, codes.appearance
+                descriptor, directions, image_of_point, group_of_point, codes.appearance
             )
-        colors = point_colors.new_zeros(labels.numel(), 3).index_copy(0, points, point_colors)
+        colors = point_colors.new_zeros(labels.numel(), 3).index_copy(0, point_index, point_colors)
         colors = colors.view(*labels.shape, 3)
     with clock("compositing"):
-        color, depth, weights = color_composite(geometry.alpha, colors, hits.depths)
-    by_level = torch.zeros_like(weights).scatter(1, hits.level, weights.detach())
+        color, depth, weights = color_composite(geometry.alpha, colors, intersections.depths)
+    by_level = torch.zeros_like(weights).scatter(1, intersections.level, weights.detach())
     pixels = _Pixels(
-        color.view(images, count, -1),
-        semantic_map.view(images, count, -1),
-        depth.view(images, count, 1),
-        by_level.view(images, count, -1),
+        color.view(batch, count, -1),
+        semantic_map.view(batch, count, -1),
+        depth.view(batch, count, 1),
+        by_level.view(batch, count, -1),
     )
     return pixels, _ShadedRays(
-        geometry.alpha, hits.depths, points, image_of_point, groups, directions, descriptor,
-        colors, pixels.color,
+        geometry.alpha, intersections.depths, point_index, image_of_point, group_of_point,
+        directions, descriptor, colors, pixels.color,
     )  # fmt: skip
 
 
@@ -231,12 +231,12 @@ def _recolor_rays(
     changed: Tensor,  # (B, n) bool
     appearance: Film,  # (B, n, L + 1, W)
 ) -> _ShadedRays:
-    some = changed[part.images, part.groups].nonzero()[:, 0]
+    some = changed[part.image_of_point, part.group_of_point].nonzero()[:, 0]
     new = generator.appearance(
-        part.descriptor[some], part.directions[some], part.images[some], part.groups[some],
-        appearance,
+        part.descriptor[some], part.directions[some], part.image_of_point[some],
+        part.group_of_point[some], appearance,
     )  # fmt: skip
-    places = part.hits[some]
+    places = part.point_index[some]
     colors = part.colors.flatten(0, 1).index_copy(0, places, new).view_as(part.colors)
     rays = torch.unique(places // colors.shape[1])
     pixels, _, _ = color_composite(part.alpha[rays], colors[rays], part.depths[rays])

@@ -1,1 +1,1 @@
-"""Label maps read off photographs."""
+"""Label maps, alignment and pose of photographs."""

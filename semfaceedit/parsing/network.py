@@ -76,14 +76,24 @@ class Parser(nn.Module):
         self.last = nn.Conv2d(widths[0], NUM_CLASSES, 1)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        h, kept = pictures, []
-        for index, block in enumerate(self.down):
-            h = block(max_pool2d(h, 2, ceil_mode=True) if index else h)
-            kept.append(h)
+        kept = self._levels(pictures)
+        h = kept[-1]
         for block, skip in zip(self.up, kept[-2::-1], strict=True):
             larger = interpolate(h, size=skip.shape[-2:], mode="bilinear", align_corners=False)
             h = block(torch.cat([larger, skip], 1))
         return self.last(h)
+
+    @torch.no_grad()
+    def features(self, pictures: Tensor) -> Tensor:  # (B, C, R / 8, R / 8), deepest activations
+        return self._levels(pictures)[-1]
+
+    def _levels(self, pictures: Tensor) -> list[Tensor]:
+        """Activations of each level on the way down."""
+        h, kept = pictures, []
+        for index, block in enumerate(self.down):
+            h = block(max_pool2d(h, 2, ceil_mode=True) if index else h)
+            kept.append(h)
+        return kept
 
     @torch.no_grad()
     def labels(self, pictures: Tensor) -> Tensor:  # (B, 3, R, R) -> (B, R, R) int64, on the CPU

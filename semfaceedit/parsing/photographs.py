@@ -1,147 +1,169 @@
-"""Photograph -> label map: the face is sought, and its map read off."""
+"""Photograph -> its face's label map, landmarks and pose.
+
+The face is found and placed by its mesh. Its map is read by the network that ships, or by one of
+`train-parser`.
+"""
 
 import math
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, softmax
 
-from ..data.align import Window, crop, fit_window, template_misfit
-from ..data.layouts import read_image
-from ..data.pose import landmarks_from_labels
+from ..data.align import Window, crop
+from ..data.decoding import read_image
+from ..data.pose import Landmarks
 from ..editing.target import save_label_map
 from ..errors import UserError
 from ..model.labels import CLASS_NAMES
-from .network import BATCH, Parser, ParserSettings
+from .faces import Mesh, find_faces
+from .head_pose import pose_from_mesh
+from .mesh_parts import MeshParts
+from .network import Parser, ParserSettings
+from .photo_network import class_shares, frame_of, network_input
 
-SMALLEST = 0.2  # side of the smallest square tried, in the photograph's shorter sides
-
-
-ZOOM = math.sqrt(2)  # between sizes of squares; the parser was trained within 1.5 of the right one
-
-
-STRIDE = 0.25  # between squares, in their sides
-
-
-TOLERANCE = 0.35  # how far from the asked crop a square may be, in sides and in powers of e
-
-
-MISFIT = 0.03  # of landmarks from the template, in sides of the crop; faces have 0.01
-
-
-MARGIN = 1.15  # of the last crop, whose border then lies outside the aligned one
-
+OwnParser = tuple[Parser, ParserSettings]
 
 LARGEST_MAP = 1024  # pixels along the longer edge of a label map
+WORKING = 2048  # pixels along the longer edge of what is looked at
+BACKGROUND, SKIN, GLASSES = (CLASS_NAMES.index(name) for name in ("background", "skin", "eye_g"))
+THROUGH_GLASSES = [CLASS_NAMES.index(name) for name in ("l_eye", "r_eye", "l_brow", "r_brow")]
+MESH_CLASSES = [*THROUGH_GLASSES, *map(CLASS_NAMES.index, ("nose", "mouth", "u_lip", "l_lip"))]
+SMALL = 64  # pixels of an aligned crop, below which a map is coarse
+TURNED = math.radians(55)  # yaw, beyond which half of the face is hidden
 
 
-BACKGROUND = CLASS_NAMES.index("background")
+@dataclass(frozen=True)
+class PhotographedFace:
+    """What was read off a photograph."""
+
+    labels: np.ndarray  # (h, w) uint8 class ids, the photograph's aspect, at most 1024 pixels
+    landmarks: Landmarks  # in pixels of the photograph
+    window: Window  # the aligned crop, in pixels of the photograph
+    pose: tuple[float, float]  # yaw, pitch in radians
+    seen: int  # faces in the photograph
+    remarks: tuple[str, ...]  # what may have gone wrong
+
+    @property
+    def placed(self) -> dict[str, Any]:
+        """Landmarks and pose by their names, as `editing.target.read_target` takes them."""
+        return {"landmarks": self.landmarks, "pose": self.pose}
 
 
-def read_labels_off(
-    parser: Parser,
-    settings: ParserSettings,
-    image: np.ndarray,  # (H, W, 3) uint8
-) -> np.ndarray | None:
-    """The label map (h, w) uint8 of a photograph's face, of its aspect; None where none is found.
+def parse_file(
+    image: Path, out: Path, *, parser: OwnParser | None = None, number: int = 1
+) -> PhotographedFace:
+    """Write the label map of a photograph's face; UserError where it is not seen."""
+    face = read_face(read_image(image), image, parser=parser, number=number)
+    save_label_map(out, face.labels)
+    return face
 
-    The longer edge of the map is the photograph's, at most 1024. What lies outside the face's crop
-    is background.
+
+def read_face(
+    image: np.ndarray, name: Path | str, *, parser: OwnParser | None = None, number: int = 1
+) -> PhotographedFace:
+    """Read the face of a photograph (H, W, 3) uint8: the largest, or the number-th largest.
+
+    name: the photograph's, for errors. parser: reads the map in place of the network that ships.
+    UserError where that face is not seen.
     """
-    window = find_face(parser, settings, image)
+    if min(image.shape[:2]) < 16:
+        raise UserError(f"{name}: {image.shape[1]}x{image.shape[0]} pixels hold no face")
+    picture, factor = _reduced(Image.fromarray(image))
+    meshes = find_faces(picture)
+    if not meshes:
+        raise UserError(
+            f"{name}: no face was found: it should be upright, seen from the front or half from "
+            "the side, and a twentieth of the picture or more: crop or turn the photograph, or "
+            "paint its label map and give that"
+        )
+    if not 1 <= number <= len(meshes):
+        raise UserError(
+            f"{name}: face {number} was asked for, but {_counted(len(meshes))} found: give "
+            f"--face 1 to {len(meshes)}, 1 being the largest"
+        )
+    mesh = meshes[number - 1]
+    parts = MeshParts(mesh.points)
+    window = parts.window
     if window is None:
-        return None
-    scale = min(1.0, LARGEST_MAP / max(image.shape[:2]))
-    height, width = (max(1, round(scale * edge)) for edge in image.shape[:2])
-    wide = _about(window, MARGIN)
-    size = max(settings.resolution, round(scale * wide.side))
-    with torch.no_grad():
-        scores = _scores(parser, settings, image, [wide])
-        found = interpolate(scores, size=(size, size), mode="bilinear", align_corners=False)
-    labels = found[0].argmax(0).to(torch.uint8).cpu().numpy()
-    return _placed(labels, wide.scaled(scale), height, width)
+        raise UserError(
+            f"{name}: the face is turned too far to be placed: give a photograph that shows both "
+            "eyes, or a label map with --labels"
+        )
+    labels = _label_map(picture, mesh, window, image.shape, parser)
+    pose = pose_from_mesh(mesh.points)
+    landmarks = parts.landmarks.scaled(factor)
+    remarks = _remarks(pose, window.side * factor, len(meshes), number)
+    return PhotographedFace(labels, landmarks, window.scaled(factor), pose, len(meshes), remarks)
 
 
-def find_face(parser: Parser, settings: ParserSettings, image: np.ndarray) -> Window | None:
-    """The crop that alignment asks for, in pixels of the photograph; None where no face is seen.
-
-    A crop counts only if its own parse asks for it again.
-    """
-    found: list[tuple[float, Window]] = []
-    squares = list(_squares(image.shape[1], image.shape[0]))
-    for first in range(0, len(squares), BATCH):
-        found += _confirmed(parser, settings, image, squares[first : first + BATCH])
-    nearest = [window for _, window in sorted(found, key=lambda pair: pair[0])[:BATCH]]
-    again = _confirmed(parser, settings, image, nearest) if nearest else []
-    return min(again, key=lambda pair: pair[0])[1] if again else None
+def _reduced(picture: Image.Image) -> tuple[Image.Image, float]:
+    """The picture at most 2048 pixels long, and how many of its pixels one of those is."""
+    shrink = math.ceil(max(picture.size) / WORKING)
+    if shrink == 1:
+        return picture, 1.0
+    smaller = picture.reduce(shrink)
+    return smaller, picture.width / smaller.width
 
 
-def _confirmed(
-    parser: Parser, settings: ParserSettings, image: np.ndarray, windows: list[Window]
-) -> list[tuple[float, Window]]:
-    """What the windows' parses ask for, with its distance, where that is near."""
-    asked = _asked(parser, settings, image, windows)
-    pairs = [(_distance(w, a), a) for w, a in zip(windows, asked, strict=True) if a is not None]
-    return [pair for pair in pairs if pair[0] < TOLERANCE]
-
-
-def _asked(
-    parser: Parser, settings: ParserSettings, image: np.ndarray, windows: list[Window]
-) -> Iterator[Window | None]:
-    """Where the landmarks of each window's parse put the crop; None where they are no face's."""
-    with torch.no_grad():
-        parsed = _scores(parser, settings, image, windows).argmax(1).cpu().numpy()
-    for window, labels in zip(windows, parsed, strict=True):
-        landmarks = landmarks_from_labels(labels)
-        fitted = None if landmarks is None else fit_window(landmarks)
-        if landmarks is None or fitted is None or template_misfit(landmarks, fitted) > MISFIT:
-            yield None
-            continue
-        scaled = fitted.scaled(window.side / settings.resolution)
-        yield Window(window.left + scaled.left, window.top + scaled.top, scaled.side)
-
-
-def _scores(
-    parser: Parser, settings: ParserSettings, image: np.ndarray, windows: list[Window]
-) -> Tensor:
-    """Class scores (B, 19, R, R) of crops."""
-    crops = [crop(image, w, settings.resolution, Image.Resampling.LANCZOS) for w in windows]
-    pictures = torch.from_numpy(np.stack(crops)).movedim(-1, 1).float() / 127.5 - 1
-    return parser(pictures.to(next(parser.parameters()).device))
-
-
-def _squares(width: int, height: int) -> Iterator[Window]:
-    """Squares over the whole photograph, the largest a little beyond its shorter side."""
-    side = ZOOM * min(width, height)
-    while side >= SMALLEST * min(width, height):
-        for top in _places(height, side):
-            yield from (Window(left, top, side) for left in _places(width, side))
-        side /= ZOOM
-
-
-def _places(edge: int, side: float) -> list[float]:
-    """Where squares begin along an edge, evenly from one end to the other."""
-    free = edge - side
-    count = 1 + math.ceil(abs(free) / (STRIDE * side))
-    return [free * index / (count - 1) if count > 1 else free / 2 for index in range(count)]
-
-
-def _distance(square: Window, asked: Window) -> float:
-    moved = math.hypot(
-        asked.left + asked.side / 2 - square.left - square.side / 2,
-        asked.top + asked.side / 2 - square.top - square.side / 2,
+def _label_map(
+    picture: Image.Image,
+    mesh: Mesh,
+    window: Window,
+    shape: tuple[int, ...],
+    parser: OwnParser | None,
+) -> np.ndarray:
+    """The map (h, w) of a photograph of that shape, in which the face's crop was read."""
+    height, width = (
+        max(1, round(edge * min(1.0, LARGEST_MAP / max(shape[:2])))) for edge in shape[:2]
     )
-    return math.hypot(moved / square.side, math.log(asked.side / square.side))
+    scale = width / picture.width
+    frame = frame_of(window)
+    size = max(1, round(scale * frame.side))
+    corner = (frame.x - frame.side / 2, frame.y - frame.side / 2)
+    square = Window(*corner, frame.side)
+    if parser is None:
+        parts = MeshParts(mesh.points).scaled(corner, size / frame.side)
+        shares = class_shares(network_input(picture, mesh.points, frame))
+        labels = with_mesh_parts(_enlarged(shares, size), parts)
+    else:
+        labels = _enlarged(_own_shares(parser, picture, square), size).argmax(0)
+    return _placed(labels.astype(np.uint8), square.scaled(scale), height, width)
 
 
-def _about(window: Window, factor: float) -> Window:
-    """The window enlarged about its middle."""
-    more = (factor - 1) * window.side / 2
-    return Window(window.left - more, window.top - more, factor * window.side)
+@torch.no_grad()
+def _own_shares(parser: OwnParser, picture: Image.Image, square: Window) -> Tensor:
+    """Class shares (19, r, r) by a network of `train-parser`."""
+    network, settings = parser
+    cut = crop(np.asarray(picture), square, settings.resolution, Image.Resampling.LANCZOS)
+    given = torch.from_numpy(cut.copy()).movedim(-1, 0)[None].float() / 127.5 - 1
+    return softmax(network(given.to(next(network.parameters()).device)), 1)[0].cpu()
+
+
+def _enlarged(shares: Tensor, size: int) -> np.ndarray:
+    """Class shares (19, r, r) -> (19, size, size)."""
+    scaled = interpolate(shares[None], size=(size, size), mode="bilinear", align_corners=False)
+    return scaled[0].numpy()
+
+
+def with_mesh_parts(shares: np.ndarray, parts: MeshParts) -> np.ndarray:
+    """Class shares (19, s, s) -> ids (s, s), with the outlines of the mesh where skin shows.
+
+    The mesh is sharper than the network; the network knows what covers the face. Eyes and brows
+    are seen through glasses.
+    """
+    bare = shares.copy()
+    bare[SKIN] += bare[MESH_CLASSES].sum(0)
+    bare[MESH_CLASSES] = 0
+    labels = bare.argmax(0).astype(np.uint8)
+    drawn = parts.painted(labels)
+    seen = (labels == SKIN) | ((labels == GLASSES) & np.isin(drawn, THROUGH_GLASSES))
+    return np.where(seen, drawn, labels)
 
 
 def _placed(labels: np.ndarray, window: Window, height: int, width: int) -> np.ndarray:
@@ -156,12 +178,17 @@ def _placed(labels: np.ndarray, window: Window, height: int, width: int) -> np.n
     return made
 
 
-def parse_file(parser: Parser, settings: ParserSettings, image: Path, out: Path) -> None:
-    """Write the label map of a photograph; UserError where no face is found."""
-    labels = read_labels_off(parser, settings, read_image(image))
-    if labels is None:
-        raise UserError(
-            f"{image}: no face was found: crop the photograph so that the face fills a fifth of it "
-            "or more, or paint its label map"
-        )
-    save_label_map(out, labels)
+def _remarks(pose: tuple[float, float], side: float, seen: int, number: int) -> tuple[str, ...]:
+    said = []
+    if seen > 1:
+        which = "the largest" if number == 1 else f"number {number} by size"
+        said.append(f"{_counted(seen)} found; {which} is taken (choose with --face)")
+    if side < SMALL:
+        said.append(f"the face's crop is only {side:.0f} pixels wide, so its map is coarse")
+    if abs(pose[0]) > TURNED:
+        said.append("the face is turned far to the side, so its map is a guess")
+    return tuple(said)
+
+
+def _counted(faces: int) -> str:
+    return "1 face was" if faces == 1 else f"{faces} faces were"

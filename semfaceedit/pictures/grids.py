@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..files import write_atomically
 from ..model.camera import CameraConfig
 from ..model.generator import Generator, seed_codes
 from ..model.labels import colorize
 from ..model.rays import pixel_directions
 from ..model.renderer import RenderOutput, render
+from ..outputs import save_picture
 
 GRID_YAWS = (-0.45, 0.0, 0.45)  # radians, about 1.5 standard deviations of the prior
 GRID_KINDS = ("image", "semantics", "depth")
@@ -60,7 +60,7 @@ def save_png(path: Path, picture: Tensor, *, scale: int = 1) -> None:
     image = Image.fromarray(picture.numpy())
     if scale > 1:
         image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
-    write_atomically(path, lambda temporary: image.save(temporary, format="PNG"))
+    save_picture(path, image)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..files import write_atomically
+from ..outputs import save_picture
 
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 64, 150, 34, 48  # margins in pixels; the legend stands on the right
@@ -170,7 +170,7 @@ class _Canvas:
     def save(self, path: Path) -> None:
         small = self.image.resize((WIDTH, HEIGHT), Image.Resampling.BOX)
         palette = small.quantize(64, dither=Image.Dither.NONE)
-        write_atomically(path, lambda temporary: palette.save(temporary, format="PNG"))
+        save_picture(path, palette)
 
     def _upright(self, text: str) -> None:
         length = (HEIGHT - TOP - BOTTOM) * SCALE

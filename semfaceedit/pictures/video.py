@@ -1,13 +1,15 @@
-"""Moving pictures: GIF and WebP through Pillow, MP4 through imageio's bundled ffmpeg."""
+"""Video: GIF and WebP through Pillow, MP4 through imageio's bundled ffmpeg."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ..errors import UserError
 from ..files import write_atomically
+from ..outputs import MARK, SOFTWARE, check_replaceable
 
 SUFFIXES = (".mp4", ".gif", ".webp")
 MOST_GIF_FPS = 50  # a frame takes whole hundredths of a second, and viewers slow one of 1 down
@@ -15,14 +17,14 @@ MOST_GIF_FPS = 50  # a frame takes whole hundredths of a second, and viewers slo
 
 def check_animation(path: Path, fps: int) -> None:
     """UserError, before any work is done, where `path` cannot be written at that speed."""
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"{path}: a moving picture ends in one of {', '.join(SUFFIXES)}")
-    if path.suffix == ".gif" and fps > MOST_GIF_FPS:
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{path}: name a video file that ends in {', '.join(SUFFIXES)}")
+    if path.suffix.lower() == ".gif" and fps > MOST_GIF_FPS:
         raise UserError(
-            f"{path}: a GIF shows at most {MOST_GIF_FPS} frames a second, not {fps}: lower --fps, "
+            f"{path}: a GIF has at most {MOST_GIF_FPS} frames per second, not {fps}: lower --fps, "
             "or name a .webp or .mp4 file"
         )
-    if path.suffix == ".mp4":
+    if path.suffix.lower() == ".mp4":
         try:
             import imageio_ffmpeg  # noqa: F401
         except ImportError:
@@ -35,12 +37,17 @@ def check_animation(path: Path, fps: int) -> None:
 def save_animation(path: Path, frames: Sequence[np.ndarray], *, fps: int) -> None:
     """Write frames (H, W, 3) uint8 that play endlessly at `fps`."""
     check_animation(path, fps)
-    if path.suffix == ".mp4":
+    check_replaceable(path)
+    if path.suffix.lower() == ".mp4":
         write_atomically(path, lambda temporary: _write_mp4(temporary, frames, fps))
         return
     pictures = [Image.fromarray(frame) for frame in frames]
     kind = path.suffix[1:].upper()
-    settings = {"lossless": True} if kind == "WEBP" else {}
+    settings: dict[str, Any] = {"comment": MARK.encode()}
+    if kind == "WEBP":
+        exif = Image.Exif()
+        exif[SOFTWARE] = MARK
+        settings = {"lossless": True, "exif": exif}
     write_atomically(
         path,
         lambda temporary: pictures[0].save(
@@ -61,7 +68,7 @@ def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: int) -> None:
     height, width = frames[0].shape[:2]
     writer = write_frames(
         str(path), (width, height), fps=fps, quality=8, macro_block_size=2,
-        output_params=["-f", "mp4"],
+        output_params=["-f", "mp4", "-metadata", f"comment={MARK}"],
     )  # fmt: skip
     writer.send(None)
     for frame in frames:

@@ -4,10 +4,13 @@ The same kind of change is applied to real and generated pictures, each with a p
 one, so that it stays visible as a change and does not leak into what the generator makes.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ..model.config import TrainConfig
 
 MAX_SHIFT = 0.125  # of the picture's width
 MAX_BRIGHTNESS = 0.25  # in units of [-1, 1]
@@ -107,3 +110,29 @@ def _squares(count: int, probability: float, random: torch.Generator) -> Tensor:
     """(count, 2) float64 middles of squares, x then y; NaN where there is none."""
     draws = torch.rand(count, 3, generator=random, dtype=torch.float64)
     return torch.where(draws[:, :1] < probability, draws[:, 1:], torch.nan)
+
+
+SIGN_MEMORY = 500  # images over which the mean sign of D_c on photographs is taken
+
+
+@dataclass
+class AdaptiveAugmentation:
+    """How strong augmentation is: 1 for the probabilities that the settings name, 0 for none.
+
+    With a target it starts at 0, and grows while D_c knows photographs too well: while the mean
+    sign of its scores on them is above the target (adaptive discriminator augmentation, Karras et
+    al. 2020).
+    """
+
+    strength: float
+    sign: float = 0.0  # mean over about `SIGN_MEMORY` images
+
+    @classmethod
+    def of(cls, train: TrainConfig) -> "AdaptiveAugmentation":
+        return cls(0.0 if train.augment_target else 1.0)
+
+    def adapt(self, sign: float, images: int, train: TrainConfig) -> None:
+        """After a step of so many images with this mean sign."""
+        self.sign += min(1.0, images / SIGN_MEMORY) * (sign - self.sign)
+        change = math.copysign(images / train.augment_ramp, self.sign - train.augment_target)
+        self.strength = min(1.0, max(0.0, self.strength + change))

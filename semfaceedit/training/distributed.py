@@ -1,7 +1,8 @@
 """Training on several processes started by torchrun: who am I, and averaging gradients."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -57,6 +58,29 @@ class World:
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier()
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The main process runs the block first, then the others; a failure there ends all."""
+        if not self.is_main:
+            self._ready_or_raise(True)
+            yield
+            return
+        ready = False
+        try:
+            yield
+            ready = True
+        finally:
+            self._ready_or_raise(ready)
+
+    def _ready_or_raise(self, ready: bool) -> None:
+        """Wait for all; the other processes exit if the main one failed."""
+        if self.size == 1:
+            return
+        flags: list[bool] = [ready]
+        dist.broadcast_object_list(flags, src=0)
+        if not flags[0] and not self.is_main:
+            raise SystemExit(1)  # the main process says why
 
     def close(self) -> None:
         if self.size > 1:

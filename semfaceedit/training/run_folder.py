@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cli import wrote
-from ..data import dataset as data
+from ..data.dataset import FaceDataset
 from ..errors import UserError
 from ..files import write_text
 from ..metrics.generator_checks import report
@@ -21,16 +21,27 @@ from .trainer import Trainer
 
 
 @dataclass(frozen=True)
+class TrainingData:
+    """A folder of faces, or how many procedural ones to make."""
+
+    path: Path | None
+    procedural_count: int
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name if self.path else "procedural"
+
+
+@dataclass(frozen=True)
 class Run:
     """A run folder with its settings, data and trainer."""
 
     folder: Path
     config: Config
     trainer: Trainer
-    data: data.FaceDataset
+    data: FaceDataset
     world: World
-    source: Path | None = None  # of the data; None: procedural faces
-    procedural_count: int | None = None  # how many of them
+    source: TrainingData
 
 
 def new_run_folder(out: Path, name: str) -> Path:
@@ -81,8 +92,8 @@ class RunWriter:
 
     def save_state(self) -> None:
         state = self.trainer.state()
-        state["procedural_count"] = self.run.procedural_count
-        state["data"] = str(self.run.source.resolve()) if self.run.source else ""
+        state["procedural_count"] = self.run.source.procedural_count
+        state["data"] = str(self.run.source.path.resolve()) if self.run.source.path else ""
         state["data_sha256"] = self.run.data.info.get("sha256")
         checkpoint.save_state(self.run.folder, self.trainer.completed, state)
 

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,12 +18,12 @@ from torch import Tensor, nn
 from ..data.dataset import FaceDataset, sample_order
 from ..data.seeds import mixed_seed
 from ..errors import UserError
-from ..model import config
+from ..kernels import resolve, use_backend
 from ..model.camera import sample_poses
-from ..model.config import Config
+from ..model.config import Config, Phase, TrainConfig, to_dict
 from ..model.discriminator import Discriminator, build_discriminators, image_input
 from ..model.generator import Generator, sample_latents
-from .augment import Augmentation
+from .augment import AdaptiveAugmentation, Augmentation
 from .distributed import World
 from .losses import (
     discriminator_loss,
@@ -35,9 +34,7 @@ from .losses import (
     pose_loss,
     relativistic_loss,
 )
-
-Log = dict[str, Any]  # what a step reports: floats and small tensors
-SIGN_MEMORY = 500  # images over which the mean sign of D_c on photographs is taken
+from .state import Fake, Log, MicroBatch, StepState
 
 
 class NonFiniteLossError(Exception):
@@ -49,27 +46,27 @@ class Trainer:
 
     def __init__(
         self,
-        run: Config,
+        config: Config,
         *,
         seed: int,
         device: torch.device,
         world: World | None = None,
         dtype: torch.dtype = torch.float32,
     ):
-        self.run, self.seed, self.device, self.dtype = run, seed, device, dtype
+        self.config, self.seed, self.device, self.dtype = config, seed, device, dtype
         self.world = world or World()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.generator = Generator(run.model).to(device, dtype)
-            d_image, d_semantic = build_discriminators(run)
+            self.generator = Generator(config.model).to(device, dtype)
+            d_image, d_semantic = build_discriminators(config)
         self.d_image = d_image.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.d_semantic = d_semantic.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.averages = [copy.deepcopy(self.generator).eval() for _ in run.train.ema_decays]
+        self.averages = [copy.deepcopy(self.generator).eval() for _ in config.train.ema_decays]
         for average in self.averages:
             average.requires_grad_(False)
         predictor = list(self.generator.manifolds.parameters())
         modules = [*self.generator.geometry.parameters(), *self.generator.appearance.parameters()]
-        train = run.train
+        train = config.train
         self.optimizers = {
             "generator": torch.optim.Adam(
                 [
@@ -90,6 +87,10 @@ class Trainer:
         }
         amp = train.mixed_precision and device.type == "cuda"
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp)
+        on_cpu = device.type == "cpu" and train.cpu_precision != "auto"
+        self.precision = train.cpu_precision if on_cpu else None
+        with use_backend(precision=self.precision):
+            self.layers = resolve("film_siren", None, None, torch.zeros(1, device=device))
         self.augmentation = AdaptiveAugmentation.of(train)
         self.completed = 0  # steps done
         self.latest: Log = {}  # the last of each value; R1 is not computed in every step
@@ -98,55 +99,52 @@ class Trainer:
 
     @property
     def total_steps(self) -> int:
-        return self.run.train.stage1_iterations + self.run.train.stage2_iterations
+        return self.config.train.stage1_iterations + self.config.train.stage2_iterations
 
     def stage(self, step: int) -> int:
-        return 1 if step < self.run.train.stage1_iterations else 2
+        return 1 if step < self.config.train.stage1_iterations else 2
 
-    def phase(self, step: int) -> tuple[config.Phase, int]:
+    def phase(self, step: int) -> tuple[Phase, int]:
         """The phase of a step, and the step at which it began."""
         start = 0
-        for phase in self.run.train.phases:
-            end = round(phase.until * self.run.train.stage1_iterations)
+        for phase in self.config.train.phases:
+            end = round(phase.until * self.config.train.stage1_iterations)
             if step < end:
                 return phase, start
             start = end
-        last = self.run.train.phases[-1]
+        last = self.config.train.phases[-1]
         return last, start
 
     def images_before(self, step: int) -> int:
-        return images_before(self.run.train, step)
+        return images_before(self.config.train, step)
 
     # -- one step -----------------------------------------------------------------------------
 
     def step(self, data: FaceDataset) -> Log:
         """One step of the discriminators and one of the generator; returns what to log."""
-        step, train = self.completed, self.run.train
-        phase, phase_start = self.phase(step)
-        stage = self.stage(step)
-        fade = 1.0
-        if phase_start > 0 and stage == 1 and train.fade_iterations:
-            fade = min(1.0, (step - phase_start + 1) / train.fade_iterations)
+        step, train = self.completed, self.config.train
         self._set_learning_rates(step)
+        stage = self.stage(step)
         self.generator.manifolds.requires_grad_(stage == 1 and train.predictor_lr > 0)
         self.generator.geometry.requires_grad_(stage == 1)
 
+        phase, phase_start = self.phase(step)
         micros = list(self._micro_batches(step, phase, data))
-        share = 1 / len(micros)
+        fade = self._fade(step, phase_start)
+        state = StepState(stage=stage, fade=fade, share=1 / len(micros), log={"fade": fade})
         # With one micro-batch its graph is kept for the generator's step: one forward serves both.
         fakes = [self._generate(micro, grad=len(micros) == 1) for micro in micros]
-        log: Log = {"fade": fade}
 
         self._zero_grads("d_image", "d_semantic")
         for micro, fake in zip(micros, fakes, strict=True):
-            self._discriminator_backward(micro, fake, stage, fade, share, log)
-        self._optimize("d_image", self.d_image, log)
+            self._discriminator_backward(micro, fake, state)
+        self._optimize("d_image", self.d_image, state.log)
         if stage == 1:
-            self._optimize("d_semantic", self.d_semantic, log)
+            self._optimize("d_semantic", self.d_semantic, state.log)
         if train.augment_target:
-            sign = float(self.world.mean(log["d_image_sign"]))
+            sign = float(self.world.mean(state.log["d_image_sign"]))
             self.augmentation.adapt(sign, phase.batch, train)
-            log["augmentation"] = self.augmentation.strength
+            state.log["augmentation"] = self.augmentation.strength
 
         self._zero_grads("generator")
         self.d_image.requires_grad_(False)
@@ -154,45 +152,50 @@ class Trainer:
         for micro, fake in zip(micros, fakes, strict=True):
             if len(micros) > 1:
                 fake = self._generate(micro, grad=True)
-            self._generator_backward(micro, fake, stage, fade, share, log)
+            self._generator_backward(micro, fake, state)
         self.d_image.requires_grad_(True)
         self.d_semantic.requires_grad_(True)
-        self._optimize("generator", self.generator, log)
+        self._optimize("generator", self.generator, state.log)
         self.scaler.update()
         self._update_averages(step)
         self.completed += 1
-        self.latest.update(log)
-        return log
+        self.latest.update(state.log)
+        return state.log
 
-    def _micro_batches(
-        self, step: int, phase: config.Phase, data: FaceDataset
-    ) -> Iterator["MicroBatch"]:
+    def _fade(self, step: int, phase_start: int) -> float:
+        """How far the discriminators' new resolution is faded in, from 0 to 1."""
+        train = self.config.train
+        if phase_start == 0 or self.stage(step) == 2 or not train.fade_iterations:
+            return 1.0
+        return min(1.0, (step - phase_start + 1) / train.fade_iterations)
+
+    def _micro_batches(self, step: int, phase: Phase, data: FaceDataset) -> Iterator[MicroBatch]:
         """This process's part of the global batch of a step, in micro-batches."""
         if phase.batch % self.world.size:
             raise UserError(
                 f"batch {phase.batch} does not divide among {self.world.size} processes"
             )
         random = torch.Generator().manual_seed(mixed_seed(self.seed, step))
-        z, appearance = sample_latents(self.run.model, phase.batch, generator=random)
-        pose = sample_poses(phase.batch, self.run.model.camera, generator=random)
+        z, appearance = sample_latents(self.config.model, phase.batch, generator=random)
+        pose = sample_poses(phase.batch, self.config.model.camera, generator=random)
         indices, flips = sample_order(
             self.seed,
-            data.repeats(self.run.train.rare_share),
+            data.repeats(self.config.train.rare_share),
             self.images_before(step),
             phase.batch,
         )
         strength = self.augmentation.strength
         augmentations = [
             Augmentation.draw(
-                phase.batch, strength * self.run.train.augment, random, device=self.device,
-                dtype=self.dtype, cutout=strength * self.run.train.cutout,
+                phase.batch, strength * self.config.train.augment, random, device=self.device,
+                dtype=self.dtype, cutout=strength * self.config.train.cutout,
             )
             for _ in range(2)
         ]  # fmt: skip
-        shift = self.run.train.ray_jitter * (torch.rand(phase.batch, 2, generator=random) - 0.5)
+        shift = self.config.train.ray_jitter * (torch.rand(phase.batch, 2, generator=random) - 0.5)
         own = range(phase.batch)[self.world.share(phase.batch)]
-        for start in range(own.start, own.stop, self.run.train.micro_batch):
-            part = slice(start, min(start + self.run.train.micro_batch, own.stop))
+        for start in range(own.start, own.stop, self.config.train.micro_batch):
+            part = slice(start, min(start + self.config.train.micro_batch, own.stop))
             real = data.batch(indices[part], flips[part], phase.resolution)
             yield MicroBatch(
                 resolution=phase.resolution,
@@ -207,64 +210,57 @@ class Trainer:
                 fake_augmentation=augmentations[1][part],
             )
 
-    def _generate(self, micro: "MicroBatch", *, grad: bool) -> "Fake":
-        with torch.set_grad_enabled(grad), self._autocast():
+    def _generate(self, micro: MicroBatch, *, grad: bool) -> Fake:
+        layers = use_backend(precision=self.precision)
+        with torch.set_grad_enabled(grad), self._autocast(), layers:
             output = self.generator(
                 micro.z, micro.appearance, micro.pose, resolution=micro.resolution,
-                shift=micro.shift if self.run.train.ray_jitter else None,
+                shift=micro.shift if self.config.train.ray_jitter else None,
             )  # fmt: skip
             return Fake(output.image, 2 * output.semantics - 1, output.weights.detach())
 
-    def _discriminator_backward(
-        self,
-        micro: "MicroBatch",
-        fake: "Fake",
-        stage: int,
-        fade: float,
-        share: float,
-        log: Log,
-    ) -> None:
+    def _discriminator_backward(self, micro: MicroBatch, fake: Fake, state: StepState) -> None:
         """Gradients of D_c (and in stage 1 D_s): Eq. 3-5 on fakes, the same with R1 on reals;
         R2 on fakes where asked for."""
-        train = self.run.train
+        train = self.config.train
         real_view, fake_view = micro.real_augmentation, micro.fake_augmentation
         real_picture = self._picture(real_view, micro.real_image, micro.real_map)
         fake_picture = self._picture(fake_view, fake.image, fake.map)
         with self._autocast(discriminator=True):
-            real, real_pose = self.d_image(real_picture, fade)
-            score, pose = self.d_image(fake_picture.detach(), fade)
+            real, real_pose = self.d_image(real_picture, state.fade)
+            score, pose = self.d_image(fake_picture.detach(), state.fade)
         loss = self._discriminator_loss(real, score)
         pose_term = pose_loss(pose.to(self.dtype), micro.pose)
         real_pose_term = known_pose_loss(real_pose.to(self.dtype), micro.real_pose)
         total = loss + train.pose_weight * pose_term + train.real_pose_weight * real_pose_term
-        _add(log, share, d_image=loss, d_pose=pose_term, d_real_pose=real_pose_term)
-        _add(log, share, d_image_real=real.mean(), d_image_fake=score.mean())
-        _add(log, share, d_image_sign=real.float().sign().mean())
+        state.add(d_image=loss, d_pose=pose_term, d_real_pose=real_pose_term)
+        state.add(d_image_real=real.mean(), d_image_fake=score.mean())
+        state.add(d_image_sign=real.float().sign().mean())
         real_map, fake_map = real_view.semantics(micro.real_map), fake_view.semantics(fake.map)
-        if stage == 1:
+        if state.stage == 1:
             with self._autocast(discriminator=True):
-                real_s, _ = self.d_semantic(real_map, fade)
-                score_s, latent = self.d_semantic(fake_map.detach(), fade)
+                real_s, _ = self.d_semantic(real_map, state.fade)
+                score_s, latent = self.d_semantic(fake_map.detach(), state.fade)
             loss_s = self._discriminator_loss(real_s, score_s)
             latent_term = latent_loss(latent.to(self.dtype), micro.z)
             total = total + loss_s + train.latent_weight * latent_term
-            _add(log, share, d_semantic=loss_s, d_latent=latent_term)
-            _add(log, share, d_semantic_real=real_s.mean(), d_semantic_fake=score_s.mean())
+            state.add(d_semantic=loss_s, d_latent=latent_term)
+            state.add(d_semantic_real=real_s.mean(), d_semantic_fake=score_s.mean())
         self._check_finite(total)
-        self.scaler.scale(total * share).backward()
+        self.scaler.scale(total * state.share).backward()
         if self.completed % train.r1_interval == 0:
-            image_r1 = train.image_r1 if stage == 1 else train.stage2_image_r1
+            image_r1 = train.image_r1 if state.stage == 1 else train.stage2_image_r1
             sets = {"r1": (real_picture, real_map)}
             if train.r2:
                 sets["r2"] = (fake_picture, fake_map)
             for name, (picture, semantics) in sets.items():
                 penalties = [(self.d_image, f"{name}_image", picture, image_r1)]
-                if stage == 1:
+                if state.stage == 1:
                     penalties += [
                         (self.d_semantic, f"{name}_semantic", semantics, train.semantic_r1)
                     ]
                 for penalty in penalties:
-                    self._penalty_backward(*penalty, fade, share, log)
+                    self._penalty_backward(*penalty, state)
 
     def _discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         side = relativistic_loss if self._relativistic else discriminator_loss
@@ -282,7 +278,7 @@ class Trainer:
 
     @property
     def _relativistic(self) -> bool:
-        return self.run.train.adversarial_loss == "relativistic"
+        return self.config.train.adversarial_loss == "relativistic"
 
     def _picture(self, view: Augmentation, image: Tensor, semantics: Tensor) -> Tensor:
         """What D_c reads: augmented after the draw of `view`, alike in image and map."""
@@ -294,47 +290,37 @@ class Trainer:
         name: str,
         pictures: Tensor,
         weight: float,
-        fade: float,
-        share: float,
-        log: Log,
+        state: StepState,
     ) -> None:
         """R1 or R2 in full precision, outside autocast; lazily, the weight times the interval."""
         pictures = pictures.detach().requires_grad_(True)
-        penalty = gradient_penalty(discriminator(pictures, fade)[0], pictures)
+        penalty = gradient_penalty(discriminator(pictures, state.fade)[0], pictures)
         self._check_finite(penalty)
-        _add(log, share, **{name: penalty})
-        self.scaler.scale(weight * self.run.train.r1_interval * penalty * share).backward()
+        state.add(**{name: penalty})
+        self.scaler.scale(weight * self.config.train.r1_interval * penalty * state.share).backward()
 
-    def _generator_backward(
-        self,
-        micro: "MicroBatch",
-        fake: "Fake",
-        stage: int,
-        fade: float,
-        share: float,
-        log: Log,
-    ) -> None:
+    def _generator_backward(self, micro: MicroBatch, fake: Fake, state: StepState) -> None:
         """Gradients of the generator: Eq. 6 in stage 1, Eq. 8 in stage 2."""
-        train = self.run.train
+        train = self.config.train
         view, real_view = micro.fake_augmentation, micro.real_augmentation
         with self._autocast(discriminator=True):
-            score, pose = self.d_image(self._picture(view, fake.image, fake.map), fade)
+            score, pose = self.d_image(self._picture(view, fake.image, fake.map), state.fade)
         real_picture = self._picture(real_view, micro.real_image, micro.real_map)
-        loss = self._generator_loss(self.d_image, score, real_picture, fade)
+        loss = self._generator_loss(self.d_image, score, real_picture, state.fade)
         pose_term = pose_loss(pose.to(self.dtype), micro.pose)
         total = loss + train.pose_weight * pose_term
-        _add(log, share, g_image=loss, g_pose=pose_term)
-        if stage == 1:
+        state.add(g_image=loss, g_pose=pose_term)
+        if state.stage == 1:
             with self._autocast(discriminator=True):
-                score_s, latent = self.d_semantic(view.semantics(fake.map), fade)
+                score_s, latent = self.d_semantic(view.semantics(fake.map), state.fade)
             real_map = real_view.semantics(micro.real_map)
-            loss_s = self._generator_loss(self.d_semantic, score_s, real_map, fade)
+            loss_s = self._generator_loss(self.d_semantic, score_s, real_map, state.fade)
             latent_term = latent_loss(latent.to(self.dtype), micro.z)
             total = total + loss_s + train.latent_weight * latent_term
-            _add(log, share, g_semantic=loss_s, g_latent=latent_term)
+            state.add(g_semantic=loss_s, g_latent=latent_term)
         self._check_finite(total)
-        self.scaler.scale(total * share).backward()
-        log["weights"] = log.get("weights", 0.0) + share * fake.weights.mean(0)
+        self.scaler.scale(total * state.share).backward()
+        state.add(weights=fake.weights.mean(0))
 
     def _zero_grads(self, *names: str) -> None:
         for name in names:
@@ -344,13 +330,13 @@ class Trainer:
         parameters = [p for p in module.parameters() if p.grad is not None]
         self.world.average_gradients(parameters)
         self.scaler.unscale_(self.optimizers[name])
-        norm = nn.utils.clip_grad_norm_(parameters, self.run.train.clip_norm)
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.train.clip_norm)
         log[f"norm_{name}"] = norm
         self.scaler.step(self.optimizers[name])
 
     def _set_learning_rates(self, step: int) -> None:
         """Constant, then linear to zero over the last `decay_share` of each stage."""
-        train = self.run.train
+        train = self.config.train
         if self.stage(step) == 1:
             done, length = step, train.stage1_iterations
         else:
@@ -363,7 +349,7 @@ class Trainer:
 
     @torch.no_grad()
     def _update_averages(self, step: int) -> None:
-        train = self.run.train
+        train = self.config.train
         for average, limit in zip(self.averages, train.ema_decays, strict=True):
             decay = min(limit, (1 + step) / (10 + step)) if train.ema_warmup else limit
             torch._foreach_lerp_(
@@ -373,7 +359,7 @@ class Trainer:
     def _autocast(self, *, discriminator: bool = False) -> contextlib.AbstractContextManager:
         if self.scaler.is_enabled():
             return torch.autocast("cuda", torch.float16)
-        if discriminator and self.run.train.cpu_bf16_discriminators and self._is_cpu_float:
+        if discriminator and self.config.train.cpu_bf16_discriminators and self._is_cpu_float:
             return torch.autocast("cpu", torch.bfloat16)
         return contextlib.nullcontext()
 
@@ -395,7 +381,7 @@ class Trainer:
         """Everything a resumed run needs, in tensors and plain types."""
         return {
             "version": 1,
-            "config": json.dumps(config.to_dict(self.run)),
+            "config": json.dumps(to_dict(self.config)),
             "seed": self.seed,
             "completed": self.completed,
             "generator": self.generator.state_dict(),
@@ -433,7 +419,7 @@ class Trainer:
         self.latest = state.get("latest", {})
 
 
-def images_before(train: config.TrainConfig, step: int) -> int:
+def images_before(train: TrainConfig, step: int) -> int:
     """Real images seen (over all processes) before this step."""
     total, start = 0, 0
     for phase in train.phases:
@@ -441,56 +427,3 @@ def images_before(train: config.TrainConfig, step: int) -> int:
         total += max(end - start, 0) * phase.batch
         start = max(end, start)
     return total + max(step - start, 0) * train.phases[-1].batch
-
-
-@dataclass
-class AdaptiveAugmentation:
-    """How strong augmentation is: 1 for the probabilities that the settings name, 0 for none.
-
-    With a target it starts at 0, and grows while D_c knows photographs too well: while the mean
-    sign of its scores on them is above the target (adaptive discriminator augmentation, Karras et
-    al. 2020).
-    """
-
-    strength: float
-    sign: float = 0.0  # mean over about `SIGN_MEMORY` images
-
-    @classmethod
-    def of(cls, train: config.TrainConfig) -> "AdaptiveAugmentation":
-        return cls(0.0 if train.augment_target else 1.0)
-
-    def adapt(self, sign: float, images: int, train: config.TrainConfig) -> None:
-        """After a step of so many images with this mean sign."""
-        self.sign += min(1.0, images / SIGN_MEMORY) * (sign - self.sign)
-        change = math.copysign(images / train.augment_ramp, self.sign - train.augment_target)
-        self.strength = min(1.0, max(0.0, self.strength + change))
-
-
-@dataclass(frozen=True, kw_only=True)
-class MicroBatch:
-    """Latents, poses and photographs of one forward."""
-
-    resolution: int
-    z: Tensor  # (B, Z)
-    appearance: Tensor  # (B, n, Z)
-    pose: Tensor  # (B, 2)
-    shift: Tensor  # (B, 2) of the rays, in pixels
-    real_image: Tensor  # (B, 3, r, r) in [-1, 1]
-    real_map: Tensor  # (B, N, r, r) in [-1, 1]
-    real_pose: Tensor  # (B, 2), NaN where unknown
-    real_augmentation: Augmentation
-    fake_augmentation: Augmentation
-
-
-@dataclass(frozen=True)
-class Fake:
-    """What the generator made of a micro-batch."""
-
-    image: Tensor  # (B, 3, r, r) in [-1, 1]
-    map: Tensor  # (B, N, r, r) in [-1, 1]
-    weights: Tensor  # (B, K)
-
-
-def _add(log: Log, share: float, **values: Tensor) -> None:
-    for name, value in values.items():
-        log[name] = log.get(name, 0.0) + share * value.detach()

@@ -1,13 +1,19 @@
 """The frames of the editor's socket: a JSON header and bytes, in one binary message.
 
 Four bytes hold the header's length (little endian), then comes the header, then the payload.
-`page/socket.js` is the other end.
+`page/socket.js` is the other end. What an error repeats of a message is cut short.
 """
 
 import json
+import unicodedata
+from collections.abc import Sequence
+from reprlib import repr as quoted
 from typing import Any
 
 from ..errors import UserError
+
+MOST_HEADER = 1 << 16  # bytes
+MOST_WORD = 200  # characters
 
 
 def pack(header: dict[str, Any], payload: bytes = b"") -> bytes:
@@ -21,25 +27,25 @@ def unpack(message: bytes) -> tuple[dict[str, Any], bytes]:
 
     UserError where the message is not of that form.
     """
-    end = 4 + int.from_bytes(message[:4], "little")
-    try:
-        header = json.loads(message[4:end])
-    except ValueError:
-        header = None
-    if (
-        len(message) < end
-        or not isinstance(header, dict)
-        or not isinstance(header.get("type"), str)
-    ):
+    length = int.from_bytes(message[:4], "little")
+    header = None
+    if length <= min(MOST_HEADER, len(message) - 4):
+        try:
+            header = json.loads(message[4 : 4 + length])
+        except (ValueError, RecursionError):
+            pass
+    if not isinstance(header, dict) or not isinstance(header.get("type"), str):
         raise UserError("a message that is not of this editor's page: reload the page")
-    return header, message[end:]
+    return header, message[4 + length :]
 
 
 def number(header: dict[str, Any], name: str, low: float, high: float) -> float:
     """A field between two numbers."""
     value = header.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise UserError(f"{name} is {value!r}: a number from {low:.10g} to {high:.10g} is needed")
+        raise UserError(
+            f"{name} is {quoted(value)}: a number from {low:.10g} to {high:.10g} is needed"
+        )
     return float(value)
 
 
@@ -52,8 +58,20 @@ def whole(header: dict[str, Any], name: str, low: int, high: int) -> int:
 
 
 def word(header: dict[str, Any], name: str) -> str:
-    """A field that is a text."""
+    """A field that is a text, without control characters or halves of characters."""
     value = header.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= 200:
-        raise UserError(f"{name} is {value!r}: a text of at most 200 characters is needed")
+    if not isinstance(value, str) or not 0 < len(value) <= MOST_WORD:
+        raise UserError(
+            f"{name} is {quoted(value)}: a text of at most {MOST_WORD} characters is needed"
+        )
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value):
+        raise UserError(f"{name} is {quoted(value)}: it holds characters that are no text")
     return value
+
+
+def one_of(header: dict[str, Any], name: str, choices: Sequence[str]) -> str:
+    """A field that is one of these words."""
+    value = header.get(name)
+    if value not in choices:
+        raise UserError(f"{name} is {quoted(value)}: use one of {', '.join(choices)}")
+    return str(value)

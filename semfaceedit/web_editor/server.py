@@ -9,6 +9,7 @@ import math
 import secrets
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -33,23 +34,23 @@ from ..editing.mask_edits import EDITS, paint
 from ..editing.region_transfer import What
 from ..errors import UserError
 from ..kernels import use_backend
+from ..memory import give_back_memory
 from ..model.labels import CLASS_NAMES, PALETTE
 from ..model.renderer import RenderOutput
 from ..pictures.grids import picture_rows
-from .messages import number, pack, unpack, whole, word
+from .http import Guard, PatientProtocol
+from .messages import number, one_of, pack, quoted, unpack, whole, word
+from .outbox import Outbox, send
 from .session import EditingSession
+from .uploads import check_picture, clean_name
 
 WEB = Path(__file__).with_name("page")
 HOSTS = ["127.0.0.1", "localhost"]
-HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
-    "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-cache",
-}
-PICTURES = ("view", "faces", "looks")
+PICTURES = ("view", "faces", "looks", "thumbnail")
+CANVASES = ("face", "map", "before")  # that a view may be for
+MOST_WANTED = 32  # pictures that one page waits for
 MOST_SEED, STRIP = 2**31 - 1, 8  # faces in a strip of thumbnails
-PATIENCE = 5  # seconds until a page that takes no message counts as gone
+KEEP_AFTER = 1.5  # seconds without a change, until the face is kept on the disk
 MOST_BYTES = 64 << 20  # of a message: a photograph and its label map
 MOST_ITERATIONS = 2000
 MOST_ANGLE = 1.2  # radians
@@ -67,15 +68,19 @@ class EditorServer:
 
     def __init__(self, session: EditingSession, key: str, backend: str | None = None):
         self.session, self.key, self.backend = session, key, backend
-        self.sockets: set[WebSocket] = set()
+        self.pages: dict[WebSocket, Outbox] = {}
         self.job: asyncio.Task[None] | None = None
-        self.job_name = ""
+        self.job_name = self.job_kind = ""
         self.changing = asyncio.Lock()
+        self.telling = asyncio.Lock()  # states go out in the order in which they were made
+        self.keeper: asyncio.Task[None] | None = None
+        self.changed_at = 0.0  # by `time.monotonic`; what came before is kept, or will be
         self.stopping = threading.Event()
         self.handlers: dict[str, Callable[[WebSocket, dict[str, Any], bytes], Awaitable[None]]] = {
             "view": self._view,
             "faces": self._faces,
             "looks": self._looks,
+            "thumbnail": self._thumbnail,
             "choose": self._choose,
             "open": self._open,
             "look": self._look,
@@ -92,9 +97,12 @@ class EditorServer:
             routes=[
                 Route("/", self._index),
                 WebSocketRoute("/socket", self._connect),
-                Mount("/", _Page(directory=WEB)),
+                Mount("/", StaticFiles(directory=WEB)),
             ],
-            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)],
+            middleware=[
+                Middleware(Guard),
+                Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS),
+            ],
         )
 
     def end(self) -> Path | None:
@@ -103,7 +111,7 @@ class EditorServer:
         return self.session.autosave()
 
     async def _index(self, request: Request) -> Response:
-        return FileResponse(WEB / "index.html", headers=HEADERS)
+        return FileResponse(WEB / "index.html")
 
     async def _connect(self, socket: WebSocket) -> None:
         if not _same_origin(socket):
@@ -114,23 +122,26 @@ class EditorServer:
         if not secrets.compare_digest(given.encode(), self.key.encode()):
             await socket.close(WRONG_KEY)  # once accepted: only so does the page learn the code
             return
-        self.sockets.add(socket)
-        wanted: asyncio.Queue[bytes] = asyncio.Queue()
-        artist = asyncio.create_task(self._draw(socket, wanted))
+        outbox = self.pages[socket] = Outbox(socket)
+        wanted: asyncio.Queue[bytes] = asyncio.Queue(MOST_WANTED)
+        tasks = [asyncio.create_task(work) for work in (outbox.run(), self._draw(socket, wanted))]
         try:
-            await _send(socket, self._about())
-            await _send(socket, self._state())
+            outbox.put("about", self._about())
+            await self._tell_state(outbox)
             while True:
                 message = await socket.receive_bytes()
-                if _type(message) in PICTURES:
-                    wanted.put_nowait(message)
-                else:
+                if _type(message) not in PICTURES:
                     await self._answer(socket, message)
+                elif wanted.full():
+                    await send(socket, _error("too many pictures are asked for at once: wait"))
+                else:
+                    wanted.put_nowait(message)
         except (WebSocketDisconnect, KeyError):  # KeyError: a text message
             pass
         finally:
-            self.sockets.discard(socket)
-            artist.cancel()
+            del self.pages[socket]
+            for task in tasks:
+                task.cancel()
 
     async def _draw(self, socket: WebSocket, wanted: asyncio.Queue[bytes]) -> None:
         """Pictures, one after another, but beside all else: no button waits for them."""
@@ -142,22 +153,24 @@ class EditorServer:
         try:
             header, payload = unpack(message)
             if header["type"] not in self.handlers:
-                raise UserError(f"no message {header['type']!r} is known here: reload the page")
+                raise UserError(
+                    f"no message {quoted(header['type'])} is known here: reload the page"
+                )
             await self.handlers[header["type"]](socket, header, payload)
         except UserError as error:
-            await _send(socket, pack({"type": "error", "message": str(error)}))
+            await send(socket, _error(str(error)))
         except WebSocketDisconnect:
             raise
         except OSError as error:
-            await _send(socket, pack({"type": "error", "message": f"not written: {error}"}))
+            await send(socket, _error(f"not written: {error}"))
         except Exception:
             traceback.print_exc()
-            await _send(socket, pack({"type": "error", "message": _DEFECT}))
+            await send(socket, _error(_DEFECT))
 
     # Pictures.
 
     async def _view(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
-        moving = header.get("moving") is True
+        target, moving = one_of(header, "target", CANVASES), header.get("moving") is True
         step = header.get("step")
         picture = await self._thread(
             self.session.view,
@@ -168,24 +181,29 @@ class EditorServer:
         )
         answer = {
             "type": "frame",
-            "target": header.get("target"),
+            "target": target,
             "kind": header["kind"],
             "size": len(picture),
             "moving": moving,
         }
-        await _send(socket, pack(answer, _encoded(picture, "JPEG" if moving else "PNG")))
+        await send(socket, pack(answer, _encoded(picture, "JPEG" if moving else "PNG")))
 
     async def _faces(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         seeds = _seeds(header)
         strip = await self._thread(self.session.faces, seeds)
         answer = {"type": "faces", "first": seeds[0], "count": len(seeds)}
-        await _send(socket, pack(answer, _encoded(strip)))
+        await send(socket, pack(answer, _encoded(strip)))
 
     async def _looks(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         group, seeds = word(header, "group"), _seeds(header)
         strip = await self._thread(self.session.looks, group, seeds)
         answer = {"type": "looks", "group": group, "first": seeds[0], "count": len(seeds)}
-        await _send(socket, pack(answer, _encoded(strip)))
+        await send(socket, pack(answer, _encoded(strip)))
+
+    async def _thumbnail(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        name = word(header, "name")
+        picture = await self._thread(self.session.thumbnail, name)
+        await send(socket, pack({"type": "thumbnail", "name": name}, _encoded(picture, "JPEG")))
 
     # Changes that are done at once.
 
@@ -213,23 +231,23 @@ class EditorServer:
     async def _paint(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         """An edit of the map by code; the face does not change."""
         painted = paint(self._labels(payload), [word(header, "name")])
-        await _send(socket, pack({"type": "map"}, painted.tobytes()))
+        await send(socket, pack({"type": "map"}, painted.tobytes()))
 
     async def _save(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         name = word(header, "name")
         path = await self._change(lambda: self.session.save(name))
-        await _send(socket, pack({"type": "saved", "path": str(path)}))
+        self.pages[socket].put("saved", pack({"type": "saved", "path": str(path)}))
 
     # Changes that take a while.
 
     async def _edit(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         labels, iterations = self._labels(payload), whole(header, "iterations", 1, MOST_ITERATIONS)
-        number = whole(header, "number", 0, MOST_SEED)
+        painted_on = whole(header, "number", 0, MOST_SEED)
         appearance = header.get("appearance") is True
         name = word(header, "name") if "name" in header else "painted map"
 
         def work(watch: Watch) -> None:
-            if self.session.revision.number != number:
+            if self.session.revision.number != painted_on:
                 raise UserError(
                     "the face has changed since this map was painted: look, and apply again"
                 )
@@ -237,18 +255,17 @@ class EditorServer:
                 labels, iterations=iterations, appearance=appearance, name=name, watch=watch
             )
 
-        self._begin("the face follows the map", iterations, work)
+        self._begin("edit", "the face follows the map", iterations, work)
 
     async def _transfer(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         if "seed" in header:
             source: int | Path = whole(header, "seed", 0, MOST_SEED)
         else:
             source = self.session.file(word(header, "project"))
-        what, region = cast(What, word(header, "what")), word(header, "region")
-        if what not in get_args(What):
-            raise UserError(f"{what!r} cannot be taken: use {', '.join(get_args(What))}")
+        what, region = cast(What, one_of(header, "what", get_args(What))), word(header, "region")
         iterations = whole(header, "iterations", 1, MOST_ITERATIONS)
         self._begin(
+            "transfer",
             f"taking over the {region}",
             iterations,
             lambda watch: self.session.transfer(
@@ -259,8 +276,11 @@ class EditorServer:
     async def _invert(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         """The payload is the photograph, of `split` bytes, and its label map, if it has one."""
         split = whole(header, "split", 1, len(payload))
-        name = Path(word(header, "name")).stem or "photograph"
+        name = clean_name(str(header.get("name")))
         photograph, mask = payload[:split], payload[split:]
+        check_picture(photograph, "the photograph")
+        if mask:
+            check_picture(mask, "the label map")
 
         def work(watch: Watch) -> None:
             with tempfile.TemporaryDirectory() as folder:
@@ -270,12 +290,10 @@ class EditorServer:
                 try:
                     self.session.invert(image, labels if mask else None, watch=watch)
                 except UserError as error:
-                    told = str(error)
-                    for path in (labels, image.with_suffix(".mask.png")):
-                        told = told.replace(str(path), "the label map")
+                    told = str(error).replace(str(labels), "the label map")
                     raise UserError(told.replace(str(image), "the photograph")) from None
 
-        self._begin("looking for the face of the photograph", 500, work)
+        self._begin("inversion", "looking for the face of the photograph", 500, work)
 
     async def _stop(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         self.stopping.set()
@@ -296,14 +314,32 @@ class EditorServer:
         self._check_idle()
         async with self.changing:
             result = await self._thread(work)
-        await self._tell(self._state())
+        await self._tell_state()
+        self._keep_soon()
         return result
 
-    def _begin(self, name: str, iterations: int, work: Callable[[Watch], None]) -> None:
+    def _keep_soon(self) -> None:
+        """Write the face into the session's own file once it has stayed for a moment."""
+        self.changed_at = time.monotonic()
+        if self.keeper is None or self.keeper.done():
+            self.keeper = asyncio.create_task(self._keep())
+
+    async def _keep(self) -> None:
+        kept = 0.0
+        while kept < self.changed_at:
+            while (rest := self.changed_at + KEEP_AFTER - time.monotonic()) > 0:
+                await asyncio.sleep(rest)
+            kept = time.monotonic()
+            async with self.changing:
+                problem = await self._thread(self._autosave)
+            if problem:
+                self._tell("error", _error(problem))
+
+    def _begin(self, kind: str, name: str, iterations: int, work: Callable[[Watch], None]) -> None:
         """Start a change that reports its progress and can be stopped."""
         self._check_idle()
         self.stopping.clear()
-        self.job_name = name
+        self.job_kind, self.job_name = kind, name
         self.job = asyncio.create_task(self._run(name, iterations, work))
 
     async def _run(self, name: str, iterations: int, work: Callable[[Watch], None]) -> None:
@@ -311,13 +347,13 @@ class EditorServer:
 
         def watch(step: Step, output: RenderOutput, goal: Goal) -> None:
             message = _progress(name, iterations, step, output)
-            asyncio.run_coroutine_threadsafe(self._tell(message), loop)
+            loop.call_soon_threadsafe(self._tell, "progress", message)
             if self.stopping.is_set():
                 raise StopFit
 
         problem = None
         try:
-            await self._tell(self._state())
+            await self._tell_state()
             async with self.changing:
                 await self._thread(work, watch)
                 problem = await self._thread(self._autosave)
@@ -329,17 +365,18 @@ class EditorServer:
             traceback.print_exc()
             problem = _DEFECT
         finally:
-            self.job, self.job_name = None, ""
+            self.job, self.job_name, self.job_kind = None, "", ""
         if problem:
-            await self._tell(pack({"type": "error", "message": problem}))
-        await self._tell(self._state())
+            self._tell("error", _error(problem))
+        await self._tell_state()
+        await asyncio.to_thread(give_back_memory)
 
     def _autosave(self) -> str | None:
         """What went wrong, if anything did."""
         try:
             self.session.autosave()
-        except OSError as error:
-            return f"the face is here, but could not be kept on the disk: {error}"
+        except (OSError, UserError) as error:
+            return f"the face is shown, but could not be saved to disk: {error}"
         return None
 
     def _check_idle(self) -> None:
@@ -365,6 +402,7 @@ class EditorServer:
             "edits": list(EDITS),
             "strip": STRIP,
             "folder": str(self.session.out),
+            "recovered": self.session.recovered,
         }
         return pack(header)
 
@@ -384,22 +422,21 @@ class EditorServer:
             "metrics": {name: _finite(value) for name, value in revisions[at].metrics},
             "projects": self.session.projects(),
             "busy": self.job_name,
+            "job": self.job_kind,
         }
         return pack(header, np.ascontiguousarray(face.labels).tobytes())
 
-    async def _tell(self, message: bytes) -> None:
-        """The same message to every page; one that is gone, or takes none, is forgotten."""
+    async def _tell_state(self, *outboxes: Outbox) -> None:
+        """How things stand, to these pages or to all."""
+        async with self.telling:
+            state = await asyncio.to_thread(self._state)
+            for outbox in outboxes or self.pages.values():
+                outbox.put("state", state)
 
-        async def tell(socket: WebSocket) -> None:
-            try:
-                await asyncio.wait_for(_send(socket, message), PATIENCE)
-            except WebSocketDisconnect:
-                self.sockets.discard(socket)
-            except TimeoutError:
-                self.sockets.discard(socket)
-                await _close(socket)  # it connects anew, and learns how things stand
-
-        await asyncio.gather(*map(tell, tuple(self.sockets)))
+    def _tell(self, kind: str, message: bytes) -> None:
+        """The same message to every page; a newer one of its kind takes its place."""
+        for outbox in self.pages.values():
+            outbox.put(kind, message)
 
 
 class PageServer(uvicorn.Server):
@@ -412,6 +449,7 @@ class PageServer(uvicorn.Server):
                 log_level="warning",
                 lifespan="off",
                 timeout_graceful_shutdown=2,  # seconds
+                http=PatientProtocol,
                 ws_max_size=MOST_BYTES,
             )
         )
@@ -422,16 +460,7 @@ class PageServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-class _Page(StaticFiles):
-    """The files of the page, with the headers of all answers."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers.update(HEADERS)
-        return response
-
-
-_DEFECT = "this went wrong, and it is a defect of the editor: the terminal shows where"
+_DEFECT = "Internal error; see the terminal for the traceback"
 
 
 def _same_origin(socket: WebSocket) -> bool:
@@ -448,22 +477,13 @@ def _type(message: bytes) -> str:
         return ""
 
 
+def _error(message: str) -> bytes:
+    return pack({"type": "error", "message": message})
+
+
 def _finite(value: float) -> float | None:
     """None for NaN: nothing to measure."""
     return value if math.isfinite(value) else None
-
-
-async def _close(socket: WebSocket) -> None:
-    with contextlib.suppress(RuntimeError, TimeoutError):
-        await asyncio.wait_for(socket.close(1013), 1)
-
-
-async def _send(socket: WebSocket, message: bytes) -> None:
-    """WebSocketDisconnect where the page is gone."""
-    try:
-        await socket.send_bytes(message)
-    except RuntimeError as error:  # what Starlette raises once the socket is closed
-        raise WebSocketDisconnect(1006) from error
 
 
 def _pose(header: dict[str, Any]) -> tuple[float, float]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
+import stat
 import threading
 import time
 from collections.abc import Sequence
@@ -16,22 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..api import generate
+from ..api import Editor
 from ..editing.fit import Watch
-from ..editing.inversion import InvertSettings, invert
-from ..editing.map_edit import edit
+from ..editing.inversion import InvertSettings
 from ..editing.project import FaceProject
 from ..editing.refit import EditedFace, EditSettings, render_project
-from ..editing.region_transfer import What, transfer
-from ..editing.target import OVERSAMPLING, read_target, save_label_map
+from ..editing.region_transfer import What
+from ..editing.target import OVERSAMPLING, save_label_map
 from ..errors import UserError
-from ..metrics.perceptual import PerceptualFeatures
 from ..model.codes import Codes, Film, interpolate
-from ..model.generator import Generator, seed_codes
+from ..model.generator import seed_codes
 from ..model.mean_face import mean_codes
 from ..model.renderer import RenderOutput, recolor, render
-from ..parsing.network import Parser, ParserSettings
-from ..parsing.photographs import parse_file
 from ..pictures.grids import picture_rows
 
 KINDS = ("image", "semantics", "depth", "normals")
@@ -43,6 +41,7 @@ SHADING_BYTES = 256 << 20  # what may be kept of a view, so that a changed look 
 MOST_STEPS = 200
 MOST_NAME = 200  # bytes; a file's name with all that is put around it may have 255
 THUMBNAIL = 64  # pixels along an edge, at most
+AUTOSAVE = "autosave-"  # how the names of faces begin that nobody saved
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ class Revision:
     name: str
     project: FaceProject
     number: int  # no other revision of the session has it
+    root: int  # the number of the revision that chose, opened or found the face it comes from
     seed: int | None = None  # whose face this is
     look: Look | None = None  # the next look of the same group takes this one's place
     metrics: tuple[tuple[str, float], ...] = ()  # of the edit or transfer that made it
@@ -86,28 +86,21 @@ class EditingSession:
     Methods that change the face add a revision, or raise UserError and change nothing. Views may be
     asked for from another thread than the one that changes the face.
 
-    resolution: pixels of a still view, by default twice those of the checkpoint. perceptual: the
-    VGG term of edits and inversions; None leaves it out. parser: reads the label map off a
-    photograph that has none.
+    editor: the checkpoint, with what edits and inversions use: where it has no VGG weights, they
+    leave that term out. resolution: pixels of a still view, by default twice those of the
+    checkpoint.
     """
 
-    def __init__(
-        self,
-        generator: Generator,
-        out: Path,
-        *,
-        resolution: int | None = None,
-        perceptual: PerceptualFeatures | None = None,
-        parser: tuple[Parser, ParserSettings] | None = None,
-    ):
-        self.generator, self.out, self.perceptual = generator, out, perceptual
-        self.parser = parser
-        self.model = generator.config
+    def __init__(self, editor: Editor, out: Path, *, resolution: int | None = None):
+        self.editor, self.out = editor, out
+        self.generator, self.model = editor.generator, editor.generator.config
         self.resolution = resolution or OVERSAMPLING * self.model.resolution
         self._history: tuple[tuple[Revision, ...], int] = ((), -1)  # one value, for other threads
-        self._autosave = out / f"autosave-{time.strftime('%Y%m%d-%H%M%S')}.safetensors"
+        newest = next(iter(self.projects()), "")
+        self.recovered = newest if newest.startswith(AUTOSAVE) else ""  # left by an earlier session
+        self._started = time.strftime("%Y%m%d-%H%M%S")
         self._safe: WeakSet[FaceProject] = WeakSet()  # in a file of its own, or a seed as it is
-        self._autosaved: FaceProject | None = None
+        self._autosaved: dict[Path, FaceProject] = {}
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._shown: _Shown | None = None
@@ -134,15 +127,15 @@ class EditingSession:
     def choose(self, seed: int) -> None:
         """Go on with the generated face of a seed, seen from the front."""
         size = OVERSAMPLING * self.model.resolution
-        project = generate(self.generator, seed, resolution=size).project
+        project = self.editor.generate(seed, resolution=size).project
         self._safe.add(project)
-        self._add(f"face {seed}", project, seed=seed)
+        self._add(f"face {seed}", project, seed=seed, root=True)
 
     def open(self, path: Path) -> None:
         """Go on with a face project."""
         project = FaceProject.load(path, self.generator)
         self._safe.add(project)
-        self._add(path.stem, project)
+        self._add(path.stem, project, root=True)
 
     def look(self, group: str, seed: int, amount: float = 1.0) -> None:
         """Give one group the appearance code of a seed, or a mixture: 0 is its own, 1 the seed's.
@@ -177,10 +170,7 @@ class EditingSession:
     ) -> None:
         """Let the face follow a painted map (Eq. 10)."""
         settings = replace(self._settings(iterations), appearance=appearance)
-        edited = edit(
-            self.generator, self.face, labels, settings=settings, perceptual=self.perceptual,
-            watch=watch,
-        )  # fmt: skip
+        edited = self.editor.edit(self.face, labels, settings=settings, watch=watch)
         self._add_edited(name, edited)
 
     def transfer(
@@ -194,36 +184,24 @@ class EditingSession:
     ) -> None:
         """Take the shape or the look of a region, or both, from another face (Eq. 11)."""
         if isinstance(source, int):
-            giver, giver_name = generate(self.generator, source).project, f"face {source}"
+            giver, giver_name = self.editor.generate(source).project, f"face {source}"
         else:
             giver, giver_name = FaceProject.load(source, self.generator), source.stem
-        edited = transfer(
-            self.generator, self.face, giver, what=what, region=region,
-            settings=self._settings(iterations), perceptual=self.perceptual, watch=watch,
-        )  # fmt: skip
+        settings = self._settings(iterations)
+        edited = self.editor.transfer(
+            self.face, giver, what=what, region=region, settings=settings, watch=watch
+        )
         words = {"appearance": "look", "geometry": "shape", "both": "shape and look"}
         self._add_edited(f"{words[what]} of {', '.join(region)} from {giver_name}", edited)
 
     def invert(self, image: Path, labels: Path | None, *, watch: Watch | None = None) -> None:
         """Go on with the face of a photograph, found by inversion (Eq. 9).
 
-        Without `labels` the parser reads a map off it, which is written beside the photograph.
+        Without `labels` a map is read off it.
         """
-        if labels is None:
-            if self.parser is None:
-                raise UserError(
-                    "a label map is needed too: this editor was started without --parser, which "
-                    "would read one off the photograph"
-                )
-            labels = image.with_suffix(".mask.png")
-            parse_file(*self.parser, image, labels)
-        target = read_target(image, labels, OVERSAMPLING * self.model.resolution)
         settings = InvertSettings(perceptual_weight=self._perceptual_weight)
-        found = invert(
-            self.generator, target.image, target.labels, settings=settings,
-            perceptual=self.perceptual, crop=target.crop, watch=watch,
-        )  # fmt: skip
-        self._add(image.stem, found.project, metrics=found.project.metrics)
+        found = self.editor.invert(image, labels, settings=settings, watch=watch)
+        self._add(image.stem, found.project, metrics=found.project.metrics, root=True)
 
     def go(self, index: int) -> None:
         """Take up an earlier or a later revision again; none is lost until another is added."""
@@ -238,9 +216,11 @@ class EditingSession:
         """Names of the face projects in the folder, the newest first."""
         found = []
         for path in self.out.glob("*.safetensors"):
-            with contextlib.suppress(OSError):  # removed meanwhile, or a link to nothing
-                if not path.name.startswith("tuned-"):
-                    found.append((path.stat().st_mtime, path.stem))
+            # Removed meanwhile, a link to nothing, or a name that is no text.
+            with contextlib.suppress(OSError, UnicodeEncodeError):
+                status, _ = path.stat(), path.name.encode()
+                if stat.S_ISREG(status.st_mode) and not path.name.startswith("tuned-"):
+                    found.append((status.st_mtime, path.stem))
         return [name for _, name in sorted(found, reverse=True)]
 
     def file(self, name: str) -> Path:
@@ -259,29 +239,41 @@ class EditingSession:
         if len(name.encode()) > MOST_NAME:
             raise UserError(f"{name!r} is too long for a file: use fewer letters")
         path, number = self.out / f"{name}.safetensors", 1
-        while path.exists():
+        while any(os.path.lexists(taken) for taken in _files(path)):
             number += 1
             path = self.out / f"{name}-{number}.safetensors"
-        self._write(path)
-        self._safe.add(self.face)
-        if self._autosaved is not None and self._autosaved in self._safe:
-            for spare in (self._autosave, self._autosave.with_suffix(".labels.png")):
-                spare.unlink(missing_ok=True)
-            self._autosaved = None
+        face = self.face
+        try:
+            self._write(face, path)
+        except BaseException:  # a full disk: not half of it is left
+            _remove(path)
+            raise
+        self._safe.add(face)
+        for kept, project in tuple(self._autosaved.items()):
+            if project in self._safe:
+                _remove(kept)
+                del self._autosaved[kept]
         return path
 
     def autosave(self) -> Path | None:
-        """Keep the face at hand in this session's own file, which is given back.
+        """Keep the face at hand in a file of this session, which is given back.
 
-        None where there is nothing to lose: a face in a file of its own, or a seed's as it is.
+        Each face that was chosen, opened or found has its own, with all that was made of it. None
+        where there is nothing to lose: a face in a file of its own, or a seed's as it is.
         """
-        face = self.face
-        if face in self._safe:
+        revision = self.revision
+        if revision.project in self._safe:
             return None
-        if face is not self._autosaved:
-            self._write(self._autosave)
-            self._autosaved = face
-        return self._autosave
+        path = self.out / f"{AUTOSAVE}{self._started}-{revision.root}.safetensors"
+        if revision.project is not self._autosaved.get(path):
+            self._write(revision.project, path)
+            self._autosaved[path] = revision.project
+        return path
+
+    def thumbnail(self, name: str) -> np.ndarray:
+        """A small picture of a face project of the folder, (h, h, 3) uint8."""
+        preview = FaceProject.load(self.file(name)).preview
+        return preview[:: -(-len(preview) // THUMBNAIL), :: -(-len(preview) // THUMBNAIL)]
 
     # What is shown.
 
@@ -357,13 +349,20 @@ class EditingSession:
         seed: int | None = None,
         look: Look | None = None,
         metrics: dict[str, float] | None = None,
+        root: bool = False,
     ) -> None:
-        """A revision after the one at hand; those after it are dropped."""
+        """A revision after the one at hand; those after it are dropped.
+
+        UserError for a face that is none, as where a fit diverged: nothing changes then.
+        """
+        project.check_values("the new face")
         revisions, at = self._history
         if look is not None and self._has_look(look.group):
             at -= 1
         told = tuple((metrics or {}).items())
-        added = Revision(name, project, next(self._numbers), seed, look, told)
+        number = next(self._numbers)
+        origin = number if root else revisions[at].root
+        added = Revision(name, project, number, origin, seed, look, told)
         revisions = (*revisions[: at + 1], added)[-MOST_STEPS:]
         self._history = (revisions, len(revisions) - 1)
 
@@ -373,13 +372,13 @@ class EditingSession:
         look = revisions[at].look if at > 0 else None
         return look is not None and look.group == group
 
-    def _write(self, path: Path) -> None:
-        face = self.face
+    def _write(self, face: FaceProject, path: Path) -> None:
+        """The face, and its label map beside it."""
         output = render_project(self.generator, face, self.model.resolution)
         self.out.mkdir(parents=True, exist_ok=True)
-        saved = replace(face, preview=picture_rows(output)["image"][0].numpy())
-        save_label_map(path.with_suffix(".labels.png"), face.labels)
-        saved.save(path)
+        project, labels = _files(path)
+        replace(face, preview=picture_rows(output)["image"][0].numpy()).save(project)
+        save_label_map(labels, face.labels)
 
     def _settings(self, iterations: int) -> EditSettings:
         return EditSettings(
@@ -390,7 +389,7 @@ class EditingSession:
 
     @property
     def _perceptual_weight(self) -> float:
-        return EditSettings.perceptual_weight if self.perceptual else 0.0
+        return EditSettings.perceptual_weight if self.editor.perceptual else 0.0
 
     def _check_group(self, group: str) -> None:
         if group not in self.model.group_names:
@@ -459,3 +458,13 @@ class EditingSession:
 
 def _same(a: Film, b: Film) -> bool:
     return a is b or (torch.equal(a.frequencies, b.frequencies) and torch.equal(a.phases, b.phases))
+
+
+def _files(project: Path) -> tuple[Path, Path]:
+    """Where a face is written: the project, and the label map beside it."""
+    return project, project.with_suffix(".labels.png")
+
+
+def _remove(project: Path) -> None:
+    for path in _files(project):
+        path.unlink(missing_ok=True)

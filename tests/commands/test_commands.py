@@ -150,7 +150,7 @@ def test_a_file_that_cannot_be_read_is_not_said_to_be_written(capsys):
 
     assert cli.run_command(Sample, refused, ["--folder", "x"], name="sample") == 1
     text = capsys.readouterr().err
-    assert "permission denied (data/images): check who may read or write it" in text
+    assert "permission denied (data/images): check its permissions" in text
     assert text.count("\n") == 1
 
 

@@ -264,7 +264,7 @@ def test_too_few_pictures_for_fid(weights, data, tmp_path, fake_inception):
 def test_weights_that_are_named_must_be_there(weights, data, tmp_path, capsys):
     arguments = ("quality", "--inception-weights", str(tmp_path / "none.pth"))
     assert run(weights, data, tmp_path / "out", *arguments) == 1
-    assert "quality.fid was asked for by its weights" in capsys.readouterr().err
+    assert "quality.fid was requested by passing its weights" in capsys.readouterr().err
     assert "quality.sliced_wasserstein" in report_of(tmp_path / "out")["results"]
 
 

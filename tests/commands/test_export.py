@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from training import drawn_faces, tiny
 
 from semfaceedit import export, render, train
 from semfaceedit.data.dataset import FaceDataset
+from semfaceedit.errors import UserError
 from semfaceedit.model import checkpoint
+from semfaceedit.model.config import small
 from semfaceedit.model.discriminator import Discriminator
 from semfaceedit.training.trainer import Trainer
 
@@ -81,6 +84,17 @@ def test_a_run_starts_from_exported_weights(shared, data, tmp_path, capsys):
     assert "with the discriminators beside it" in capsys.readouterr().err
 
 
+def test_weights_may_be_trained_on_with_another_spread_of_poses(shared):
+    _, settings = checkpoint.load_generator(shared)
+    model = settings.model
+    turned = replace(model, camera=replace(model.camera, yaw_std=0.1, pitch_std=0.05))
+    wide = replace(model, camera=replace(model.camera, fov_degrees=20.0))
+    device = torch.device("cpu")
+    train._start_from(Trainer(replace(settings, model=turned), seed=0, device=device), shared)
+    with pytest.raises(UserError, match="other settings"):
+        train._start_from(Trainer(replace(settings, model=wide), seed=0, device=device), shared)
+
+
 def test_an_image_discriminator_learns_to_read_maps_later(shared, data, tmp_path, capsys):
     options = ["--paired", *TINY, "--data", str(data[0]), "--out", str(tmp_path)]
     assert train.main([*options, "--init", str(shared)]) == 0
@@ -127,7 +141,7 @@ def test_bad_input_is_one_clear_line(run, shared, data, tmp_path, capsys):
     for arguments, wanted in (
         (["--run", str(tmp_path / "none"), *out], "no such run folder"),
         (["--run", str(run), "--out", str(tmp_path / "w.pt")], "written as .safetensors"),
-        (["--run", str(run), "--ema-decay", "0.5", *out], "this run keeps"),
+        (["--run", str(run), "--ema-decay", "0.5", *out], "this run has averages of"),
     ):
         assert export.main(arguments) == 1
         assert wanted in capsys.readouterr().err
@@ -167,6 +181,24 @@ def test_without_shipped_weights_a_checkpoint_is_asked_for(tmp_path, monkeypatch
     monkeypatch.setattr(checkpoint, "SHIPPED_WEIGHTS", tmp_path / "none.safetensors")
     assert render.main(["--out", str(tmp_path)]) == 1
     assert "give --checkpoint" in capsys.readouterr().err
+
+
+def test_shipped_weights_have_names(tmp_path, monkeypatch, capsys):
+    (tmp_path / "procedural").mkdir()
+    monkeypatch.chdir(tmp_path)  # a name is no folder: that is ./procedural
+    assert checkpoint.locate_weights(Path("procedural")) == checkpoint.WEIGHTS / (
+        "procedural.safetensors"
+    )
+    assert checkpoint.locate_weights(Path("run/procedural")) == Path("run/procedural")
+    options = ["--seeds", "0", "--yaws", "0", "--resolution", "8", "--out", "a"]
+    assert render.main(["--checkpoint", "procedural", *options]) == 0
+    assert render.main(["--checkpoint", str(tmp_path / "procedural"), *options]) == 1
+    assert "is a folder" in capsys.readouterr().err
+    trainer = Trainer(small(), seed=0, device=torch.device("cpu"))
+    train._start_from(trainer, Path("procedural"))
+    taken = checkpoint.load_generator(Path("procedural"))[0].state_dict()
+    for name, value in trainer.generator.state_dict().items():
+        assert torch.equal(value, taken[name]), name
 
 
 def test_shipped_weights_are_the_default(shared, tmp_path, monkeypatch):

@@ -342,10 +342,11 @@ def test_ctrl_c_in_the_command_saves_and_says_so(tmp_path, monkeypatch, capsys):
     "arguments,said",
     [
         (["--seed", "1"], "--vgg-weights FILE"),
-        (["--no-vgg"], "--image with --labels or --parser, or --seed"),
+        (["--no-vgg"], "give --image, with --labels if there is a label map, or --seed"),
         (["--no-vgg", "--seed", "1", "--image", "PHOTO", "--labels", "MASK"], "or --seed"),
         (["--no-vgg", "--seed", "1", "--image", "NONE"], "or --seed"),
         (["--no-vgg", "--labels", "MASK"], "or --seed"),
+        (["--no-vgg", "--image", "PHOTO", "--labels", "MASK", "--parser", "NONE"], "leave out"),
         (["--no-vgg", "--seed", "1", "--yaw", "nan", "--pitch", "0"], "angles in radians"),
         (["--no-vgg", "--seed", "1", "--tune-rate", "-1"], "tune_learning_rate is -1"),
         (["--no-vgg", "--seed", "1", "--resolution", "2"], "--resolution 2"),

@@ -6,13 +6,14 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from support import isas, needs_native, use_isa
 from torch.utils.flop_counter import FlopCounterMode
 
 from semfaceedit import profile
 from semfaceedit.errors import UserError
 from semfaceedit.evaluation import roofline as floors
 from semfaceedit.evaluation.stage_times import measure
-from semfaceedit.kernels import use_backend
+from semfaceedit.kernels import _extension, cpu_peaks, use_backend
 from semfaceedit.model import config
 from semfaceedit.model.generator import Generator, sample_latents
 from semfaceedit.model.rays import camera_rays
@@ -35,9 +36,25 @@ def test_work_of_the_paper_by_hand() -> None:
     predictor = 3 * 128 + 2 * 128 * 128 + 128
     assert work["manifolds"].flops == 2 * 256 * 256 * 64 * predictor
     assert work["manifolds"].flops == pytest.approx(0.28e12, rel=5e-3)
+    assert work["geometry"].sines == work["appearance"].sines == points * 256 * 9
     assert work["masking"].bytes == points * (20 * 4 + 8) + 65536 * 19 * 4
     weights = 4 * 128 + 2 * 129 * 128 + 129
     assert work["manifolds"].bytes == 65536 * 32 + points * 29 + 4 * weights
+
+
+@needs_native
+def test_peaks_are_of_the_units_in_use() -> None:
+    """A precision each that the instructions offer; wider vectors are faster."""
+    with use_isa("portable"):
+        portable = cpu_peaks()
+    best = cpu_peaks()
+    assert set(portable) == {"fp32"} and set(best) == set(
+        _extension.native().film_siren_precisions()
+    )
+    for products, sines in [*portable.values(), *best.values()]:
+        assert 1e8 < sines < products
+    if set(isas()) > {"portable"}:
+        assert best["fp32"][0] > 1.5 * portable["fp32"][0]
 
 
 @torch.no_grad()
@@ -85,6 +102,10 @@ def test_floor_is_the_slower_of_products_and_memory() -> None:
     assert peaks.floor_ms("geometry", products, "tf32") == pytest.approx(989 / 495)
     assert peaks.floor_ms("manifolds", products, "fp16") == pytest.approx(989 / 165)
     assert peaks.floor_ms("masking", memory, "fp16") == pytest.approx(1.0)
+    sines = floors.Peaks({"fp32": 1e12, "fast": 2e12}, 1e12, "", {"fp32": 1e9, "fast": 4e9})
+    work = floors.Work(10**9, 1, 4 * 10**6)
+    assert sines.floor_ms("geometry", work, "fp32") == pytest.approx(4.0)
+    assert sines.floor_ms("geometry", work, "fast") == pytest.approx(1.0)
     names = [floors.device_peaks(name) for name in ("NVIDIA H100 PCIe", "NVIDIA H100 80GB HBM3")]
     assert [peaks.bandwidth / 1e9 for peaks in names if peaks] == [2000, 3350]
 

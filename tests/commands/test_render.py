@@ -103,7 +103,7 @@ def test_normals_of_a_tilted_plane():
         (["--truncation", "0.5", "--save-projects"], "leave --truncation out"),
         (["--cull", "1"], "--cull 1.0"),
         (["--chunk-rays", "0"], "--chunk-rays 0"),
-        (["--yaws", "nan"], "are angles in radians"),
+        (["--yaws", "nan"], "must be finite numbers, in radians"),
         (["--kinds"], "need at least one value each"),
         (["--video", "turn.gif", "--pitches", "0", "0.2"], "give one of --pitches"),
         (["--video", "turn.gif", "--fps", "60"], "at most 50 frames a second, not 60"),

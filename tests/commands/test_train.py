@@ -16,6 +16,7 @@ from training import drawn_faces
 
 from semfaceedit import train
 from semfaceedit.model import checkpoint, config
+from semfaceedit.training import run as training_run
 from semfaceedit.training import run_folder
 from semfaceedit.training.run_folder import new_run_folder
 
@@ -132,13 +133,13 @@ def _wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> Non
 def test_resuming_goes_on_with_as_many_procedural_faces(tmp_path, monkeypatch):
     counts = []
     monkeypatch.setenv("SEMFACEEDIT_CACHE", str(tmp_path / "cache"))
-    original = train.open_training_data
+    original = training_run.open_training_data
 
     def open_training_data(source, **settings):
         counts.append(settings["procedural_count"])
         return original(source, **settings)
 
-    monkeypatch.setattr(train, "open_training_data", open_training_data)
+    monkeypatch.setattr(training_run, "open_training_data", open_training_data)
     steps = ["--stage1-iterations", "2", "--stage2-iterations", "1", "--device", "cpu"]
     new = ["--preset", "tiny", "--out", str(tmp_path), "--procedural-count", "9"]
     assert train.main([*new, *steps]) == 0
@@ -155,19 +156,19 @@ def test_changed_data_are_noticed_on_resuming(straight, tmp_path, capsys, monkey
     code, text = run(resume, capsys)
     assert code == 1 and "have changed since" in text.splitlines()[-1]
     code, text = run([*resume, "--data", str(tmp_path / "other")], capsys)
-    assert code == 0 and f"going on with other data: {tmp_path / 'other'}" in text
+    assert code == 0 and f"continuing with other data: {tmp_path / 'other'}" in text
     checkpoint.save_state(tmp_path, 60, state | {"data_sha256": None})  # of an older version
     code, text = run(resume, capsys)
     assert code == 0 and "other data" not in text
 
 
 def test_an_out_that_is_a_file_is_said_before_data_are_made(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(train, "open_training_data", None)
+    monkeypatch.setattr(training_run, "open_training_data", None)
     file = tmp_path / "file"
     file.touch()
     for out in (file, file / "runs"):
         code, text = run(["--preset", "tiny", "--out", str(out)], capsys)
-        assert code == 1 and f"{file} is no folder" in text.splitlines()[-1]
+        assert code == 1 and f"{file} is not a folder" in text.splitlines()[-1]
 
 
 def test_a_damaged_newest_state_gives_way_to_the_one_before(straight, tmp_path):
@@ -196,7 +197,11 @@ def test_bad_input_is_one_clear_line(data, straight, tmp_path, capsys):
         (["--resume", str(straight), "--preset", "small"], "is a run of preset 'tiny'"),
         (["--resume", str(straight), "--rare-share", "0.2"], "sets a new run"),
         (["--resume", str(straight), "--paired"], "--paired sets a new run"),
-        (["--rare-share", "1.5"], "--rare-share 1.5 must be from 0 to 1"),
+        (["--resume", str(straight), "--set", "train.augment=0.5"], "--set sets a new run"),
+        (["--set", "train.agument=0.5"], "did you mean 'train.augment'?"),
+        (["--config", "nowhere.toml"], "--config nowhere.toml: No such file"),
+        (["--batch", "0"], "--batch 0: must be at least 1"),
+        (["--rare-share", "1.5"], "--rare-share 1.5: must be from 0 to 1"),
         (["--resume", str(straight), "--resolution", "16"], "--resolution sets a new run"),
         (["--resume", str(straight), "--seed", "3"], "is a run of seed 0, not 3"),
         (["--data", str(data), "--procedural-count", "5"], "leave out one of them"),
@@ -211,7 +216,7 @@ def test_bad_input_is_one_clear_line(data, straight, tmp_path, capsys):
         (["--device", "gpu3"], "is not a device"),
         (["--preset", "tiny", "--resolution", "12", "--data", str(data)], "must be a power of two"),
         (["--phases", "16:many"], "write RESOLUTION:STEPS"),
-        (["--phases", "16:9", "--resolution", "16"], "--phases sets the resolutions"),
+        (["--phases", "16:9", "--resolution", "16"], "--phases sets resolutions"),
     ]
     if not torch.cuda.is_available():
         cases.append((["--device", "cuda"], "CUDA is not available here"))
@@ -237,6 +242,26 @@ def test_phases_set_resolutions_and_steps(tmp_path, capsys):
     assert [phase["resolution"] for phase in settings["train"]["phases"]] == [8, 16]
     assert [phase["until"] for phase in settings["train"]["phases"]] == [0.25, 1.0]
     assert settings["model"]["resolution"] == 16
+
+
+def test_every_setting_can_be_given(tmp_path, capsys):
+    file = tmp_path / "run.toml"
+    file.write_text("[train]\nimage_r1 = 4\n[discriminator]\npaired = true\n")
+    options = ["--preset", "tiny", "--config", str(file), "--batch", "2", "--dry-run"]
+    assert train.main([*options, "--set", "train.generator_lr=2e-4", "model.width=24"]) == 0
+    settings = json.loads(capsys.readouterr().out)
+    assert settings["train"]["image_r1"] == 4 and settings["train"]["generator_lr"] == 2e-4
+    assert settings["model"]["width"] == 24 and settings["discriminator"]["paired"] is True
+    assert [phase["batch"] for phase in settings["train"]["phases"]] == [2, 2]
+    file.write_text('preset = "tiny"\npaired = true\nphases = ["8:5"]\nseed = 4\n')
+    assert train.main(["--config", str(file), "--dry-run", "--phases", "8:7"]) == 0
+    settings = json.loads(capsys.readouterr().out)
+    assert settings["preset"] == "tiny" and settings["discriminator"]["paired"] is True
+    assert settings["train"]["stage1_iterations"] == 7  # the command line goes first
+    for text, message in (("lr = 1", "no option 'lr' in a file"), ("seed = 'a'", "give a whole")):
+        file.write_text(text)
+        assert train.main(["--config", str(file), "--dry-run"]) == 1
+        assert message in capsys.readouterr().err
 
 
 def test_rare_share_is_a_setting_of_the_run(tmp_path, capsys):

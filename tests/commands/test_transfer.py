@@ -98,6 +98,25 @@ def test_geometry_goes_to_the_region_seen_from_the_targets_pose(editor, pair):
     assert torch.equal(result.project.pose, target.pose)
 
 
+@pytest.mark.parametrize("what", ["geometry", "both"])
+def test_labels_outside_the_region_stay_as_fine_as_they_were(editor, pair, what):
+    """The map has twice the pixels of the fit: single cells outside the region are not lost."""
+    target, source = face(editor, 5, 2 * SIZE), pair[1]
+    labels = target.labels.copy()
+    labels[::5, ::7] = 10  # an inner mouth of single cells
+    target = dataclasses.replace(target, labels=labels)
+    result = transfer(
+        editor.generator, target, source, what=what, region=["hair"],
+        settings=dataclasses.replace(SETTINGS, iterations=1, resolution=SIZE),
+    )  # fmt: skip
+    inside = result.region[0, 0].numpy().repeat(2, 0).repeat(2, 1)
+    assert np.array_equal(result.project.labels[~inside], labels[~inside])
+    assert (labels[~inside] == 10).sum() > 4 and inside.any()
+    seen = dataclasses.replace(source, pose=target.pose)
+    guide = render_project(editor.generator, seen, 2 * SIZE).labels[0].numpy()
+    assert np.array_equal(result.project.labels[inside], guide[inside])
+
+
 def test_both_takes_the_look_and_then_the_shape(editor, pair):
     target, source = pair
     result = transfer(
@@ -203,9 +222,9 @@ def test_a_folder_of_weights_is_one_line(files, capsys):
     assert f"--checkpoint {files} is a folder" in text and text.count("\n") == 1
 
 
-def test_the_readme_takes_what_can_be_taken(editor):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    text = readme.replace("\\\n", " ")
+@pytest.mark.parametrize("page", ["README.md", "docs/editing.md"])
+def test_documented_transfers_name_regions_that_can_be_transferred(editor, page):
+    text = (Path(__file__).parents[2] / page).read_text().replace("\\\n", " ")
     lines = re.findall(r"^semfaceedit transfer (.*)", text, re.MULTILINE)
     assert lines
     for line in lines:

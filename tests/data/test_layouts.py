@@ -11,14 +11,8 @@ from face_maps import ID, draw_labels, paint, write_native, write_pairs
 from PIL import Image
 
 from semfaceedit.data.dataset import open_dataset
-from semfaceedit.data.layouts import (
-    BAD_MASKS,
-    POSE_TABLE,
-    find_source,
-    merge_parts,
-    read_image,
-    read_label_map,
-)
+from semfaceedit.data.decoding import merge_parts, read_image, read_label_map
+from semfaceedit.data.layouts import BAD_MASKS, POSE_TABLE, find_source
 from semfaceedit.errors import UserError
 from semfaceedit.model.camera import CELEBAMASKHQ_PITCH
 from semfaceedit.model.labels import FLIP_IDS, PALETTE
@@ -227,9 +221,9 @@ def break_aspect(root: Path) -> str:
 
 def break_mask_color(root: Path) -> str:
     picture = paint(draw_labels(64))
-    picture[0, 0] = (1, 2, 3)
+    picture[0, 0] = (100, 2, 3)
     Image.fromarray(picture).save(root / "masks" / "face1.png")
-    return "face1.png: the colour (1, 2, 3)"
+    return "face1.png: the colour (100, 2, 3) at x 0, y 0"
 
 
 def remove_mask(root: Path) -> str:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from face_maps import ID, draw_labels, template_points
 
-from semfaceedit.data.layouts import Face, read_label_map, read_pose_table
+from semfaceedit.data.decoding import read_label_map
+from semfaceedit.data.layouts import Face, read_pose_table
 from semfaceedit.data.pose import (
     TEMPLATE,
     WORLD_PER_UNIT,

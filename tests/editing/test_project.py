@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import math
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -148,3 +151,124 @@ def test_offsets_of_another_shape_are_not_spread(editor, tmp_path, part):
     project.save(tmp_path / "face.safetensors")
     with pytest.raises(UserError, match="face.safetensors has"):
         FaceProject.load(tmp_path / "face.safetensors", editor.generator)
+
+
+def rewritten(path, header: dict, tensors: dict) -> None:
+    """Write over a project with these parts of its header and of its tensors changed."""
+    with safe_open(path, "pt") as file:
+        kept = json.loads(file.metadata()["semfaceedit"]) | header
+        all_tensors = {name: file.get_tensor(name) for name in file.keys()} | tensors  # noqa: SIM118
+    save_file(all_tensors, path, {"semfaceedit": json.dumps(kept)})
+
+
+WINDOW = {"left": 1.0, "top": 2.0, "side": 3.0}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"version": "2"}, {"version": True}, {"checkpoint": 3}, {"group_of_class": 5},
+        {"group_of_class": [0, 1]}, {"group_of_class": ["0"] * 19}, {"iterations": -1},
+        {"iterations": 1.5}, {"metrics": []}, {"metrics": {"psnr": "high"}},
+        {"metrics": {"psnr": None}}, {"crop": 7}, {"crop": {"window": WINDOW, "width": 4}},
+        {"crop": {"window": WINDOW | {"side": math.nan}, "width": 4, "height": 4}},
+        {"crop": {"window": WINDOW | {"side": 0}, "width": 4, "height": 4}},
+        {"crop": {"window": {"left": 1}, "width": 4, "height": 4}},
+        {"crop": {"window": WINDOW, "width": 0, "height": 4}},
+        {"tuned": "../../etc/x"}, {"tuned": 7}, {"tuned": ["a"]},
+    ],
+)  # fmt: skip
+def test_a_header_with_other_values_is_said(editor, tmp_path, header):
+    path = tmp_path / "face.safetensors"
+    face(editor, 1).save(path)
+    rewritten(path, header, {})
+    (name,) = header
+    with pytest.raises(UserError, match=f"face.safetensors has no sound {name} in its header"):
+        FaceProject.load(path, editor.generator)
+
+
+NAN, BYTES = math.nan, torch.uint8
+
+
+@pytest.mark.parametrize(
+    "tensors, said",
+    [
+        ({"pose": torch.tensor([NAN, 0.0])}, "a pose of"),
+        ({"pose": torch.tensor([1.6, 0.0])}, "a pose of"),
+        ({"pose": torch.zeros(3)}, "a pose of shape"),
+        ({"pose": torch.zeros(2, dtype=torch.int64)}, "a pose of shape"),
+        ({"labels": torch.tensor(3, dtype=BYTES)}, "labels of shape"),
+        ({"labels": torch.zeros(8, 8, 1, dtype=BYTES)}, "labels of shape"),
+        ({"labels": torch.zeros(8, 9, dtype=BYTES)}, "labels of shape"),
+        ({"labels": torch.zeros(0, 0, dtype=BYTES)}, "labels of shape"),
+        ({"labels": torch.zeros(3000, 3000, dtype=BYTES)}, "labels of shape"),
+        ({"labels": torch.zeros(32, 32)}, "labels of shape.*float32"),
+        ({"labels": torch.full((16, 16), 19, dtype=BYTES)}, "the label 19"),
+        ({"labels": torch.full((16, 16), 255, dtype=BYTES)}, "the label 255"),
+        ({"image": torch.zeros(8, 8, 3, dtype=BYTES)}, "image of shape"),
+        ({"image": torch.zeros(16, 16, 3)}, "image of shape"),
+        ({"preview": torch.zeros(4, 5, 3, dtype=BYTES)}, "preview of shape"),
+        ({"preview": torch.tensor(0, dtype=BYTES)}, "preview of shape"),
+        ({"geometry.phases": torch.full((4, 32), NAN)}, "geometry offsets"),
+        ({"geometry.frequencies": torch.zeros(0, 0)}, "geometry offsets"),
+        ({"appearance.phases": torch.tensor(1.0)}, "appearance offsets"),
+    ],
+)  # fmt: skip
+def test_tensors_that_are_no_faces_are_said(editor, tmp_path, tensors, said):
+    path = tmp_path / "face.safetensors"
+    face(editor, 1).save(path)
+    rewritten(path, {}, tensors)
+    with pytest.raises(UserError, match=f"face.safetensors has {said}.*make it again"):
+        FaceProject.load(path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1e7])
+@pytest.mark.parametrize("name", ["geometry.frequencies", "appearance.phases"])
+def test_offsets_without_a_finite_face_are_said(editor, tmp_path, name, value):
+    whole = face(editor, 1)
+    part, film = name.split(".")
+    offsets = getattr(getattr(whole, part), film).clone()
+    offsets.flatten()[3] = value
+    whole.save(tmp_path / "face.safetensors")
+    rewritten(tmp_path / "face.safetensors", {}, {name: offsets})
+    with pytest.raises(UserError, match=f"has {part} offsets that are not finite"):
+        FaceProject.load(tmp_path / "face.safetensors", editor.generator)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices")
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to a device"])
+def test_a_file_that_is_none_is_not_waited_for(tmp_path, kind):
+    path = tmp_path / "face.safetensors"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link to a device":
+        path.symlink_to("/dev/zero")
+    else:
+        path = path.__class__("/dev/zero")
+
+    def hang(*_):
+        raise AssertionError("it waits for the pipe")
+
+    before = signal.signal(signal.SIGALRM, hang)
+    signal.alarm(5)
+    try:
+        with pytest.raises(UserError, match="not a file"):
+            FaceProject.load(path)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_file_larger_than_any_face_is_not_read(tmp_path):
+    path = tmp_path / "face.safetensors"
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UserError, match="are the most that is read"):
+        FaceProject.load(path)
+
+
+def test_a_header_nested_without_end_is_said(tmp_path):
+    path = tmp_path / "face.safetensors"
+    save_file({"x": torch.zeros(1)}, path, {"semfaceedit": "[" * 100_000})
+    with pytest.raises(UserError, match="not a readable face project"):
+        FaceProject.load(path)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from faces import write_checkpoint
+from faces import open_editor
 from websockets.sync.client import ClientConnection, connect
 
 from semfaceedit import editor as command
-from semfaceedit.api import Generator
 from semfaceedit.web_editor.messages import pack, unpack
 from semfaceedit.web_editor.server import EditorServer, PageServer
 from semfaceedit.web_editor.session import EditingSession
@@ -23,7 +22,7 @@ KEY = "a key of the tests"
 @contextmanager
 def running(folder: Path, seed: int = 5) -> Iterator[tuple[EditorServer, str]]:
     """An editor of the tiny checkpoint and its address, until the block ends."""
-    session = EditingSession(Generator.from_checkpoint(write_checkpoint(folder)), folder / "out")
+    session = EditingSession(open_editor(folder), folder / "out")
     session.choose(seed)
     editor = EditorServer(session, KEY)
     listener = command.listen(0)

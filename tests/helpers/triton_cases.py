@@ -393,6 +393,39 @@ def test_stack_small_and_large_gradients_in_fp16() -> None:
     assert_identical(grads[1], grads[2])
 
 
+def test_stack_that_amplifies_gradients_in_fp16() -> None:
+    """No gradient overflows where the reference's does not, at any scale of the loss."""
+    parts = stack_problem((9, 3, 16, 8, 1, 1, 5, 1))
+    inputs = {**parts[0], "hidden_weight": 7 * parts[0]["hidden_weight"]}
+    run = functools.partial(values_and_gradients, inputs=inputs, dtype=torch.float32)
+    reference = run(stack(parts, 1, "reference"))
+    grads = [run(scaled_stack(parts, 1, "triton", scale)) for scale in (1.0, 2.0**16)]
+    for name in (f"d {name}" for name in inputs):
+        assert reference[name].isfinite().all()
+        assert grads[0][name].isfinite().all(), name
+        assert torch.equal(grads[1][name] / 2.0**16, grads[0][name]), name
+
+
+def scaled_stack(parts: Problem, trunk: int, backend: str, scale: float) -> Function:
+    function = stack(parts, trunk, backend, "fp16")
+    return lambda inputs: {"output": scale * function(inputs)["output"]}
+
+
+def test_stack_with_deltas_beyond_the_range_of_fp16() -> None:
+    """Heads of a large gain make them, at a forward pass as exact as ever."""
+    parts = stack_problem((20, 20, 16, 3, 2, 2, 17, 2))
+    inputs = {**parts[0], "head_weight": 2048 * parts[0]["head_weight"]}
+    inputs["frequencies"] = 4 * inputs["frequencies"]
+    run = functools.partial(values_and_gradients, inputs=inputs)
+    exact = run(stack(parts, 2, "reference"), dtype=torch.float64)
+    scale = 2.0**-10  # what plain PyTorch needs, and loses nothing by
+    plain = run(scaled_stack(parts, 2, "reference", scale), dtype=torch.float32)
+    plain = {name: value / scale for name, value in plain.items()}
+    actual = run(stack(parts, 2, "triton", "fp16"), dtype=torch.float32)
+    assert max(actual[f"d {name}"].abs().max() for name in inputs) > 1e5
+    assert_matches(actual, exact, plain)
+
+
 class Waits(TorchDispatchMode):
     """Notes the PyTorch operations that make the host wait for a GPU."""
 

@@ -1,5 +1,6 @@
 """Which backend runs, and that the native module behaves as part of a process."""
 
+import functools
 import logging
 import os
 import subprocess
@@ -19,6 +20,7 @@ from semfaceedit.kernels import (
     OPS,
     _backend,
     _extension,
+    _triton,
     available_backends,
     resolve,
     semantic_composite,
@@ -34,7 +36,7 @@ def offered(monkeypatch: pytest.MonkeyPatch, **reasons: str | None) -> None:
     """Pretend that a backend is there (None) or is missing for the reason given."""
     module = ModuleType("fake")
     module.PRECISIONS = ("fp32", "fast")  # type: ignore[attr-defined]
-    monkeypatch.setattr(_backend, "unavailable", lambda op, backend: reasons.get(backend))
+    monkeypatch.setattr(_backend, "unavailable", lambda op, backend, device: reasons.get(backend))
     monkeypatch.setattr(_backend, "implementation", lambda op, backend: module)
     _backend._log_once.cache_clear()
     for name in ("SEMFACEEDIT_BACKEND", "SEMFACEEDIT_PRECISION"):
@@ -260,3 +262,23 @@ def test_the_switch_for_tf32_is_read_in_its_old_and_its_new_form(
             assert _backend._auto_precision(OP, "triton", "cuda") == expected, (name, value)
     finally:
         matmul.fp32_precision = before
+
+
+def test_each_gpu_is_asked_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    capabilities = [(9, 0), (7, 5), (10, 3)]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device}")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[device])
+    _triton.unavailable.cache_clear()
+    _backend.unavailable.cache_clear()
+    try:
+        choose = functools.partial(_backend._choose, "film_siren", None, None, "cuda")
+        assert choose(0, torch.float32).backend == "triton"
+        for index in (1, 2):
+            assert choose(index, torch.float32).backend == "reference"
+        reason = _backend.unavailable("film_siren", "triton", 2)
+        assert reason is not None and "GPU 2 has compute capability 10.3" in reason
+    finally:
+        _triton.unavailable.cache_clear()
+        _backend.unavailable.cache_clear()

@@ -149,7 +149,7 @@ def test_triton_forward_traces_for_a_gpu_that_is_not_there(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fake CUDA tensors through the public functions, with what `auto` chooses."""
-    monkeypatch.setattr(_backend, "unavailable", lambda op, backend: None)
+    monkeypatch.setattr(_backend, "unavailable", lambda op, backend, device: None)
     monkeypatch.setattr(_backend, "AUTO_ORDER", {"cuda": ("triton",)})
     _, inputs = CASES[name]("reference")
     with FakeTensorMode(), torch.no_grad():

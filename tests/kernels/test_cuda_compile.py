@@ -21,8 +21,9 @@ KERNELS = {
         "sample_kernel": 128, "hits_kernel": 64, "grade_rays_kernel": 64, "backward_kernel": 128,
         "add_rays_kernel": 64, "add_parts_kernel": 64,
     },
+    "film_siren_sm80": {"chain_kernel": 255},
 }  # fmt: skip
-SPILLS = {"backward_kernel": 384}  # bytes; outside the innermost loops
+SPILLS = {"backward_kernel": 384, "chain_kernel": 640}  # bytes; outside the innermost loops
 ARCHITECTURES = [
     pytest.param(80, marks=pytest.mark.slow), pytest.param(89, marks=pytest.mark.slow), 90,
 ]  # fmt: skip
@@ -62,3 +63,55 @@ def test_registers_and_spills(stem: str, architecture: int, tmp_path: Path) -> N
         assert registers <= KERNELS[stem][name], (name, registers)
         assert spilled <= SPILLS.get(name, 0), (name, spilled)
         assert stack <= SPILLS.get(name, 0), (name, stack)
+
+
+# Instructions an element of an epilogue, matrix instructions aside: FiLM, whole turns off, sine,
+# packing, and what an epilogue needs once.
+PER_SINE = {64: 10.0, 128: 9.0, 256: 9.0}
+
+
+def cuobjdump() -> str:
+    """CUDA's, or the one that Triton brings."""
+    found = shutil.which("cuobjdump")
+    if found is None:
+        triton = pytest.importorskip("triton")
+        found = str(Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump")
+    return found
+
+
+def functions_of(cubin: Path) -> dict[str, list[str]]:
+    """The instructions of each function, without operands."""
+    command = [cuobjdump(), "-sass", str(cubin)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    pattern = r"\n\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+\s+)?([A-Z0-9_.]+)"
+    return {part.split()[0]: re.findall(pattern, part) for part in text.split("Function :")[1:]}
+
+
+def instructions_per_sine(code: list[str]) -> float:
+    """Of the straight run of instructions that has the fewest for each of its sines."""
+    runs: list[list[str]] = [[]]
+    for instruction in code:
+        name = instruction.split(".")[0]
+        if name not in ("HMMA", "LDSM"):
+            runs[-1].append(instruction)
+        if name in ("BRA", "EXIT", "BAR"):
+            runs.append([])
+    sines = [run.count("MUFU.SIN") for run in runs]
+    return min(len(run) / n for run, n in zip(runs, sines, strict=True) if n)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_machine_code_of_film_siren(architecture: int, tmp_path: Path) -> None:
+    """Products by the matrix unit, each of them in the code once; short epilogues."""
+    compile_file("film_siren_sm80", architecture, tmp_path)
+    functions = functions_of(tmp_path / "out.cubin")
+    assert len(functions) == 6
+    for name, code in functions.items():
+        match = re.search(r"chain_kernelILi(\d+)ELb(\d)", name)
+        assert match is not None, name
+        width, thin = int(match[1]), match[2] == "1"
+        slab, narrow = 4 * (width // 8), 4 * 3  # four sixteens of inputs, tiles of eight outputs
+        products = width // 64 * (2 * slab + narrow) + width // 16 * 3 + (0 if thin else slab)
+        assert sum(part.startswith("HMMA") for part in code) == products, name
+        assert not any(part.startswith("FRND") for part in code), name
+        assert instructions_per_sine(code) <= PER_SINE[width], name

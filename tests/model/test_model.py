@@ -50,7 +50,7 @@ def generator_with_all_groups() -> Generator:
         hits = generator.manifolds(rays)
         geometry = generator.geometry(hits, rays.directions.reshape(-1, 3), codes.geometry)
         labels, _ = semantic_composite(geometry.alpha, geometry.semantics)
-        groups = generator.group_table(labels.flatten()[geometry.hits])
+        groups = generator.group_table(labels.flatten()[geometry.hit_index])
         if len(groups.unique()) == generator.config.groups:
             return generator
     raise AssertionError("no seed has points of every group")
@@ -103,9 +103,9 @@ def test_density_ignores_the_view_direction_and_color_does_not():
     two = generator.geometry(hits, turned, codes.geometry)
     assert torch.equal(one.alpha, two.alpha)
     assert (one.semantics - two.semantics).abs().max() > 1e-6
-    arguments = (torch.zeros_like(one.hits), torch.zeros_like(one.hits), codes.appearance)
-    color = generator.appearance(one.descriptor, directions[one.hits // 5], *arguments)
-    other = generator.appearance(one.descriptor, turned[one.hits // 5], *arguments)
+    arguments = (torch.zeros_like(one.hit_index), torch.zeros_like(one.hit_index), codes.appearance)
+    color = generator.appearance(one.descriptor, directions[one.hit_index // 5], *arguments)
+    other = generator.appearance(one.descriptor, turned[one.hit_index // 5], *arguments)
     assert (color - other).abs().max() > 1e-6
 
 
@@ -197,7 +197,7 @@ def test_missed_levels_are_transparent_and_the_plane_is_opaque():
     geometry = generator.geometry(hits, rays.directions.reshape(-1, 3), codes.geometry)
     assert (geometry.alpha[~hits.valid] == 0).all()
     assert (geometry.alpha[hits.level == generator.config.manifolds - 1] == 1).all()
-    assert len(geometry.hits) == hits.valid.sum()
+    assert len(geometry.hit_index) == hits.valid.sum()
 
 
 def test_round_predictor_is_a_sphere():

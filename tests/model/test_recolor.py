@@ -28,7 +28,7 @@ def model(**changes) -> tuple[Generator, Codes, Codes]:
                 for _ in range(2)
             )
             shading = render(generator, codes, POSES, SIZE, keep_shading=True).shading
-        if len(shading.parts[0].groups.unique()) == generator.config.groups:
+        if len(shading.parts[0].group_of_point.unique()) == generator.config.groups:
             return generator, codes, others
     raise AssertionError("no such seed")
 
@@ -39,7 +39,7 @@ def pixels_with(output, group: int) -> torch.Tensor:
     for part in output.shading.parts:
         images, count, _ = part.pixels.shape
         rays = torch.zeros(images * count, dtype=torch.bool)
-        rays[part.hits[part.groups == group] // part.alpha.shape[1]] = True
+        rays[part.point_index[part.group_of_point == group] // part.alpha.shape[1]] = True
         found.append(rays.view(images, count))
     return torch.cat(found, 1)
 
@@ -76,7 +76,7 @@ def test_recolor_is_a_fresh_render_and_leaves_other_pixels_alone(backend, sharin
 def test_only_points_of_changed_groups_are_evaluated(monkeypatch):
     generator, codes, others = model()
     before = render(generator, codes, POSES, SIZE, keep_shading=True)
-    groups = before.shading.parts[0].groups
+    groups = before.shading.parts[0].group_of_point
     evaluated: list[torch.Tensor] = []
     appearance = generator.appearance.forward
     monkeypatch.setattr(
@@ -88,7 +88,7 @@ def test_only_points_of_changed_groups_are_evaluated(monkeypatch):
     only_second = Film(*(getattr(codes.appearance, n).clone() for n in ("frequencies", "phases")))
     only_second.phases[1] = swapped.phases[1]
     recolor(generator, before, only_second)
-    images = before.shading.parts[0].images
+    images = before.shading.parts[0].image_of_point
     assert len(evaluated) == 1 and (evaluated[0] == 1).all()
     assert len(evaluated[0]) == ((groups == 1) & (images == 1)).sum() > 0
 
@@ -125,7 +125,7 @@ def test_culling_stays_within_its_bound(cull):
     assert (culled.image - exact.image).abs().max() <= bound + 1e-6
     for name in ("semantics", "depth", "weights"):
         assert torch.equal(getattr(culled, name), getattr(exact, name))
-    kept = [len(output.shading.parts[0].hits) for output in (culled, exact)]
+    kept = [len(output.shading.parts[0].point_index) for output in (culled, exact)]
     weights = renderer._weights(exact.shading.parts[0].alpha).flatten()
     assert kept[0] == (weights >= cull).sum()  # a missed level has no weight
 

@@ -1,10 +1,12 @@
 """The weights in the package: they load, draw whole faces, and know the pose of a face."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from semfaceedit.model.checkpoint import (
-    SHIPPED_WEIGHTS,
+    WEIGHTS,
     discriminators_beside,
     load_discriminators,
     load_generator,
@@ -19,9 +21,9 @@ YAWS = (-0.4, 0.0, 0.4)
 FEATURES = ("skin", "nose", "l_eye", "r_eye", "hair", "neck", "cloth")
 
 
-@pytest.fixture(scope="module")
-def views():
-    generator, _ = load_generator(None)
+@pytest.fixture(scope="module", params=["procedural", "portraits"])
+def views(request):
+    generator, _ = load_generator(Path(request.param))
     with torch.no_grad():
         return generator, [
             [render(generator, seed_codes(generator, seed), torch.tensor([[yaw, 0.0]]), 64)
@@ -55,7 +57,7 @@ def test_faces_turn(views):
 
 
 def test_the_discriminator_knows_the_pose_of_unseen_faces():
-    (d_image, _), run = load_discriminators(discriminators_beside(SHIPPED_WEIGHTS))
+    (d_image, _), run = load_discriminators(discriminators_beside(WEIGHTS / "procedural"))
     faces = render_faces(range(900_000, 900_008), run.model.resolution)
     pictures = image_input(d_image, faces.images, 2 * one_hot(faces.labels) - 1)
     error = torch.rad2deg(d_image(pictures)[1] - faces.poses).square().mean(0).sqrt()
@@ -63,5 +65,5 @@ def test_the_discriminator_knows_the_pose_of_unseen_faces():
 
 
 def test_files_are_small():
-    sizes = [path.stat().st_size for path in SHIPPED_WEIGHTS.parent.iterdir()]
-    assert max(sizes) < 16e6 and sum(sizes) < 30e6
+    sizes = [path.stat().st_size for path in WEIGHTS.iterdir()]
+    assert max(sizes) < 16e6 and sum(sizes) < 20e6

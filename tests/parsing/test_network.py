@@ -1,4 +1,4 @@
-"""The parser learns to read maps, goes on after a kill, and finds faces in photographs."""
+"""The parser learns to read maps and goes on after a kill."""
 
 import dataclasses
 import json
@@ -7,58 +7,26 @@ import math
 import numpy as np
 import pytest
 import torch
-from face_maps import draw_labels, paint
-from faces import write_checkpoint
-from PIL import Image
 from safetensors import safe_open
 from training import drawn_faces
 
-from semfaceedit import invert, train_parser
-from semfaceedit import parse as command
-from semfaceedit.data.align import Window, crop, fit_window
-from semfaceedit.data.layouts import read_label_map
-from semfaceedit.data.pose import landmarks_from_labels
-from semfaceedit.editing.project import FaceProject
+from semfaceedit import train_parser
 from semfaceedit.errors import UserError
-from semfaceedit.metrics.segmentation import segmentation_score
 from semfaceedit.model.checkpoint import SHIPPED_WEIGHTS
-from semfaceedit.model.labels import CLASS_NAMES, GROUP_OF_CLASS, one_hot
+from semfaceedit.model.labels import CLASS_NAMES, GROUP_OF_CLASS
 from semfaceedit.parsing import network as parser
-from semfaceedit.parsing import photographs
 from semfaceedit.parsing.network import OUTSIDE, Parser, ParserSettings, held_out_score, warped
 from semfaceedit.parsing.network import train_parser as train
-from semfaceedit.parsing.photographs import find_face, read_labels_off
 
 CPU = torch.device("cpu")
 SIZE = 16
 QUICK = ParserSettings(resolution=SIZE, steps=3)
-TRUTH: dict[bytes, np.ndarray] = {}  # the map of every photograph that was made
 SHARP = ParserSettings(resolution=64, steps=1, widths=(16, 32), warp=True)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return drawn_faces(tmp_path_factory.mktemp("data") / "drawn", count=40, resolution=2 * SIZE)
-
-
-@pytest.fixture
-def reader(monkeypatch) -> Parser:
-    """Stands for a parser without errors: crops of the true map, which it knows by the picture."""
-
-    def scores(_, settings, image, windows):
-        truth = TRUTH[image.tobytes()]
-        crops = [crop(truth, w, settings.resolution, Image.Resampling.NEAREST) for w in windows]
-        return one_hot(torch.from_numpy(np.stack(crops)))
-
-    monkeypatch.setattr(photographs, "_scores", scores)
-    return Parser(SHARP.widths)
-
-
-@pytest.fixture
-def parser_file(tmp_path, reader):
-    path = tmp_path / "parser.safetensors"
-    parser.save_parser(path, reader, SHARP, {})
-    return path
 
 
 def same(one: Parser, two: Parser) -> bool:
@@ -163,115 +131,6 @@ def test_a_warp_moves_picture_and_map_alike():
     assert 0 < (~counts).float().mean() < 0.4
 
 
-def photograph(height: int, width: int, left: int, top: int, side: int, pose=(0.1, 0.0)):
-    """A drawn face in a photograph, and the true map."""
-    random = np.random.default_rng(height)
-    labels = np.zeros((height, width), np.uint8)
-    drawn = draw_labels(side, *pose)
-    labels[top : top + side, left : left + side] = drawn
-    image = np.broadcast_to(paint(drawn)[0, 0], (height, width, 3)).copy()
-    image[top : top + side, left : left + side] = paint(drawn)
-    noise = random.integers(-6, 7, image.shape)
-    image = (image.astype(int) + noise).clip(0, 255).astype(np.uint8)
-    TRUTH[image.tobytes()] = labels
-    return image, labels
-
-
-@pytest.mark.parametrize(
-    "height, width, left, top, side",
-    [(64, 64, 0, 0, 64), (150, 260, 150, 30, 90), (300, 170, 20, 40, 120)],
-)
-def test_a_face_is_found_wherever_it_is(reader, height, width, left, top, side):
-    image, labels = photograph(height, width, left, top, side)
-    window = find_face(reader, SHARP, image)
-    assert window is not None
-    middle = np.array([window.left, window.top]) + window.side / 2
-    assert np.abs(middle - (left + side / 2, top + side / 2)).max() < 0.12 * side
-    read = read_labels_off(reader, SHARP, image)
-    assert read.shape == labels.shape
-    face = torch.from_numpy(labels > 0)
-    agree = (torch.from_numpy(read) == torch.from_numpy(labels))[face].float().mean()
-    assert agree > 0.8
-    groups = segmentation_score(
-        torch.from_numpy(read)[None].long(), torch.from_numpy(labels)[None].long(), GROUP_OF_CLASS
-    )
-    assert groups.groups > 0.6
-
-
-def test_features_that_fit_no_face_are_none(reader):
-    """Eyes, nose and mouth are there, but the mouth is far wider than a face has it."""
-    image, labels = photograph(64, 64, 0, 0, 64)
-    assert find_face(reader, SHARP, image) is not None
-    labels = labels.copy()
-    rows = np.nonzero(labels == CLASS_NAMES.index("u_lip"))[0]
-    labels[rows.min(), 17:48] = CLASS_NAMES.index("u_lip")
-    landmarks = landmarks_from_labels(labels)
-    assert fit_window(landmarks) is not None
-    TRUTH[image.tobytes()] = labels
-    assert find_face(reader, SHARP, image) is None
-
-
-def test_a_crop_must_ask_for_itself_again(monkeypatch):
-    image = np.zeros((40, 50, 3), np.uint8)
-    squares = set(photographs._squares(50, 40))
-
-    def asked(_, __, ___, windows):
-        return [Window(w.left + 1, w.top, w.side) if w in squares else None for w in windows]
-
-    monkeypatch.setattr(photographs, "_asked", asked)
-    assert find_face(None, SHARP, image) is None
-
-
-def test_the_parser_sees_the_crop():
-    """Pixels of the window in [-1, 1], mirrored where it leaves the photograph."""
-    image, _ = photograph(60, 60, 0, 0, 60)
-    seen = []
-    network = torch.nn.Conv2d(3, 3, 1)
-    network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    photographs._scores(network, SHARP, image, [Window(0, 0, 64), Window(-2, 4, 32)])
-    inside = torch.from_numpy(image).movedim(-1, 0) / 127.5 - 1
-    assert seen[0].shape == (2, 3, 64, 64)
-    torch.testing.assert_close(seen[0][0, :, :60, :60], inside)
-    torch.testing.assert_close(seen[0][0, :, :60, 60:], inside[:, :, 56:].flip(-1))
-
-
-def test_a_photograph_without_a_face(reader, parser_file, tmp_path, capsys):
-    image = np.random.default_rng(0).integers(0, 255, (80, 90, 3), dtype=np.uint8)
-    TRUTH[image.tobytes()] = np.random.default_rng(1).integers(0, 19, (80, 90), dtype=np.uint8)
-    assert read_labels_off(reader, SHARP, image) is None
-    path = tmp_path / "noise.png"
-    Image.fromarray(image).save(path)
-    out = tmp_path / "masks"
-    arguments = ["--parser", str(parser_file), "--images", str(path), "--out", str(out)]
-    assert command.main(arguments) == 1
-    assert "no face was found" in capsys.readouterr().err
-    assert not (out / "noise.png").exists()
-
-
-def test_large_photographs_give_maps_of_their_aspect(reader):
-    image, _ = photograph(700, 1300, 300, 60, 560)
-    read = read_labels_off(reader, SHARP, image)
-    assert read.shape == (551, 1024)
-
-
-def test_photographs_of_a_folder(parser_file, tmp_path, capsys):
-    photos, out = tmp_path / "photos", tmp_path / "masks"
-    photos.mkdir()
-    truth = {}
-    for name, place in (("a", (64, 64, 0, 0, 64)), ("b", (100, 160, 60, 10, 80))):
-        image, truth[name] = photograph(*place)
-        Image.fromarray(image).save(photos / f"{name}.png")
-    (photos / "notes.txt").write_text("no picture")
-    arguments = ["--parser", str(parser_file), "--images", str(photos), "--out", str(out)]
-    assert command.main(arguments) == 0
-    assert {path.name for path in out.iterdir()} == {"a.png", "b.png"}
-    for name, labels in truth.items():
-        assert (read_label_map(out / f"{name}.png") == labels).mean() > 0.8
-    Image.fromarray(image).save(photos / "a.jpg")
-    assert command.main(arguments) == 1
-    assert "several photographs are named a" in capsys.readouterr().err
-
-
 def test_the_command_trains_a_parser(tmp_path, capsys, monkeypatch):
     drawn = drawn_faces(tmp_path / "drawn", count=40, resolution=32)
     monkeypatch.setattr(train_parser, "open_training_data", lambda *_, **__: drawn)
@@ -313,21 +172,3 @@ def test_files_that_are_no_parser(tmp_path):
         parser.load_parser(broken, CPU)
     with pytest.raises(UserError, match="holds no parser"):
         parser.load_parser(SHIPPED_WEIGHTS, CPU)
-
-
-def test_invert_reads_the_map_off_the_photograph(tmp_path, parser_file, capsys):
-    image, _ = photograph(150, 260, 150, 30, 90)
-    photo, out = tmp_path / "photo.png", tmp_path / "face.safetensors"
-    Image.fromarray(image).save(photo)
-    common = ["--checkpoint", str(write_checkpoint(tmp_path)), "--no-vgg", "--image", str(photo),
-              "--geometry-iterations", "1", "--appearance-iterations", "1"]  # fmt: skip
-    assert invert.main([*common, "--parser", str(parser_file), "--out", str(out)]) == 0
-    mask = tmp_path / "face.mask.png"
-    assert f"wrote {mask}" in capsys.readouterr().err
-    again = tmp_path / "again.safetensors"
-    assert invert.main([*common, "--labels", str(mask), "--out", str(again)]) == 0
-    one, two = FaceProject.load(out), FaceProject.load(again)
-    assert np.array_equal(one.labels, two.labels) and one.labels.any()
-    assert torch.equal(one.geometry.phases, two.geometry.phases)
-    assert invert.main([*common, "--parser", str(parser_file), "--labels", str(mask)]) == 1
-    assert "--labels or --parser" in capsys.readouterr().err

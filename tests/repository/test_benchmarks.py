@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ sys.path.insert(0, str(BENCHMARKS))
 import gpu_checks  # noqa: E402
 import gpu_suite  # noqa: E402
 import measuring  # noqa: E402
-import readme_table  # noqa: E402
+import roofline  # noqa: E402
 import table  # noqa: E402
+import times_table  # noqa: E402
 from baselines import NAMES  # noqa: E402
 from measuring import Case, Suite  # noqa: E402
 from workloads import film_op  # noqa: E402
@@ -106,32 +108,32 @@ def test_table_of_pytest_benchmark_and_of_nonsense(tmp_path: Path, capsys) -> No
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_the_tables_of_the_readme_are_those_of_the_records() -> None:
-    text = (BENCHMARKS.parent / "README.md").read_text()
-    assert readme_table.MARKED.search(text)
-    assert readme_table.updated(text) == text, "run benchmarks/readme_table.py"
+def test_the_tables_of_times_are_those_of_the_records() -> None:
+    text = times_table.PAGE.read_text()
+    assert times_table.MARKED.search(text)
+    assert times_table.updated(text) == text, "run benchmarks/times_table.py"
 
 
-def test_readme_table_of_a_gpu_record(tmp_path: Path, capsys, monkeypatch) -> None:
+def test_times_table_of_a_gpu_record(tmp_path: Path, capsys, monkeypatch) -> None:
     records = [
         {"kind": "time", "what": "render", "resolution": 256, "variant": variant, "ms": ms}
         for variant, ms in (("triton fp16", 12.5), ("eager AMP", 100.0), ("compile AMP", None))
     ]
-    monkeypatch.setattr(readme_table, "RESULTS", tmp_path)
+    monkeypatch.setattr(times_table, "RESULTS", tmp_path)
     content = {"machine": {"checkpoint": None}, "records": records}
     (tmp_path / "gpu.json").write_text(json.dumps(content))
-    readme = tmp_path / "README.md"
-    readme.write_text("A\n<!-- times: gpu.json -->\nold\n<!-- end of times -->\nB\n")
-    assert readme_table.main(["--readme", str(readme)]) == 0
-    text = readme.read_text()
+    page = tmp_path / "page.md"
+    page.write_text("A\n<!-- times: gpu.json -->\nold\n<!-- end of times -->\nB\n")
+    assert times_table.main(["--page", str(page)]) == 0
+    text = page.read_text()
     assert "| `paper`, render at 256² | 12 ms | 100 ms | 8.0 |  |" in text and "old" not in text
-    trained = readme_table.readme_table({**content, "machine": {"checkpoint": "w.safetensors"}})
+    trained = times_table.times_table({**content, "machine": {"checkpoint": "w.safetensors"}})
     assert "| `w.safetensors`, render at 256² |" in trained
     assert text.startswith("A\n") and text.endswith("<!-- end of times -->\nB\n")
     capsys.readouterr()
     (tmp_path / "gpu.json").unlink()
-    assert readme_table.main(["--readme", str(readme)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1 and readme.read_text() == text
+    assert times_table.main(["--page", str(page)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and page.read_text() == text
 
 
 def test_cases_are_timed_in_turns(tmp_path: Path, monkeypatch) -> None:
@@ -157,3 +159,44 @@ def test_cases_are_timed_in_turns(tmp_path: Path, monkeypatch) -> None:
     calls = ""
     suite.time([case("a"), case("c")], repeats=3)
     assert calls == "aaccac" and suite.records[-1]["repeats"] == 1
+
+
+def test_resumed_suite_times_what_is_missing(tmp_path: Path) -> None:
+    calls: list[str] = []
+    cases = [
+        Case("render", name, partial(calls.append, name), None, {"resolution": 8}) for name in "ab"
+    ]
+    path = tmp_path / "gpu.json"
+    Suite(path, torch.device("cpu")).time(cases[:1], 1)
+    calls.clear()
+    suite = Suite(path, torch.device("cpu"))
+    suite.resume()
+    suite.time(cases, 1)
+    assert set(calls) == {"b"}
+    assert [record["variant"] for record in suite.records] == ["a", "b"]
+    content = json.loads(path.read_text())
+    content["machine"]["commit"] = "another"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="commit was another"):
+        suite.resume()
+
+
+def test_counted_work_of_film_siren() -> None:
+    """Bytes through L2 by hand, and how many multiplications come on each."""
+    stacks = roofline.stacks()
+    slabs = 4 * (1 + stacks["appearance"].layers) + 1  # first, hidden and view; the last heads
+    by_hand = slabs * (256 + 24) * 64 * 2 / 128 + 4 * (256 + 3 + 3)
+    assert roofline.cuda_work(stacks["appearance"]).l2 == pytest.approx(by_hand)
+    kib = roofline.triton_work(stacks["geometry"], 90).l2 * 128 / 1024
+    by_hand = 9 * 64 + 8 * (2 * 64 + 128) + 7 * (5 * 64 + 288 / 2) + 64 + 16 + 141  # of each tile
+    assert kib == pytest.approx(by_hand, rel=0.03)
+    for name, least in (("geometry", 75), ("appearance", 100)):
+        assert roofline.cuda_work(stacks[name]).intensity >= least, name
+        predictions = [
+            roofline.predict(work, 10**6, roofline.GPUS["H100"], backend)
+            for backend, work in roofline.works(stacks[name], 90).items()
+        ]
+        assert predictions[1].total < predictions[0].total
+        assert predictions[0].total == pytest.approx(
+            predictions[0].matrix + predictions[0].epilogue + predictions[0].l2
+        )

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support import needs_native, use_isa
 from training import drawn_faces, tiny, train_five_steps
 
 from semfaceedit.errors import UserError
+from semfaceedit.kernels import BackendError, use_backend
+from semfaceedit.kernels._backend import implementation
 from semfaceedit.model.config import Phase
 from semfaceedit.training import distributed
 from semfaceedit.training.distributed import World, join_world
@@ -72,7 +75,7 @@ def test_what_the_image_discriminator_reads(data, monkeypatch, paired, stage):
     discriminator = dataclasses.replace(settings.discriminator, paired=paired)
     settings = dataclasses.replace(settings, discriminator=discriminator)
     trainer = Trainer(settings, seed=1, device=CPU, dtype=torch.float64)
-    (micro,) = trainer._micro_batches(0, trainer.run.train.phases[0], data)
+    (micro,) = trainer._micro_batches(0, trainer.config.train.phases[0], data)
     fakes, read = [], []
     generate = Trainer._generate
     monkeypatch.setattr(
@@ -116,7 +119,7 @@ def test_rare_classes_come_more_often(data, data_folder, monkeypatch):
     )
     trainer = new_trainer(rare_share=0.5)
     for step in range(6):
-        list(trainer._micro_batches(step, trainer.run.train.phases[0], rare))
+        list(trainer._micro_batches(step, trainer.config.train.phases[0], rare))
     wanted = 24 * 6 / rare.repeats(0.5).sum()  # half over a twelfth: six times
     assert len(seen) == 24 and rare.repeats(0.5)[5] == 6
     assert abs(seen.count(5) - wanted) <= 3
@@ -142,6 +145,33 @@ def test_stage_one_moves_everything(data):
         trainer.step(data)
     moved = changed(before, trainer.generator)
     assert {name.split(".")[0] for name in moved} == {"manifolds", "geometry", "appearance"}
+
+
+@needs_native
+def test_layers_run_at_the_precision_of_the_settings(data):
+    """Forward and back; what the CPU lacks is refused before a step."""
+    asked = []
+    module = implementation("film_siren", "cpu")
+    launches = {name: getattr(module, name) for name in ("forward", "backward")}
+
+    def watched(name):
+        def run(*arguments):
+            asked.append(arguments[-1 if name == "forward" else -2])
+            return launches[name](*arguments)
+
+        return run
+
+    with use_isa("amx_model"), use_backend("cpu"), pytest.MonkeyPatch.context() as patch:
+        for name in launches:
+            patch.setattr(module, name, watched(name))
+        trainer = Trainer(tiny(cpu_precision="fast"), seed=0, device=CPU, world=World())
+        assert (trainer.layers.backend, trainer.layers.precision) == ("cpu", "fast")
+        trainer.step(data)
+    assert len(asked) >= 4 and set(asked) == {"fast"}
+    with use_isa("portable"), pytest.raises(BackendError, match="'fast': it needs"):
+        Trainer(tiny(cpu_precision="fast"), seed=0, device=CPU, world=World())
+    with pytest.raises(UserError, match="cpu_precision 'bf16': use one of"):
+        tiny(cpu_precision="bf16")
 
 
 def test_every_optimizer_group_is_consumed(data):
@@ -226,7 +256,7 @@ def test_adapted_augmentation_goes_on_where_it_was(data):
 
 def test_r2_is_the_penalty_on_what_the_discriminators_see_of_generated_pictures(data):
     trainer = new_trainer(r2=True, r1_interval=1)
-    (micro,) = trainer._micro_batches(0, trainer.run.train.phases[0], data)
+    (micro,) = trainer._micro_batches(0, trainer.config.train.phases[0], data)
     fake = trainer._generate(micro, grad=False)
     wanted = {}
     for name, network, picture in (
@@ -243,7 +273,7 @@ def test_r2_is_the_penalty_on_what_the_discriminators_see_of_generated_pictures(
 
 def test_a_relativistic_generator_is_compared_with_the_photographs_of_its_step(data):
     trainer = new_trainer(adversarial_loss="relativistic")
-    (micro,) = trainer._micro_batches(0, trainer.run.train.phases[0], data)
+    (micro,) = trainer._micro_batches(0, trainer.config.train.phases[0], data)
     fake = trainer._generate(micro, grad=False)
     log = trainer.step(data)  # the generator's side comes after D has moved
     for name, network, real, made in (

@@ -1,7 +1,9 @@
 """The editor's server over a real socket: answers, refusals, long work, and how it ends."""
 
 import asyncio
+import contextlib
 import io
+import json
 import os
 import re
 import signal
@@ -11,12 +13,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import warnings
 
 import numpy as np
 import pytest
+import torch
 from editor_server import KEY, Client, running
 from faces import SIZE, write_checkpoint
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from semfaceedit import editor as command
@@ -24,9 +30,11 @@ from semfaceedit.editing.mask_edits import EDITS
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.errors import UserError
 from semfaceedit.model.labels import CLASS_NAMES
+from semfaceedit.web_editor import http, outbox
 from semfaceedit.web_editor import server as server_module
 from semfaceedit.web_editor.messages import pack, unpack
 from semfaceedit.web_editor.server import WRONG_KEY, PageServer
+from semfaceedit.web_editor.uploads import clean_name
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 VIEW = {"target": "face", "kind": "image", "yaw": 0.2, "pitch": 0}
@@ -118,7 +126,7 @@ def test_who_does_not_know_the_key_is_refused(editor, key):
     with Client(address, key) as client:
         with pytest.raises(ConnectionClosed) as closed:
             client.hear()
-        assert closed.value.rcvd.code == WRONG_KEY and not server.sockets
+        assert closed.value.rcvd.code == WRONG_KEY and not server.pages
 
 
 def test_the_key_is_kept_for_its_owner(tmp_path, monkeypatch):
@@ -176,7 +184,10 @@ HAIR = {"region": "hair", "iterations": 1}
         ("look", {"group": "ears", "seed": 1, "amount": 1}, "no group 'ears'"),
         ("go", {"step": 99}, "no step 99"),
         ("paint", {"name": "hat"}, "a map of 0 bytes, 32x32 are needed"),
-        ("transfer", HAIR | {"seed": 1, "what": "x"}, "'x' cannot"),
+        ("transfer", HAIR | {"seed": 1, "what": "x"}, "what is 'x': use one of appearance, "),
+        ("view", VIEW | {"target": {"a": 1}}, "target is {'a': 1}: use one of face, map"),
+        ("save", {"name": "a\0b"}, "characters that are no text"),
+        ("open", {"name": "\ud800"}, "characters that are no text"),
         ("transfer", HAIR | {"project": "x", "what": "both"}, "no face"),
         ("edit", {"iterations": 1}, "a map of 0 bytes"),
         ("invert", {"split": 5, "name": "a"}, "split is 5"),
@@ -192,8 +203,17 @@ def test_what_cannot_be_is_told_and_changes_nothing(editor, page, kind, fields, 
     assert page.ask("view", **VIEW)[0]["type"] == "frame"
 
 
-def test_what_is_not_a_message_is_told(page):
-    page.socket.send(b"\1\2")
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\1\2",
+        (200_000).to_bytes(4, "little") + b"[" * 200_000,
+        (1000).to_bytes(4, "little") + b"[" * 1000,
+        (1 << 17).to_bytes(4, "little") + b'{"type": "stop"}'.ljust(1 << 17),
+    ],
+)
+def test_what_is_not_a_message_is_told(page, message):
+    page.socket.send(message)
     assert "reload" in page.wait("error")[0]["message"]
     assert page.ask("view", **VIEW)[0]["type"] == "frame"
 
@@ -206,6 +226,24 @@ def test_a_defect_is_told_and_leaves_a_trace(editor, page, monkeypatch, capfd):
     header, _ = page.ask("view", **VIEW)
     assert header["type"] == "error" and "the terminal" in header["message"]
     assert "broken on purpose" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "fields", [{"type": "x" * 60000}, VIEW | {"type": "view", "yaw": "x" * 60000}]
+)
+def test_an_error_repeats_little_of_what_was_sent(page, fields):
+    page.socket.send(pack(fields))
+    header, _ = page.wait("error")
+    assert len(header["message"]) < 200 and "x...x" in header["message"]
+
+
+def test_pictures_that_nobody_waits_for_are_bounded(editor, page, monkeypatch):
+    server, _ = editor
+    draw = server.session.view
+    monkeypatch.setattr(server.session, "view", lambda *a, **k: time.sleep(0.1) or draw(*a, **k))
+    for _ in range(server_module.MOST_WANTED + 20):
+        page.send("view", **VIEW)
+    assert "too many pictures" in page.wait("error")[0]["message"]
 
 
 def test_changes_reach_every_page(editor, page):
@@ -290,14 +328,17 @@ def test_a_map_of_another_face_is_refused(editor, page):
 def test_a_page_that_takes_no_message_is_closed(editor, page, monkeypatch):
     """And learns, when it comes back, what it missed; the other one waits no longer than that."""
     server, address = editor
-    monkeypatch.setattr(server_module, "PATIENCE", 0.2)
-    before = set(server.sockets)
+    monkeypatch.setattr(outbox, "PATIENCE", 1.0)
+    before = set(server.pages)
     with Client(address) as stalled:
         stalled.wait("state")
-        (mine,) = server.sockets - before
+        (mine,) = set(server.pages) - before
         monkeypatch.setattr(mine, "send_bytes", lambda message: asyncio.sleep(60))
-        page.send("choose", seed=2)
-        page.wait("state")
+        began = time.monotonic()
+        for seed in range(3):
+            page.send("choose", seed=seed)
+            page.wait("state")
+        assert time.monotonic() - began < 0.9
         with pytest.raises(ConnectionClosed):
             stalled.wait("nothing")
 
@@ -351,9 +392,134 @@ def test_a_photograph_that_shows_no_face(page):
     message = page.wait("error")[0]["message"]
     assert message.startswith("the label map: shows no face") and "/" not in message
     page.send("invert", image.getvalue(), split=len(image.getvalue()), name="ann.jpg")
-    assert page.wait("error")[0]["message"].startswith("a label map is needed too")
+    assert page.wait("error")[0]["message"].startswith("the photograph: no face was found")
     page.send("invert", b"no picture", split=4, name="ann.jpg")
     assert "the photograph" in page.wait("error")[0]["message"]
+
+
+def sent_picture(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("1", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_picture_that_is_too_large_is_not_decoded(page, monkeypatch):
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("it was decoded"))
+    small, large = sent_picture(8, 8), sent_picture(13_000, 13_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for first, second in ((large, b""), (small, large)):
+            page.send("invert", first + second, split=len(first), name="ann.png")
+            message = page.wait("error")[0]["message"]
+            assert "more than 50 million pixels" in message and "make it smaller" in message
+
+
+@pytest.mark.parametrize(
+    "name, wanted",
+    [
+        ("a\0b.png", "ab"), ("../../x.png", "x"), ("a/b\\c:d.jpg", "b c d"), (".png", "png"),
+        ("///", "photograph"), ("\n.png", "photograph"), ("x" * 200 + ".png", "x" * 60),
+        ("Screenshot 2026 at 1.00\u202fPM.png", "Screenshot 2026 at 1.00 PM"),
+        ("Zo\u00eb.jpeg", "Zo\u00eb"), ("\ud800.png", "photograph"),
+    ],
+)  # fmt: skip
+def test_names_of_photographs_are_cleaned(name, wanted):
+    assert clean_name(name) == wanted
+
+
+def test_a_photograph_of_any_name_is_looked_at(page, capfd):
+    """A name that holds a NUL byte used to end in a traceback."""
+    small = sent_picture(8, 8)
+    page.send("invert", small + small, split=len(small), name="a\0b.png")
+    assert "shows no face" in page.wait("error")[0]["message"]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_look_is_kept_on_the_disk_without_being_asked(editor, page, monkeypatch):
+    server, _ = editor
+    monkeypatch.setattr(server_module, "KEEP_AFTER", 0.05)
+    page.ask("look", group="hair", seed=3, amount=0.7)
+    wanted = server.session.face.appearance.phases
+    end = time.monotonic() + 10
+    while not any(
+        torch.equal(FaceProject.load(path).appearance.phases, wanted)
+        for path in server.session.out.glob("autosave-*.safetensors")
+    ):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_damaged_projects_lock_no_page_out(editor, page):
+    """Each is refused; a page that comes later learns how things stand."""
+    server, address = editor
+    server.session.save("whole")
+    path = server.session.file("whole")
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["semfaceedit"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    damage = (
+        ({}, {"pose": torch.tensor([float("nan"), 0])}),
+        ({}, {"labels": torch.full((32, 32), 200, dtype=torch.uint8)}),
+        ({}, {"labels": torch.tensor(1, dtype=torch.uint8)}),
+        ({}, {"labels": torch.zeros(8, 9, dtype=torch.uint8)}),
+        ({"metrics": {"psnr": "x"}}, {}), ({"group_of_class": 1}, {}), ({"crop": [1]}, {}),
+    )  # fmt: skip
+    for changed, values in damage:
+        text = json.dumps(header | changed)
+        save_file(tensors | values, path, {"semfaceedit": text})
+        page.send("open", name="whole")
+        assert "it was damaged" in page.wait("error")[0]["message"]
+    with Client(address) as later:
+        assert later.wait("state")[0]["steps"][-1] == "face 5"
+    path.unlink()
+
+
+def answer_to(address: str, request: bytes, seconds: float = 20) -> bytes:
+    """All that the server says to raw bytes, until it closes."""
+    host, _, port = address.partition(":")
+    with socket.create_connection((host, int(port)), timeout=seconds) as raw:
+        raw.sendall(request)
+        said = b""
+        while part := raw.recv(1 << 16):
+            said += part
+        return said
+
+
+@pytest.mark.parametrize("request_", [b"", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-"])
+def test_half_a_request_is_not_waited_for(editor, monkeypatch, request_):
+    _, address = editor
+    monkeypatch.setattr(http, "PATIENCE", 0.3)
+    began = time.monotonic()
+    with contextlib.suppress(ConnectionResetError):
+        answer_to(address, request_)
+    assert time.monotonic() - began < 5
+
+
+def test_half_a_second_request_is_not_waited_for(editor, monkeypatch):
+    _, address = editor
+    monkeypatch.setattr(http, "PATIENCE", 0.3)
+    with contextlib.suppress(ConnectionResetError):
+        answer_to(address, b"GET /icon.svg HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HT")
+
+
+@pytest.mark.parametrize("kind", ["Content-Length: 1000000000", "Transfer-Encoding: chunked"])
+def test_a_body_is_refused_unread(editor, kind):
+    _, address = editor
+    head = f"POST / HTTP/1.1\r\nHost: localhost\r\n{kind}\r\n\r\n".encode()
+    said = answer_to(address, head)  # and the connection ends, with nothing of the body sent
+    assert said.startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize("path, host", [("/", "localhost"), ("/none", "localhost"), ("/", "evil")])
+def test_every_answer_has_the_headers(editor, path, host):
+    _, address = editor
+    said = answer_to(
+        address, f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+    )
+    head = said.partition(b"\r\n\r\n")[0].decode().lower()
+    for header in ("referrer-policy: no-referrer", "cross-origin-opener-policy: same-origin",
+                   "base-uri 'none'", "form-action 'none'", "nosniff"):  # fmt: skip
+        assert header in head
 
 
 def test_told_to_end_a_fit_is_stopped_first(editor):
@@ -370,6 +536,18 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path, capsys):
         code = command.main(["--checkpoint", str(weights), "--port", str(port)])
     said = capsys.readouterr().err
     assert code == 1 and said.count("\n") == 1 and f"port {port}" in said and "--port 0" in said
+
+
+@pytest.mark.parametrize("out", ["file", "closed/deep/faces"])
+def test_a_folder_that_cannot_be_written_to_is_said_at_the_start(
+    tmp_path, capsys, monkeypatch, out
+):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "closed").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "closed")
+    assert command.main(["--out", str(tmp_path / out)]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and str(tmp_path / out) in said and "folder" in said
 
 
 def test_what_is_not_installed_is_named(monkeypatch, capsys):

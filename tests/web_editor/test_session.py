@@ -1,15 +1,19 @@
 """The editor's session: what changes a face adds a step, and views show what a render shows."""
 
 import functools
+import os
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from face_maps import draw_labels, paint
-from faces import SIZE, WEIGHTS, write_checkpoint
+from faces import SIZE, open_editor
 from PIL import Image
 
-from semfaceedit.api import EditSettings, Generator, edit, generate, transfer
+from semfaceedit import api
+from semfaceedit.api import Editor, EditSettings, Generator, edit, generate, transfer
 from semfaceedit.editing.fit import StopFit
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.editing.target import save_label_map
@@ -27,14 +31,18 @@ NAMES = ("hair", "face", "garment", "background")
 
 
 @pytest.fixture(scope="module")
-def generator(tmp_path_factory) -> Generator:
-    path = write_checkpoint(tmp_path_factory.mktemp("session"), WEIGHTS)
-    return Generator.from_checkpoint(path)
+def editor(tmp_path_factory) -> Editor:
+    return open_editor(tmp_path_factory.mktemp("session"))
+
+
+@pytest.fixture(scope="module")
+def generator(editor) -> Generator:
+    return editor.generator
 
 
 @pytest.fixture
-def session(generator, tmp_path) -> EditingSession:
-    made = EditingSession(generator, tmp_path / "faces")
+def session(editor, tmp_path) -> EditingSession:
+    made = EditingSession(editor, tmp_path / "faces")
     made.choose(5)
     return made
 
@@ -175,9 +183,9 @@ def test_seeds_that_are_none_are_said(session):
 
 
 @pytest.mark.parametrize("size", [SIZE // 2, 3 * SIZE // 2])
-def test_a_face_inverted_at_another_size_is_edited(generator, tmp_path, size):
+def test_a_face_inverted_at_another_size_is_edited(editor, generator, tmp_path, size):
     """Its map has other sides than twice those of the checkpoint."""
-    session = EditingSession(generator, tmp_path)
+    session = EditingSession(editor, tmp_path)
     generate(generator, 7, resolution=size).project.save(tmp_path / "face.safetensors")
     session.open(tmp_path / "face.safetensors")
     goals = []
@@ -257,7 +265,7 @@ def test_saved_faces_come_back_and_none_is_overwritten(session, generator):
     labels = np.array(Image.open(session.out / "my face.labels.png"))
     assert np.array_equal(labels, session.face.labels)
     wanted = session.face
-    other = EditingSession(generator, session.out)
+    other = EditingSession(session.editor, session.out)
     other.open(other.file("my face-2"))
     assert torch.equal(other.face.appearance.phases, wanted.appearance.phases)
     assert np.array_equal(other.face.preview, drawn(generator, wanted, (0.0, 0.0), SIZE))
@@ -299,9 +307,79 @@ def test_an_autosave_of_another_face_stays(session):
     assert not path.exists() and set(session.projects()) == {"later", "earlier"}
 
 
-def test_a_photograph(generator, tmp_path, monkeypatch):
+@pytest.mark.parametrize("taken", ["my face.safetensors", "my face.labels.png"])
+def test_saving_overwrites_no_file_of_the_users(session, taken):
+    session.out.mkdir()
+    (session.out / taken).write_text("mine")
+    assert session.save("my face").name == "my face-2.safetensors"
+    assert (session.out / taken).read_text() == "mine"
+    assert (session.out / "my face-2.labels.png").exists()
+
+
+def test_a_full_disk_leaves_no_half_of_a_face(session, monkeypatch):
+    def full(path, labels):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(module, "save_label_map", full)
+    with pytest.raises(OSError, match="No space left"):
+        session.save("my face")
+    assert not list(session.out.iterdir()) and not session.projects()
+
+
+def test_each_face_has_an_autosave_of_its_own(session):
+    session.look("hair", 9)
+    first, kept = session.face, session.autosave()
+    session.choose(6)
+    session.look("hair", 8)
+    second = session.autosave()
+    assert kept != second
+    assert torch.equal(FaceProject.load(kept).appearance.phases, first.appearance.phases)
+    session.go(1)
+    session.look("face", 8)
+    assert session.autosave() == kept
+
+
+def test_a_face_that_was_not_saved_is_offered_at_the_next_start(session):
+    assert session.recovered == ""
+    session.look("hair", 9)
+    kept = session.autosave()
+    assert EditingSession(session.editor, session.out).recovered == kept.stem
+    os.utime(kept, (1, 1))
+    session.save("newer")
+    assert EditingSession(session.editor, session.out).recovered == ""
+
+
+def test_a_face_that_is_none_changes_nothing(session, monkeypatch):
+    """As where a fit diverged: no later state holds it."""
+    before = session.history
+    broken = replace(session.face, pose=torch.tensor([float("nan"), 0.0]))
+    monkeypatch.setattr(module.FaceProject, "load", lambda *_: broken)
+    with pytest.raises(UserError, match="the new face has a pose of"):
+        session.open(session.out / "face.safetensors")
+    assert session.history == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and names that are no text")
+def test_what_is_no_regular_file_is_not_listed(session):
+    session.save("mine")
+    os.mkfifo(session.out / "pipe.safetensors")
+    os.symlink("/dev/zero", session.out / "zero.safetensors")
+    (session.out / "folder.safetensors").mkdir()
+    with open(os.fsencode(session.out) + b"/\xff.safetensors", "w"):
+        assert session.projects() == ["mine"]
+
+
+def test_thumbnails_of_saved_faces(session):
+    session.save("mine")
+    preview = FaceProject.load(session.file("mine")).preview
+    assert np.array_equal(session.thumbnail("mine"), preview)
+    with pytest.raises(UserError, match="there is no face"):
+        session.thumbnail("none")
+
+
+def test_a_photograph(editor, tmp_path, monkeypatch):
     """Found as `invert` finds it; a mask without a face is refused and changes nothing."""
-    session = EditingSession(generator, tmp_path)
+    session = EditingSession(editor, tmp_path)
     session.choose(1)
     labels = draw_labels(128)
     Image.fromarray(paint(labels)).save(tmp_path / "ann.png")
@@ -317,24 +395,27 @@ def test_a_photograph(generator, tmp_path, monkeypatch):
     save_label_map(tmp_path / "empty.png", np.zeros((64, 64), np.uint8))
     with pytest.raises(UserError, match="shows no face"):
         session.invert(tmp_path / "ann.png", tmp_path / "empty.png")
-    with pytest.raises(UserError, match="without --parser"):
-        session.invert(tmp_path / "ann.png", None)
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "black.png")
+    with pytest.raises(UserError, match="no face was found"):
+        session.invert(tmp_path / "black.png", None)
     assert len(session.history[0]) == 2
 
 
-def test_a_photograph_without_a_map(generator, tmp_path, monkeypatch):
-    """The parser's map takes the place of one that is given."""
+def test_a_photograph_without_a_map(editor, tmp_path, monkeypatch):
+    """It is read off by the editor's own parser, and then counts like one that is given."""
     labels, parser = draw_labels(128), (object(), object())
 
-    def read(*arguments):
-        assert arguments[:3] == (*parser, tmp_path / "ann.png")
-        save_label_map(arguments[3], labels)
+    def read(image, out, *, parser):
+        assert (image, parser) == (tmp_path / "ann.png", editor.parser)
+        save_label_map(out, labels)
+        return SimpleNamespace(placed={}, pose=None)
 
     Image.fromarray(paint(labels)).save(tmp_path / "ann.png")
     short = functools.partial(InvertSettings, geometry_iterations=2, appearance_iterations=2)
     monkeypatch.setattr(module, "InvertSettings", short)
-    monkeypatch.setattr(module, "parse_file", read)
-    session = EditingSession(generator, tmp_path, parser=parser)
+    monkeypatch.setattr(api, "parse_file", read)
+    monkeypatch.setattr(editor, "parser", parser)
+    session = EditingSession(editor, tmp_path)
     session.choose(1)
     session.invert(tmp_path / "ann.png", None)
     save_label_map(tmp_path / "mask.png", labels)

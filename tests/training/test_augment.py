@@ -3,8 +3,7 @@
 import torch
 
 from semfaceedit.model.config import TrainConfig
-from semfaceedit.training.augment import CUTOUT, Augmentation
-from semfaceedit.training.trainer import AdaptiveAugmentation
+from semfaceedit.training.augment import CUTOUT, AdaptiveAugmentation, Augmentation
 
 
 def draw(count: int, probability: float, cutout: float, seed: int = 0) -> Augmentation:

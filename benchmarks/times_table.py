@@ -1,7 +1,7 @@
-"""The README's tables of times, made from the records: `python benchmarks/readme_table.py`.
+"""The tables of times in docs/performance.md, from the records: `python benchmarks/times_table.py`.
 
 A table stands between `<!-- times: FILE.json -->`, a record in benchmarks/results/, and
-`<!-- end of times -->`; whatever is between them is made anew.
+`<!-- end of times -->`; whatever is between them is replaced.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from table import Row, rows_of  # noqa: E402
 
 from semfaceedit.files import write_atomically  # noqa: E402
 
+PAGE = ROOT / "docs" / "performance.md"
 MARKED = re.compile(r"(?<=<!-- times: )(\S+)( -->\n).*?(?=<!-- end of times -->)", re.DOTALL)
 
 
@@ -66,7 +67,7 @@ GPU = Layout(
 )  # fmt: skip
 
 
-def readme_table(content: dict[str, Any]) -> str:
+def times_table(content: dict[str, Any]) -> str:
     """The Markdown table of a record of gpu_suite.py or of pytest-benchmark."""
     layout, model = CPU, ""
     if "records" in content:
@@ -96,25 +97,25 @@ def _cell(ms: float | None) -> str:
 
 
 def updated(text: str) -> str:
-    """The README with every marked table made anew from its record."""
+    """The page with every marked table replaced by that of its record."""
 
     def table(match: re.Match[str]) -> str:
         content = json.loads((RESULTS / match[1]).read_text())
-        return f"{match[1]}{match[2]}\n{readme_table(content)}\n"
+        return f"{match[1]}{match[2]}\n{times_table(content)}\n"
 
     return MARKED.sub(table, text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
-    readme = parser.parse_args(argv).readme
+    parser.add_argument("--page", type=Path, default=PAGE)
+    page = parser.parse_args(argv).page
     try:
-        text = updated(readme.read_text())
+        text = updated(page.read_text())
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return fail(f"readme_table: {readme}: a table's record cannot be read ({error!r})")
-    write_atomically(readme, lambda path: path.write_text(text))
-    print(f"wrote {readme}")
+        return fail(f"times_table: {page}: a table's record cannot be read ({error!r})")
+    write_atomically(page, lambda path: path.write_text(text))
+    print(f"wrote {page}")
     return 0
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from semfaceedit.data.parallel import mapped
-from semfaceedit.data.sources import open_training_data
 from semfaceedit.errors import UserError
 from semfaceedit.procedural.render import render_faces
+from semfaceedit.procedural.sources import open_training_data
 
 
 def test_procedural_faces_are_made_once_and_hold_the_rendered_faces(tmp_path, monkeypatch):
@@ -23,7 +23,7 @@ def test_procedural_faces_are_made_once_and_hold_the_rendered_faces(tmp_path, mo
     stored = torch.from_numpy(np.array(data.images[1])).movedim(-1, 0) / 127.5 - 1
     assert (stored - faces.images[0]).abs().max() < 1 / 127
     monkeypatch.setattr(
-        "semfaceedit.data.sources.make_procedural", None
+        "semfaceedit.procedural.sources.make_procedural", None
     )  # a second call must not need it
     assert len(open_training_data(None, resolution=16, procedural_count=3)) == 3
 

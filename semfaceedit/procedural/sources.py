@@ -5,12 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..cli import progress
+from ..data.dataset import FaceDataset, open_dataset, open_packed
+from ..data.packing import Item, is_packed, pack
+from ..data.parallel import mapped
 from ..files import cache_root
 from ..model.camera import CameraConfig
-from ..procedural.render import render_faces
-from .dataset import FaceDataset, open_dataset, open_packed
-from .packing import Item, is_packed, pack
-from .parallel import mapped
+from .render import render_faces
 
 PROCEDURAL_VERSION = 2  # changes when the same seed gives other faces
 

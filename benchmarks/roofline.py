@@ -1,0 +1,227 @@
+"""What `film_siren` should take on a GPU, counted from the code: predictions, not measurements.
+
+    python benchmarks/roofline.py [--markdown]
+
+For each kernel and GPU: bytes through L2, multiplications of the matrix units, sines and the
+instructions around them for a tile of points, the least time of each resource, and the time if they
+follow each other as the kernel makes them. Needs no GPU.
+"""
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from semfaceedit.kernels import FilmSirenWeights, film_siren_cuda  # noqa: E402
+from semfaceedit.kernels import film_siren_triton as triton_host  # noqa: E402
+from semfaceedit.model import config  # noqa: E402
+from semfaceedit.model.labels import NUM_CLASSES  # noqa: E402
+
+HALF, FLOAT = 2, 4  # bytes
+PER_SINE = 8.5  # instructions an element of an epilogue: tests/kernels/test_cuda_compile.py
+LANES = 128  # instructions a multiprocessor starts in a clock, times threads of a warp
+SINES = 16  # that a multiprocessor computes in a clock
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Rates of data sheets; of L2 what others report of measurements: an assumption."""
+
+    architecture: int
+    processors: int
+    ghz: float
+    tflops: float  # fp16 with fp32 sums, dense
+    by_warp: float  # the share of that which mma.sync reaches, an assumption beyond sm_89
+    l2: float  # TB/s
+    memory: float  # TB/s
+
+
+GPUS = {
+    "RTX 4090": Gpu(89, 128, 2.52, 165, 1.0, 5.0, 1.01),
+    "A100": Gpu(80, 108, 1.41, 312, 1.0, 4.5, 2.04),
+    "H100": Gpu(90, 132, 1.83, 989, 0.62, 5.5, 3.35),
+    "H200": Gpu(90, 132, 1.83, 989, 0.62, 5.5, 4.80),
+    "B200": Gpu(100, 148, 1.85, 2250, 0.25, 9.0, 8.00),
+}
+
+
+@dataclass(frozen=True)
+class Stack:
+    inputs: int
+    width: int
+    layers: int
+    groups: int
+    channels: int
+    trunk: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one point."""
+
+    useful: float  # FLOP that the definition asks for
+    matrix: float  # FLOP that the matrix units do
+    l2: float  # bytes between L2 and the multiprocessors
+    sines: float
+
+    @property
+    def intensity(self) -> float:
+        return self.useful / self.l2
+
+
+def stacks(preset: str = "paper") -> dict[str, Stack]:
+    model = config.preset(preset).model
+    channels = 1 + NUM_CLASSES + model.width
+    width, groups = model.width, model.groups
+    return {
+        "geometry": Stack(3, width, model.geometry_depth, 1, channels, 1),
+        "appearance": Stack(width, width, model.appearance_depth, groups, 3, 0),
+    }
+
+
+def useful_flops(stack: Stack) -> int:
+    rows = stack.inputs + 3 + stack.layers * stack.width + (stack.layers - 1) * stack.channels
+    return 2 * stack.width * rows
+
+
+def cuda_constants() -> dict[str, int]:
+    text = (ROOT / "csrc/film_siren_cuda.h").read_text()
+    return {name: int(value) for name, value in re.findall(r"FILM_(\w+) = (\d+);", text)}
+
+
+def cuda_work(stack: Stack) -> Work:
+    """csrc/film_siren_sm80.cu: the stream of weights, points, outputs, and fragments kept."""
+    constants = cuda_constants()
+    rows, narrow, depth = (constants[name] for name in ("ROWS", "NARROW", "INPUTS"))
+    stream = film_siren_cuda.weight_stream(
+        weights_of(stack), stack.trunk, stack.width, narrow, depth
+    )
+    slabs = stream.shape[1]
+    weights = slabs * (stack.width + narrow) * depth * HALF
+    own = (stack.inputs + 3 + stack.channels) * FLOAT
+    kept = 0
+    if stack.channels > narrow:
+        blocks = -(-(stack.channels - narrow) // stack.width)
+        kept = (stack.layers + blocks * (stack.layers - 1)) * stack.width * HALF
+    matrix = 2 * slabs * (stack.width + narrow) * depth
+    sines = (stack.layers + 1) * stack.width
+    return Work(useful_flops(stack), matrix, weights / rows + own + kept, sines)
+
+
+def weights_of(stack: Stack) -> FilmSirenWeights:
+    width, groups, heads, channels = stack.width, stack.groups, stack.layers - 1, stack.channels
+    shapes = (
+        (width, stack.inputs), (width,), (heads, width, width), (heads, width),
+        (groups, width, 3 + width), (groups, width), (groups, heads, channels, width),
+        (groups, heads, channels),
+    )  # fmt: skip
+    return FilmSirenWeights(*(torch.zeros(shape) for shape in shapes))
+
+
+def triton_work(stack: Stack, architecture: int) -> Work:
+    """film_siren_triton_kernels.py: every block of columns reads the activations again."""
+    tiling = triton_host.forward_tiling("fp16", architecture, stack.inputs)
+    heads_at = triton_host.head_constants(stack.channels, tiling)
+    width, rows, heads = stack.width, tiling.rows, stack.layers - 1
+    tile, matrix = rows * width * HALF, width * width * HALF
+    blocks = width // min(tiling.columns, width)
+    thin = stack.inputs <= triton_host.THIN
+    total = stack.layers * (blocks * tile + matrix + tile) + tile  # read, weights, written
+    if not thin:
+        total += 2 * blocks * rows * stack.inputs * HALF + width * stack.inputs * HALF
+    padded = triton_host._padded_channels(stack.channels)
+    columns, view = heads_at["HEAD_COLUMNS"], heads_at["VIEW_COLUMNS"]
+    mixed = -(-stack.trunk // columns) * columns
+    narrow = mixed + (padded - mixed) % view
+    reads = narrow // columns * heads + (padded - narrow) // view * heads
+    total += reads * tile + heads * padded * width * HALF
+    total += rows * (stack.inputs + 3 + stack.channels) * FLOAT
+    rows_of_weights = stack.layers * width + heads * padded + (0 if thin else stack.inputs)
+    sines = (stack.layers + 1) * width
+    return Work(useful_flops(stack), 2 * width * rows_of_weights, total / rows, sines)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Milliseconds."""
+
+    matrix: float
+    epilogue: float
+    l2: float
+    overlapped: bool  # loads run beside the rest
+
+    @property
+    def total(self) -> float:
+        computing = self.matrix + self.epilogue
+        return max(computing, self.l2) if self.overlapped else computing + self.l2
+
+    @property
+    def binding(self) -> str:
+        parts = {"products": self.matrix, "sines": self.epilogue, "L2": self.l2}
+        return max(parts, key=lambda name: parts[name])
+
+
+def predict(work: Work, points: int, gpu: Gpu, backend: str) -> Prediction:
+    rate = gpu.tflops * 1e12 * (gpu.by_warp if backend == "cuda" else 1.0)
+    clocks = max(work.sines / SINES, work.sines * PER_SINE / LANES)
+    seconds = points * clocks / (gpu.processors * gpu.ghz * 1e9)
+    return Prediction(
+        1e3 * points * work.matrix / rate,
+        1e3 * seconds,
+        1e3 * points * work.l2 / (gpu.l2 * 1e12),
+        backend == "cuda",
+    )
+
+
+def works(stack: Stack, architecture: int) -> dict[str, Work]:
+    return {"triton": triton_work(stack, architecture), "cuda": cuda_work(stack)}
+
+
+def lines(resolution: int = 256) -> list[list[str]]:
+    """Rows of a table: the forward pass of both stacks over all points of a picture."""
+    points = resolution**2 * config.preset("paper").model.manifolds
+    table = []
+    for name, gpu in GPUS.items():
+        totals = {"triton": 0.0, "cuda": 0.0}
+        for stack_name, stack in stacks().items():
+            for backend, work in works(stack, gpu.architecture).items():
+                time = predict(work, points, gpu, backend)
+                totals[backend] += time.total
+                table.append([
+                    name, stack_name, backend, f"{work.l2 * points / 1e9:.0f}",
+                    f"{work.intensity:.0f}", f"{time.matrix:.1f}", f"{time.epilogue:.1f}",
+                    f"{time.l2:.1f}", f"{time.total:.1f}", time.binding,
+                ])  # fmt: skip
+        for backend, total in totals.items():
+            table.append([name, "both", backend, "", "", "", "", "", f"{total:.1f}", ""])
+    return table
+
+
+HEADER = [
+    "GPU", "stack", "backend", "GB through L2", "FLOP/B", "products, ms", "sines, ms", "L2, ms",
+    "predicted, ms", "binding",
+]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--markdown", action="store_true")
+    options = parser.parse_args()
+    table = lines()
+    if options.markdown:
+        for row in (HEADER, ["---"] * len(HEADER), *table):
+            print("| " + " | ".join(row) + " |")
+        return
+    widths = [max(len(row[i]) for row in (HEADER, *table)) for i in range(len(HEADER))]
+    for row in (HEADER, *table):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""What the commands write: marked as their own, so that no file of anybody else is replaced.
+
+A PNG carries a hash of its pixels and a page one of its text, so that a file that was changed
+since, such as a label map mended by hand, counts as its owner's. Moving pictures carry a plain
+mark, .safetensors files the format in their header, JSON files the key "format".
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from safetensors import safe_open
+
+from .errors import UserError
+from .files import write_atomically, write_text
+
+MARK = "semfaceedit"
+SOFTWARE = 0x131  # the tag of EXIF that names the program
+
+
+def check_outputs(
+    outputs: Iterable[Path], inputs: Iterable[Path] = (), *, kind: str | None = None
+) -> None:
+    """UserError, before any work, where one of `outputs` is an input or not ours to replace.
+
+    kind: the format that the header of a .safetensors file must name.
+    """
+    read = [path for path in inputs if path.is_file()]
+    for output in outputs:
+        for path in read:
+            if output.exists() and output.samefile(path):
+                raise UserError(
+                    f"{output} would be replaced, but it is read ({path}): choose another --out"
+                )
+        check_replaceable(output, kind=kind)
+
+
+def check_replaceable(path: Path, *, kind: str | None = None) -> None:
+    """UserError where something is at `path` that the commands did not write as it is."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: move it away or choose another --out")
+    if path.exists() and not is_own(path, kind=kind):
+        raise UserError(
+            f"{path} exists, and semfaceedit did not write it or it was changed since: move it "
+            "away or choose another --out"
+        )
+
+
+def paths_in(options: Any) -> list[Path]:
+    """Every path that an options dataclass names, but for `out`."""
+    found: list[Path] = []
+    for field in fields(options):
+        value = getattr(options, field.name)
+        several = value if isinstance(value, tuple) else (value,)
+        if field.name != "out":
+            found += [path for path in several if isinstance(path, Path)]
+    return found
+
+
+def is_own(path: Path, *, kind: str | None = None) -> bool:
+    """Whether the file at `path` is as one of the commands wrote it."""
+    try:
+        return _KINDS[path.suffix.lower()](path, kind)
+    except Exception:  # whatever a damaged file makes its reader say
+        return False
+
+
+def save_picture(path: Path, picture: Image.Image, **settings: Any) -> None:
+    """Write a marked PNG; UserError where it would replace what is not ours."""
+    check_replaceable(path)
+    info = PngInfo()
+    info.add_text("Software", _picture_mark(picture))
+    write_atomically(
+        path, lambda temporary: picture.save(temporary, format="PNG", pnginfo=info, **settings)
+    )
+
+
+def save_page(path: Path, text: str) -> None:
+    """Write a marked page of Markdown; UserError where it would replace what is not ours."""
+    check_replaceable(path)
+    write_text(path, text + _page_mark(text))
+
+
+def _picture_mark(picture: Image.Image) -> str:
+    rgb = picture.convert("RGB")
+    return f"{MARK} {hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()}"
+
+
+def _page_mark(text: str) -> str:
+    return f"\n<!-- {MARK} {hashlib.sha256(text.encode()).hexdigest()} -->\n"
+
+
+def _own_png(path: Path, _kind: str | None) -> bool:
+    with Image.open(path) as picture:
+        return picture.info.get("Software") == _picture_mark(picture)
+
+
+def _own_gif(path: Path, _kind: str | None) -> bool:
+    with Image.open(path) as picture:
+        return picture.info.get("comment") == MARK.encode()
+
+
+def _own_webp(path: Path, _kind: str | None) -> bool:
+    with Image.open(path) as picture:
+        return picture.getexif().get(SOFTWARE) == MARK
+
+
+def _own_mp4(path: Path, _kind: str | None) -> bool:
+    return b"\xa9cmt" in (data := path.read_bytes()) and MARK.encode() in data
+
+
+def _own_page(path: Path, _kind: str | None) -> bool:
+    text, _, _ = path.read_text(encoding="utf-8").rpartition("\n<!-- ")
+    return path.read_text(encoding="utf-8") == text + _page_mark(text)
+
+
+def _own_json(path: Path, _kind: str | None) -> bool:
+    return str(json.loads(path.read_text())["format"]).startswith(MARK)
+
+
+def _own_tensors(path: Path, kind: str | None) -> bool:
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    return json.loads(metadata[MARK]).get("format") == kind
+
+
+_KINDS = {
+    ".png": _own_png, ".gif": _own_gif, ".webp": _own_webp, ".mp4": _own_mp4, ".md": _own_page,
+    ".json": _own_json, ".safetensors": _own_tensors,
+}  # fmt: skip

@@ -1,0 +1,210 @@
+"""No command replaces what it reads or what it did not write."""
+
+import json
+import os
+import shutil
+import stat
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from face_maps import draw_labels, paint, write_pairs
+from faces import open_editor
+from PIL import Image
+
+from semfaceedit import edit, export, gallery, invert, outputs, parse, prepare, profile, render
+from semfaceedit.editing.target import save_label_map
+from semfaceedit.errors import UserError
+from semfaceedit.outputs import is_own, save_page
+from semfaceedit.pictures.video import save_animation
+
+QUICK = ("--no-vgg", "--resolution", "8", "--yaw", "0", "--pitch", "0")
+
+
+@pytest.fixture(scope="module")
+def editor(tmp_path_factory):
+    return open_editor(tmp_path_factory.mktemp("outputs"))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The folder that the commands run in, with a photograph and its map."""
+    monkeypatch.chdir(tmp_path)
+    labels = draw_labels(64)
+    Image.fromarray(paint(labels)).save("photo.png")
+    Image.fromarray(labels).save("face.labels.png")
+    return tmp_path
+
+
+def refused(capsys, path, before: bytes, code: int, *said: str) -> None:
+    assert code == 1
+    assert path.read_bytes() == before
+    error = capsys.readouterr().err
+    assert "choose another --out" in error and len(error.strip().splitlines()) == 1
+    assert all(part in error for part in said)
+
+
+def write_map(_image, out, **_options) -> SimpleNamespace:
+    save_label_map(out, draw_labels(16))
+    return SimpleNamespace(remarks=())
+
+
+def test_parse_keeps_photographs_and_mended_maps(here, monkeypatch, capsys):
+    monkeypatch.setattr(parse, "parse_file", write_map)
+    parsing = ["--images", "photo.png", "--out"]
+    photo = here / "photo.png"
+    refused(capsys, photo, photo.read_bytes(), parse.main([*parsing, "."]), "photo.png")
+    assert parse.main([*parsing, "masks"]) == parse.main([*parsing, "masks"]) == 0
+    capsys.readouterr()
+    mended = here / "masks" / "photo.png"
+    with Image.open(mended) as picture:
+        picture.putpixel((0, 0), 14)
+        picture.save(mended)
+    refused(capsys, mended, mended.read_bytes(), parse.main([*parsing, "masks"]), "changed since")
+
+
+def test_parse_names_all_that_failed(here, capsys):
+    for name in ("a.png", "b.png"):
+        (here / name).write_bytes(b"no picture")
+    assert parse.main(["--images", "a.png", "b.png"]) == 1
+    error = capsys.readouterr().err
+    assert "2 of 2 photographs failed" in error and "a.png: " in error and "b.png: " in error
+    assert parse.main(["--images"]) == 1
+
+
+def test_invert_keeps_the_mask_it_reads(editor, here, capsys):
+    mask = here / "face.labels.png"
+    command = ["--checkpoint", str(editor.generator.source), "--image", "photo.png", "--labels",
+               "face.labels.png", *QUICK, "--geometry-iterations", "1",
+               "--appearance-iterations", "1"]  # fmt: skip
+    refused(capsys, mask, mask.read_bytes(), invert.main(command), "face.labels.png")
+    assert invert.main([*command, "--out", "new.safetensors"]) == 0
+    assert invert.main([*command, "--out", "new.safetensors"]) == 0
+    capsys.readouterr()
+    for name in ("new.labels.png", "new.preview.png"):
+        other = here / name
+        shutil.copy("photo.png", other)
+        refused(capsys, other, other.read_bytes(),
+                invert.main([*command, "--out", "new.safetensors"]), name)  # fmt: skip
+        other.unlink()
+    weights = here / "weights.safetensors"
+    shutil.copy(editor.generator.source, weights)
+    refused(capsys, weights, weights.read_bytes(),
+            invert.main([*command, "--out", "weights.safetensors"]))  # fmt: skip
+
+
+def test_edit_keeps_the_face_it_reads(editor, here, capsys):
+    face = editor.generate(1, resolution=8).project
+    face.save("a.safetensors")
+    save_label_map(here / "b.png", face.labels)
+    project = here / "a.safetensors"
+    command = ["--checkpoint", str(editor.generator.source), "--project", "a.safetensors",
+               "--labels", "b.png", "--no-vgg", "--out", "a.safetensors"]  # fmt: skip
+    refused(capsys, project, project.read_bytes(), edit.main(command), "a.safetensors")
+
+
+@pytest.mark.parametrize("name", ["image.png", "labels-0001.png", "turn.gif", "face-1.labels.png"])
+def test_render_keeps_other_pictures(editor, here, capsys, name):
+    other = here / name
+    Image.open("photo.png").save(other)
+    command = ["--checkpoint", str(editor.generator.source), "--resolution", "8", "--seeds", "1",
+               "--yaws", "0", "0.2", "--out", "."]  # fmt: skip
+    kinds = {"labels-0001.png": ["--kinds", "labels"],
+             "turn.gif": ["--video", "turn.gif", "--frames", "2"],
+             "face-1.labels.png": ["--save-projects"]}  # fmt: skip
+    refused(capsys, other, other.read_bytes(), render.main(command + kinds.get(name, [])), name)
+
+
+def test_render_replaces_its_own_pictures(editor, here):
+    command = ["--checkpoint", str(editor.generator.source), "--resolution", "8", "--seeds", "1",
+               "--kinds", "image", "labels", "--save-projects", "--out", "r"]  # fmt: skip
+    assert render.main(command) == render.main(command) == 0
+    for suffix in ("gif", "webp"):
+        turn = [*command, "--video", f"sub/TURN.{suffix.upper()}", "--frames", "2"]
+        assert render.main(turn) == render.main(turn) == 0
+        assert (here / "r" / "sub" / f"TURN.{suffix.upper()}").is_file()
+
+
+def test_export_keeps_weights_of_another_kind(editor, here, capsys):
+    project = here / "a.safetensors"
+    editor.generate(1, resolution=8).project.save(project)
+    (here / "run").mkdir()
+    code = export.main(["--run", "run", "--out", "a.safetensors"])
+    refused(capsys, project, project.read_bytes(), code)
+
+
+def test_export_names_its_own_option(here, capsys):
+    assert export.main(["--run", "nothing", "--out", "a.safetensors"]) == 1
+    assert "--run nothing: no such run folder" in capsys.readouterr().err
+
+
+def test_gallery_keeps_the_page_of_a_project(editor, here, capsys):
+    page = here / "README.md"
+    page.write_text("# My project\n")
+    command = ["--checkpoint", str(editor.generator.source), "--out", "."]
+    refused(capsys, page, page.read_bytes(), gallery.main(command), "README.md")
+
+
+def test_profile_keeps_what_lies_at_trace(here, capsys):
+    before = (here / "photo.png").read_bytes()
+    assert profile.main(["--preset", "tiny", "--trace", "photo.png"]) == 1
+    assert "name another file" in capsys.readouterr().err
+    assert (here / "photo.png").read_bytes() == before
+
+
+def test_prepare_keeps_what_was_put_into_its_folder(here, capsys):
+    write_pairs(here / "data", {"a": draw_labels(64)}, image_size=64)
+    command = ["--data", "data", "--out", "packed", "--resolution"]
+    assert prepare.main([*command, "16"]) == prepare.main([*command, "8"]) == 0
+    notes = here / "packed" / "notes.txt"
+    notes.write_text("mine")
+    capsys.readouterr()
+    assert prepare.main([*command, "16"]) == 1
+    assert "notes.txt would be lost" in capsys.readouterr().err
+    assert notes.read_text() == "mine"
+
+
+def test_a_page_that_was_changed_is_its_writers(tmp_path):
+    page = tmp_path / "report.md"
+    save_page(page, "# Report\n")
+    save_page(page, "# Report\n\nmore\n")
+    page.write_text(page.read_text().replace("more", "my notes"))
+    with pytest.raises(UserError, match="changed since"):
+        save_page(page, "# Report\n")
+
+
+def test_a_hard_link_to_an_input_counts_as_the_input(tmp_path):
+    one, other = tmp_path / "a.png", tmp_path / "b.png"
+    save_label_map(one, draw_labels(16))
+    os.link(one, other)
+    with pytest.raises(UserError, match="is read"):
+        outputs.check_outputs([other], [one])
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp"])
+def test_animations_are_known_again(tmp_path, name):
+    frames = [np.full((8, 8, 3), value, np.uint8) for value in (0, 200)]
+    save_animation(tmp_path / name, frames, fps=10)
+    assert is_own(tmp_path / name)
+    Image.fromarray(frames[0]).save(tmp_path / name)
+    assert not is_own(tmp_path / name)
+
+
+def test_files_have_the_mode_that_the_umask_leaves(editor, tmp_path):
+    before = os.umask(0o027)
+    try:
+        project = tmp_path / "a.safetensors"
+        editor.generate(1, resolution=8).project.save(project)
+        save_label_map(tmp_path / "b.png", draw_labels(8))
+    finally:
+        os.umask(before)
+    for path in (project, tmp_path / "b.png"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_report_is_known_by_its_format(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({"accuracy": 1}))
+    assert not is_own(path)
+    path.write_text(json.dumps({"format": "semfaceedit-evaluation"}))
+    assert is_own(path)
