@@ -1,10 +1,15 @@
-# Two commands do all the set-up on a fresh machine: `make train` and `make test`.
+# `make editor`, `make train` and `make test` do all the set-up on a fresh machine.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install editor train test test-all bench clean
+# Tests that take seconds; CONTRIBUTING.md has the time of `make quick`.
+QUICK := tests/model tests/metrics tests/pictures tests/data tests/repository \
+    tests/training/test_losses.py tests/editing/test_project.py tests/commands/test_help.py \
+    tests/kernels/test_backend.py tests/kernels/test_semantic_composite.py
+
+.PHONY: install editor train lint quick test test-all bench clean
 
 install: $(STAMP)
 
@@ -26,11 +31,17 @@ train: $(STAMP)
 	$(BIN)/python -m semfaceedit.render --out runs/pictures --seeds 0-5 \
 	    --checkpoint "$$(ls -td runs/*-small-procedural | head -n 1)/generator-ema0.998.safetensors"
 
-test: $(STAMP)
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tools/check_types.py
-	$(BIN)/python -m pytest
+
+# One process per core, each with one thread; a file's tests stay together and share fixtures.
+quick: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(QUICK)
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "slow or not slow"

@@ -9,13 +9,15 @@ SEMFACEEDIT_CXXFLAGS adds flags, SEMFACEEDIT_CUDA_ARCHS ("80,89,90") names GPU a
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-FLAGS = ["-O3", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fvisibility=hidden", "-g0"]
+FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fvisibility=hidden", "-g0"]
+FLAGS += [] if sys.platform == "darwin" else ["-fopenmp"]  # Apple's compiler has no OpenMP
 NVCC_FLAGS = ["-O3", "-std=c++17", "-shared", "-Xcompiler=-fPIC,-fvisibility=hidden"]
 NVCC_FLAGS += ["-cudart", "static", "--threads", "0"]
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 from support import needs_native
-from test_ray_isosurface import Sizes, call, problem
+from test_ray_isosurface import Sizes, call, hits_in_bf16, problem
 from test_ray_isosurface import compare as check
 
-from semfaceedit.kernels import FieldWeights
+from semfaceedit.kernels import FieldWeights, _extension, use_backend
 
 SHAPES: dict[str, Sizes] = {  # rays, hits, samples, width, layers
     "small": (16 * 32 * 32, 9, 32, 64, 3),
@@ -29,9 +29,10 @@ def test_ray_isosurface(name: str, mode: str, compare: Callable[..., None], benc
     leaves = {key: value.requires_grad_(key in wanted) for key, value in inputs.items()}
     seed = torch.randn(sizes[0], sizes[1])
 
-    def step(backend: str) -> Callable[[], object]:
+    def step(backend: str, precision: str = "fp32") -> Callable[[], object]:
         def run() -> None:
-            depths = call(sizes, backend)(leaves)["depths"]
+            with use_backend(precision=precision):
+                depths = call(sizes, backend)(leaves)["depths"]
             if wanted:
                 torch.autograd.grad(depths, [leaves[key] for key in wanted], seed)
 
@@ -39,4 +40,21 @@ def test_ray_isosurface(name: str, mode: str, compare: Callable[..., None], benc
 
     rays, _, samples, width, layers = sizes
     work = 2 * rays * samples * width * (3 + (layers - 1) * width + 1)
-    compare({"eager": step("reference"), "cpu": step("cpu")}, work if mode == "forward" else None)
+    variants, precisions = {"eager": step("reference"), "cpu": step("cpu")}, {}
+    if "accurate" in _extension.native().film_siren_precisions():
+        variants["cpu_accurate"] = step("cpu", "accurate")
+        precisions["cpu_accurate"] = "accurate"
+    compare(variants, work if mode == "forward" else None, precisions)
+
+
+@needs_native
+def test_hits_at_accurate(record: dict[str, Any], benchmark: Any) -> None:
+    """65,536 rays of `paper`: how far hits move from those of fp32, in coarse steps, and how many
+    change their level or whether they are valid."""
+    benchmark.group = "hits-paper-accurate"
+    sizes = (65536, *SHAPES["paper"][1:])
+    moved, changed = hits_in_bf16(sizes, seed=0)
+    record.update(mean_step=moved, changed_hits=round(changed * sizes[0] * sizes[1]))
+    print("", record)
+    benchmark.pedantic(lambda: hits_in_bf16(sizes, seed=0), rounds=1)
+    assert moved <= 1e-3 and changed <= 1e-3

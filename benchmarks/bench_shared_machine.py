@@ -16,7 +16,7 @@ from support import needs_native
 from semfaceedit.waiting import SPINS
 
 HERE = Path(__file__).resolve().parent
-SECONDS, ROUNDS = 5.0, 3
+SECONDS, ROUNDS = 4.0, 1
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ def maps(pairs: Path, skip: int, count: int | None) -> dict[str, object]:
         true = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
         landmarks = landmarks_from_labels(true)
         window = None if landmarks is None else fit_window(landmarks)
-        joint["photograph"] += confusion(torch.from_numpy(found), torch.from_numpy(true))
+        joint["photograph"] += confusion(*(torch.from_numpy(m.copy()) for m in (found, true)))
         crops = [crop_pair(image, m, read.window, CROP)[1] for m in (found, true)]
         joint["crop"] += confusion(*map(torch.from_numpy, crops))
         own = landmarks_from_labels(found)

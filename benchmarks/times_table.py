@@ -42,14 +42,18 @@ CPU = Layout(
     plain=("reference", "eager"),
     other="cpu_fast",
     titles={
-        "render-paper-64": "`paper`, render at 64²",
-        "film_siren-paper-geometry-forward": "`paper`, Geometry Module, 16,384 points",
-        "film_siren-paper-appearance-forward": "`paper`, Appearance Module, 16,384 points",
-        "render-small-64": "`small`, render at 64²",
-        "generator-small-32": "`small`, generator forward and backward, 8 faces at 32²",
         "training-small-32": "`small`, four whole training steps, 8 faces at 32²",
+        "generator-small-32": "`small`, generator forward and backward, 8 faces at 32²",
+        "film_siren-paper-geometry-full": "`paper`, Geometry Module, all gradients, 16,384 points",
+        "film_siren-paper-appearance-full": (
+            "`paper`, Appearance Module, all gradients, 16,384 points"
+        ),
         "inversion-geometry-small-64": "`small`, inversion step at 64², geometry stage",
         "inversion-appearance-small-64": "`small`, inversion step at 64², all offsets",
+        "render-paper-64": "`paper`, render at 64²",
+        "render-small-64": "`small`, render at 64²",
+        "film_siren-paper-geometry-forward": "`paper`, Geometry Module, 16,384 points",
+        "film_siren-paper-appearance-forward": "`paper`, Appearance Module, 16,384 points",
     },
 )
 GPU = Layout(

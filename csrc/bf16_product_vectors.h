@@ -15,6 +15,7 @@ struct Unit {
   // Products of what registers hold; returns the floating-point operations.
   static int64_t busy(int64_t rounds) {
     __m512 sums[16] = {};
+    for (__m512& sum : sums) asm volatile("" : "+v"(sum));  // equal, but not to the compiler
     __m512i factor = _mm512_setzero_si512();
     for (int64_t round = 0; round < rounds; ++round) {
       asm volatile("" : "+v"(factor));

@@ -21,33 +21,33 @@ struct SlabRing {
   static constexpr int SLAB = (WIDTH + FILM_NARROW) * ROW_BYTES;  // bytes
   static constexpr int STAGES = WIDTH == 256 ? 2 : 4;
 
-  // What is loaded next: a slab of a tile's stream, and where it goes.
+  // What is loaded next: slab `slab` of a tile, for a group of rows (-1: no tile is left), to place
+  // `stage` of the ring. Few numbers: they stay in registers during the products.
   const FilmSirenChain& p;
-  const int tiles;
   const uint32_t memory;
-  int tile;
-  const unsigned char* next;
-  int left, stage = 0;
+  int tile, group, slab = 0, stage = 0;
 
-  SEMFACEEDIT_DEVICE SlabRing(const FilmSirenChain& chain, int count, void* shared)
-      : p(chain), tiles(count), memory(sm80::shared_address(shared)), tile(blockIdx.x) {
-    start_stream();
+  SEMFACEEDIT_DEVICE SlabRing(const FilmSirenChain& chain, void* shared)
+      : p(chain), memory(sm80::shared_address(shared)), tile(blockIdx.x), group(group_of_tile()) {
     for (int i = 0; i < STAGES - 1; ++i) load();
   }
 
-  SEMFACEEDIT_DEVICE void start_stream() {
-    left = tile < tiles ? p.slabs : 0;
-    if (left == 0) return;
-    const int64_t group = p.row_groups[p.tiles[2 * p.tile_bound + tile]];
-    next = reinterpret_cast<const unsigned char*>(p.stream) + group * p.slabs * SLAB;
+  SEMFACEEDIT_DEVICE int group_of_tile() const {
+    if (tile >= *p.tile_count) return -1;
+    return static_cast<int>(p.row_groups[p.tiles[2 * p.tile_bound + tile]]);
   }
 
   SEMFACEEDIT_DEVICE void load() {
-    if (left > 0) {
+    if (group >= 0) {
+      const unsigned char* from = reinterpret_cast<const unsigned char*>(p.stream) +
+                                  (static_cast<int64_t>(group) * p.slabs + slab) * SLAB;
       SEMFACEEDIT_NO_UNROLL for (int at = threadIdx.x * 16; at < SLAB; at += CHAIN_THREADS * 16)
-        sm80::copy_async(memory + stage * SLAB + at, next + at);
-      next += SLAB;
-      if (--left == 0) tile += gridDim.x, start_stream();
+        sm80::copy_async(memory + stage * SLAB + at, from + at);
+      if (++slab == p.slabs) {
+        slab = 0;
+        tile += gridDim.x;
+        group = group_of_tile();
+      }
     }
     sm80::close_copies();  // without a slab too: `advance` counts groups
     stage = stage + 1 == STAGES ? 0 : stage + 1;
@@ -211,7 +211,7 @@ SEMFACEEDIT_DEVICE inline void run_tile(const FilmSirenChain& p, int tile, SlabR
 template <int WIDTH, bool THIN>
 __global__ void __launch_bounds__(CHAIN_THREADS, 1) chain_kernel(FilmSirenChain p) {
   const int tiles = static_cast<int>(*p.tile_count);
-  SlabRing<WIDTH> ring(p, tiles, shared_memory());
+  SlabRing<WIDTH> ring(p, shared_memory());
   for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x)
     run_tile<WIDTH, THIN>(p, tile, ring);
 }

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # In a checkout `kernels/` stands beside this package but is imported as `semfaceedit.kernels`;
 # a wheel has no sibling `csrc/`, so this line does nothing there.

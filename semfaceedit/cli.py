@@ -34,6 +34,8 @@ from .kernels import BackendError
 
 Options = TypeVar("Options")
 
+MOST_SEEDS = 100_000
+
 
 def run_command(
     options_type: type[Options],
@@ -50,12 +52,21 @@ def run_command(
     """
     try:
         with _terminable():
-            command(parse(options_type, argv, name=name))
+            options = parse(options_type, argv, name=name)
+            if isinstance(seed := getattr(options, "seed", None), int):
+                check_seed(seed)
+            command(options)
+            sys.stdout.flush()  # here, where a reader that has left is no defect
     except (UserError, BackendError) as error:
         print(f"semfaceedit {name}: error: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of the output has left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
+        print(f"semfaceedit {name}: error: {_memory_advice(options_type)}", file=sys.stderr)
         return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
@@ -76,6 +87,19 @@ def run_command(
         print(f"semfaceedit {name}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Of CUDA, of torch's allocator on the CPU, or of Python."""
+    lacking = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, lacking) or "allocate memory" in str(error)
+
+
+def _memory_advice(options_type: type[Any]) -> str:
+    known = {field.name for field in dataclasses.fields(options_type)}
+    flags = [name for name in ("chunk_rays", "resolution", "batch", "count") if name in known]
+    smaller = " or ".join(f"--{name.replace('_', '-')}" for name in flags)
+    return f"not enough memory: {f'give a smaller {smaller}, or ' if smaller else ''}free some"
 
 
 @contextmanager
@@ -122,9 +146,7 @@ def _parse_plain(options_type: type[Options], argv: Sequence[str] | None, *, nam
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for option in describe(options_type):
-        kind, default = option.type, option.default
-        if isinstance(kind, types.UnionType):
-            kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
+        kind, default = _without_none(option.type), option.default
         settings: dict[str, Any] = {"dest": option.field.name}
         settings["help"] = f"{option.help} {option.hint}".strip().replace("%", "%%")
         settings |= {"required": True} if default is dataclasses.MISSING else {"default": default}
@@ -163,10 +185,11 @@ class Option:
     @property
     def metavar(self) -> str | None:
         """What stands for the value: PATH, or PATH ... for several; None: the parser's choice."""
-        kinds = [kind for kind in typing.get_args(self.type) if kind is not types.NoneType]
-        kind, several = self.type, typing.get_origin(self.type) in (tuple, list)
-        if several or isinstance(self.type, types.UnionType):
-            kind = kinds[0]
+        kind = _without_none(self.type)
+        if typing.get_origin(kind) is typing.Literal:
+            return "{" + ",".join(map(str, typing.get_args(kind))) + "}"
+        several = typing.get_origin(kind) in (tuple, list)
+        kind = typing.get_args(kind)[0] if several else kind
         names = {Path: "PATH", str: "TEXT", int: "INT", float: "FLOAT"}
         return names[kind] + " ..." * several if kind in names else None
 
@@ -183,6 +206,13 @@ class Option:
             return f"(default: {self.flag})"
         several = isinstance(self.default, tuple | list)
         return f"(default: {' '.join(map(str, self.default)) if several else self.default})"
+
+
+def _without_none(kind: Any) -> Any:
+    """T of `T | None`; any other type as it is."""
+    if typing.get_origin(kind) not in (typing.Union, types.UnionType):
+        return kind
+    return next(part for part in typing.get_args(kind) if part is not types.NoneType)
 
 
 def describe(options_type: type) -> list[Option]:
@@ -249,10 +279,22 @@ def parse_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        if not (first.isascii() and first.isdecimal()) or (dash and not last.isdecimal()):
             raise UserError(f"--seeds {text!r}: {part!r} is not a number or a range such as 4-7")
-        seeds.extend(range(int(first), int(last or first) + 1))
+        start, end = int(first), int(last or first)
+        check_seed(end, "--seeds")
+        if end < start:
+            raise UserError(f"--seeds {text!r}: {part!r} runs backwards: write {last}-{first}")
+        if len(seeds) + end - start >= MOST_SEEDS:
+            raise UserError(f"--seeds {text!r}: at most {MOST_SEEDS:,} at a time")
+        seeds.extend(range(start, end + 1))
     return seeds
+
+
+def check_seed(seed: int, flag: str = "--seed") -> None:
+    """UserError for a seed that is negative or has more than 63 bits."""
+    if not 0 <= seed < 2**63:
+        raise UserError(f"{flag} {seed}: use a whole number from 0 to {2**63 - 1}")
 
 
 def select_device(name: str | None) -> torch.device:

@@ -31,6 +31,22 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise
 
 
+def try_lock(descriptor: int) -> bool | None:
+    """Lock an open file or folder until it is closed; False where another process has it, None
+    where the file system or the operating system has no such locks."""
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write, which then takes its place; nothing is flushed to the disk."""

@@ -87,7 +87,10 @@ def run(options: GalleryOptions) -> None:
             raise UserError(f"--only {name}: the figures are {', '.join(FIGURES)}")
     seeds = parse_seeds(options.seeds)
     if len(seeds) < figures.FACES:
-        raise UserError(f"--seeds {options.seeds}: give at least {figures.FACES} seeds")
+        raise UserError(
+            f"--seeds {options.seeds}: give at least {figures.FACES}: the figures show as many "
+            "faces beside one another"
+        )
     if min(options.iterations, options.invert_iterations) < 1 or options.tune < 0:
         raise UserError("--iterations and --invert-iterations must be at least 1, --tune 0")
     chosen = [name for name in FIGURES if not options.only or name in options.only]

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cli import select_device, wrote
+from .cli import remark, select_device, wrote
+from .data.decoding import save_label_map
 from .editing.fit import FitSettings
 from .editing.fit_display import LiveFit, view_sheet
 from .editing.project import FORMAT, FaceProject
 from .editing.refit import EditedFace, EditSettings
-from .editing.target import save_label_map
 from .errors import UserError
 from .kernels import use_backend
 from .memory import keep_freed_memory
@@ -72,6 +72,7 @@ class RefitOptions(FitOptions):
     to find better starting points. 0: start from the face alone."""
 
 
+FOLLOWED = 0.3  # of the labels inside, below which an edit is said to have failed
 EDIT_PICTURES = ("labels", "preview", "views")  # beside an edited face
 
 
@@ -154,12 +155,23 @@ def finish_edit(
     _keep(edited.project, out, live)
     faces = [before.codes(generator), edited.project.codes(generator)]
     resolution = edited.after.image.shape[-1]
+    say_if_not_followed(edited.project.metrics)
     path = out.with_suffix(".views.png")
     own = before.generator(generator)
     save_png(path, view_sheet(own, faces, float(before.pose[1]), resolution))
     wrote(path)
     if edited.interrupted:
         raise KeyboardInterrupt
+
+
+def say_if_not_followed(metrics: dict[str, float]) -> None:
+    """A remark where little of an edited label map came about."""
+    followed = metrics.get("labels_inside", 1.0)
+    if followed < FOLLOWED:
+        remark(
+            f"only {followed:.0%} of the labels inside the region came out as asked: this face "
+            "cannot show the edit; ask for less, give more --iterations, or take another face"
+        )
 
 
 def finish(project: FaceProject, path: Path, live: LiveFit, *, interrupted: bool) -> None:

@@ -33,8 +33,9 @@ PREVIEW_SIZE = 192  # pixels, side of each picture
 class PrepareOptions:
     """Align faces and their masks, and pack them for training.
 
-    Examples: semfaceedit prepare --data CelebAMask-HQ --out packed --resolution 256;
-    semfaceedit prepare --data photographs --masks auto --out packed
+    Example: semfaceedit prepare --data CelebAMask-HQ --out packed --resolution 256
+
+    Example: semfaceedit prepare --data photographs --masks auto --out packed
 
     Reads CelebAMask-HQ as distributed (CelebA-HQ-img/ with CelebAMask-HQ-mask-anno/), images/ with
     masks/ that hold class ids, or photographs alone (--masks auto). Writes images.npy, labels.npy,

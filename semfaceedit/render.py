@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .api import generate
 from .cli import parse_seeds, progress, run_command, wrote
+from .data.decoding import save_label_map
 from .editing.project import FORMAT, FaceProject
-from .editing.target import save_label_map
 from .editing.tuning import with_weights
 from .editing.views import RenderedFace, View, between
 from .errors import UserError

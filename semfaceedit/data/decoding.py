@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..model.labels import CLASS_NAMES, NUM_CLASSES, PALETTE
+from ..outputs import save_picture
 
 PALETTE_VARIANTS = {(51, 255, 255): CLASS_NAMES.index("r_brow")}
 """Colours that label pictures in circulation use beside those of `labels.PALETTE`."""
@@ -82,6 +83,13 @@ def read_label_map(path: Path) -> np.ndarray:
         return _checked_ids(values, path)
 
 
+def save_label_map(path: Path, labels: np.ndarray) -> None:
+    """Write class ids (H, W) as a palette PNG in CelebAMask-HQ colours."""
+    picture = Image.fromarray(labels)
+    picture.putpalette(PALETTE.tobytes())
+    save_picture(path, picture)
+
+
 def merge_parts(paths: Iterable[Path]) -> np.ndarray:
     """Paint part files over one another in the order of their ids: (H, W) uint8.
 
@@ -128,6 +136,9 @@ def _opened(path: Path, most_pixels: int = LARGEST_PICTURE) -> Iterator[Image.Im
             yield _decoded(picture, path, most_pixels)
     except (UserError, MemoryError):
         raise
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise UserError(f"{path}: has more than {most:.0f} megapixels: scale it down") from None
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         action = (

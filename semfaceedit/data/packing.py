@@ -1,7 +1,6 @@
 """Writing a packed folder: in one piece, hashed, and never through a memory map."""
 
 import errno
-import fcntl
 import glob
 import hashlib
 import json
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..files import try_lock
 from ..model.labels import CLASS_NAMES, GROUP_NAMES, GROUP_OF_CLASS
 
 PACKED_FORMAT = "semfaceedit-packed"
@@ -115,7 +115,7 @@ def _workplace(out: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     lock = os.open(folder, os.O_RDONLY)
     try:
-        _is_free(lock)
+        try_lock(lock)
         yield folder
     finally:
         _remove(folder, out)
@@ -130,7 +130,7 @@ def _clear_abandoned(out: Path) -> None:
             if not held or not held <= {"new", "old"}:  # not locked yet, or another's
                 continue
             lock = os.open(folder, os.O_RDONLY)
-            if _is_free(lock):
+            if try_lock(lock):
                 _remove(folder, out)
             os.close(lock)
 
@@ -140,16 +140,6 @@ def _remove(folder: Path, out: Path) -> None:
     if not out.exists() and is_packed(folder / "old"):
         os.replace(folder / "old", out)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_free(lock: int) -> bool:
-    """Lock an open folder until it is closed, if no other process has; never where the file
-    system has no locks."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 class _ArrayWriter:

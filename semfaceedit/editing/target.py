@@ -18,8 +18,7 @@ from ..data.pose import Landmarks, estimate_pose, landmarks_from_labels, sides_e
 from ..data.preparation import check_mask, locate, prepare_face
 from ..errors import UserError
 from ..model.camera import CameraConfig
-from ..model.labels import FLIP_IDS, NUM_CLASSES, PALETTE
-from ..outputs import save_picture
+from ..model.labels import FLIP_IDS, NUM_CLASSES
 
 SMALL = 32  # pixels along the shorter edge of a photograph, below which a warning is given
 OVERSAMPLING = 2  # targets are kept at twice the rendered size, so that class borders are soft
@@ -174,10 +173,3 @@ def _no_face(labels: Path | str) -> str:
         "and a mouth below it, are needed): give another mask, or a pair that is aligned already "
         "with --no-align --yaw Y --pitch P (radians)"
     )
-
-
-def save_label_map(path: Path, labels: np.ndarray) -> None:
-    """Write class ids (H, W) as a palette PNG in CelebAMask-HQ colours."""
-    picture = Image.fromarray(labels)
-    picture.putpalette(PALETTE.tobytes())
-    save_picture(path, picture)

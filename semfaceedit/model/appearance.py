@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from .codes import Film
 from .config import ModelConfig
+from .distinct_rows import distinct_rows
 from .film import FilmSirenStack, MappingNetwork
 from .geometry import widened_sigmoid
 
@@ -73,9 +74,13 @@ class AppearanceModule(nn.Module):
             film.phases.transpose(0, 1).flatten(0, 1),
         )
         sorted_colors = self._sorted(
-            descriptor[order], directions[order], by_row, offsets, row_groups
+            distinct_rows(descriptor, order),
+            distinct_rows(directions, order),
+            by_row,
+            offsets,
+            row_groups,
         )
-        colors = torch.empty_like(sorted_colors).index_copy(0, order, sorted_colors)
+        colors = torch.empty_like(sorted_colors).index_copy_(0, order, sorted_colors)
         return widened_sigmoid(colors)
 
     def _sorted(

@@ -1,5 +1,6 @@
 """Files of a run: weights as safetensors with a JSON header, trainer state, atomic writing."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from . import config
 from .config import Config
 from .discriminator import Discriminator, build_discriminators
 from .generator import Generator
+from .mean_face import hash_tensors
 
 FORMAT = "semfaceedit-generator"
 DISCRIMINATORS_FORMAT = "semfaceedit-discriminators"
@@ -58,15 +60,16 @@ def save_discriminators(
 
 
 def _save(path: Path, kind: str, tensors: dict[str, Tensor], run: Config, **facts: Any) -> None:
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     header = {
         "format": kind,
         "version": FORMAT_VERSION,
         "software": __version__,
         "config": config.to_dict(run),
+        "sha256": hash_tensors(contiguous),
         **facts,
     }
     metadata = {"semfaceedit": json.dumps(header)}
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     write_atomically(path, lambda temporary: save_file(contiguous, temporary, metadata))
 
 
@@ -85,14 +88,17 @@ def read_header(path: Path, kind: str = FORMAT) -> dict[str, Any]:
             header = json.loads((file.metadata() or {}).get("semfaceedit", "{}"))
     except FileNotFoundError:
         raise UserError(f"no checkpoint at {path}: give a .safetensors file of a run") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a readable weights file: {error}") from None
-    if header.get("format") != kind:
+    if not isinstance(header, dict) or header.get("format") != kind:
         what = "weights" if kind == FORMAT else "discriminators"
         raise UserError(f"{path} holds no {what} of semfaceedit (no such header in it)")
-    if header["version"] > FORMAT_VERSION:
+    version = header.get("version")
+    if not isinstance(version, int) or not isinstance(header.get("config"), dict):
+        raise UserError(f"{path} has no sound header: it was damaged, copy or export it again")
+    if version > FORMAT_VERSION:
         raise UserError(
-            f"{path} has format version {header['version']}, this semfaceedit reads up to "
+            f"{path} has format version {version}, this semfaceedit reads up to "
             f"{FORMAT_VERSION}: install a newer version"
         )
     return header
@@ -118,15 +124,18 @@ def load_generator(
     UserError.
     """
     path = locate_weights(path)
-    run = config.from_dict(read_header(path)["config"])
+    header = read_header(path)
+    run = config.from_dict(header["config"])
     if preset is not None and preset != run.preset:
         raise UserError(
             f"{path} holds weights of preset {run.preset!r}, not {preset!r}: leave --preset out "
             "or give another --checkpoint"
         )
+    tensors = _tensors(path, header)
+    _check_sizes(run.model, tensors, path)
     generator = Generator(run.model)
     generator.source = path
-    _fill(generator, _tensors(path), path)
+    _fill(generator, tensors, path)
     return generator.to(device).eval().requires_grad_(False), run
 
 
@@ -137,9 +146,11 @@ def discriminators_beside(path: Path) -> Path:
 
 def load_discriminators(path: Path) -> tuple[tuple[Discriminator, Discriminator], Config]:
     """D_c and D_s of a file that `save_discriminators` wrote, in evaluation mode."""
-    run = config.from_dict(read_header(path, DISCRIMINATORS_FORMAT)["config"])
+    header = read_header(path, DISCRIMINATORS_FORMAT)
+    run = config.from_dict(header["config"])
+    tensors = _tensors(path, header)
+    _check_channels(run.discriminator.channels, tensors, path)
     networks = build_discriminators(run)
-    tensors = _tensors(path)
     for name, network in zip(("d_image.", "d_semantic."), networks, strict=True):
         own = {key.removeprefix(name): t for key, t in tensors.items() if key.startswith(name)}
         _fill(network, own, path)
@@ -147,16 +158,50 @@ def load_discriminators(path: Path) -> tuple[tuple[Discriminator, Discriminator]
     return networks, run
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
-    with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+def _tensors(path: Path, header: dict[str, Any]) -> dict[str, Tensor]:
+    """Every tensor in fp32; UserError where one is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} is not a readable weights file: {error}") from None
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise UserError(f"{path}: {name} holds NaN or infinity: copy or export the file again")
+    known = header.get("sha256")  # files of older versions have none
+    if known is not None and known != hash_tensors(tensors):
+        raise UserError(f"{path} was changed since it was written: copy or export it again")
+    return tensors
+
+
+def _check_sizes(model: config.ModelConfig, tensors: dict[str, Tensor], path: Path) -> None:
+    """UserError where the configuration speaks of more than the file can hold, before a network
+    of that size is made."""
+    largest = max((max(t.shape, default=1) for t in tensors.values()), default=0)
+    for field in dataclasses.fields(model):
+        value = getattr(model, field.name)
+        if field.name in ("resolution", "ray_samples"):
+            largest_here = 4096
+        elif isinstance(value, int) and not isinstance(value, bool):
+            largest_here = max(largest, len(tensors))
+        else:
+            continue
+        if not 0 <= value <= largest_here:
+            raise UserError(f"{path} does not fit its own configuration: {field.name} is {value}")
+
+
+def _check_channels(channels: tuple[int, ...], tensors: dict[str, Tensor], path: Path) -> None:
+    largest = max((max(t.shape, default=1) for t in tensors.values()), default=0)
+    if len(channels) > len(tensors) or not all(1 <= count <= largest for count in channels):
+        raise UserError(f"{path} does not fit its own configuration: channels are {channels}")
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
-        raise UserError(f"{path} does not fit its own configuration: {error}") from None
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path} does not fit its own configuration: {reason}") from None
 
 
 def save_state(run_folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
@@ -177,7 +222,7 @@ def load_state(run_folder: Path, *, flag: str = "--resume") -> dict[str, Any]:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch reports damage in many types
-            problems.append(f"{path.name}: {error}")
+            problems.append(f"{path.name}: {' '.join(str(error).split())[:200]}")
     raise UserError(
         f"{flag} {run_folder}: no usable state-*.pt in it ({'; '.join(problems) or 'none found'})"
     )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..kernels import Intersections
 from .codes import Film
 from .config import ModelConfig
+from .distinct_rows import distinct_rows
 from .film import FilmSirenStack, MappingNetwork
 from .labels import NUM_CLASSES
 
@@ -70,7 +71,7 @@ class GeometryModule(nn.Module):
         hit_index = valid.flatten().nonzero()[:, 0]
         counts = valid.view(batch, -1).sum(1)
         out = self.stack(
-            intersections.points.reshape(-1, 3)[hit_index] * config.coordinate_scale,
+            distinct_rows(intersections.points.reshape(-1, 3), hit_index) * config.coordinate_scale,
             directions[hit_index // shape[1]],
             film,
             nn.functional.pad(counts.cumsum(0), (1, 0)),
@@ -82,8 +83,10 @@ class GeometryModule(nn.Module):
         alpha = torch.where(on_plane, 1.0, self._opacity(sigma[:, 0]))
         scores = self._scores(logits, on_plane)
         # Apart, not as columns of one tensor: the gradient of a column is a copy of all of them.
-        dense_alpha = alpha.new_zeros(valid.numel()).index_copy(0, hit_index, alpha)
-        dense_scores = scores.new_zeros(valid.numel(), NUM_CLASSES).index_copy(0, hit_index, scores)
+        dense_alpha = alpha.new_zeros(valid.numel()).index_copy_(0, hit_index, alpha)
+        dense_scores = scores.new_zeros(valid.numel(), NUM_CLASSES).index_copy_(
+            0, hit_index, scores
+        )
         return Geometry(
             dense_alpha.view(shape), dense_scores.view(*shape, NUM_CLASSES), descriptor, hit_index
         )

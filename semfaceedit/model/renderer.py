@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..kernels import Intersections, color_composite, semantic_composite
 from .codes import Codes, Film
+from .distinct_rows import distinct_rows
 from .rays import FRONTAL_DIRECTION, Rays, camera_rays
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def _render_rays(
             point_index = point_index[:0]
         elif cull:
             seen = (_weights(geometry.alpha).flatten()[point_index] >= cull).nonzero()[:, 0]
-            point_index, descriptor = point_index[seen], descriptor[seen]
+            point_index, descriptor = point_index[seen], distinct_rows(descriptor, seen)
         group_of_point = generator.group_table(labels.flatten()[point_index])
     with clock("appearance"):
         ray_of_point = point_index // labels.shape[1]
@@ -204,7 +205,7 @@ def _render_rays(
             point_colors = generator.appearance(
                 descriptor, directions, image_of_point, group_of_point, codes.appearance
             )
-        colors = point_colors.new_zeros(labels.numel(), 3).index_copy(0, point_index, point_colors)
+        colors = point_colors.new_zeros(labels.numel(), 3).index_copy_(0, point_index, point_colors)
         colors = colors.view(*labels.shape, 3)
     with clock("compositing"):
         color, depth, weights = color_composite(geometry.alpha, colors, intersections.depths)

@@ -27,6 +27,7 @@ from ..errors import UserError
 from ..files import write_atomically
 from ..metrics.segmentation import SegmentationScore, confusion, score_of
 from ..model.labels import NUM_CLASSES
+from ..model.mean_face import hash_tensors
 from ..training.augment import Augmentation
 
 FORMAT, FORMAT_VERSION = "semfaceedit-parser", 1
@@ -265,6 +266,7 @@ def save_parser(
         "version": FORMAT_VERSION,
         "software": __version__,
         "settings": asdict(settings),
+        "sha256": hash_tensors(parser.state_dict()),
         **facts,
     }
     _write(path, parser.state_dict(), header)
@@ -281,11 +283,20 @@ def load_parser(path: Path, device: torch.device) -> tuple[Parser, ParserSetting
             raise UserError(f"{path} was written by a newer semfaceedit: install that")
         found = header["settings"]
         settings = ParserSettings(**{**found, "widths": tuple(found["widths"])})
+        sizes = (settings.resolution, *settings.widths)
+        if len(sizes) > 12 or not all(type(n) is int and 1 <= n <= 4096 for n in sizes):
+            raise ValueError(f"its resolution and widths are {sizes}")
+        tensors = load_file(path)
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            raise ValueError("it holds NaN or infinity")
+        if header.get("sha256", known := hash_tensors(tensors)) != known:
+            raise ValueError("it was changed since it was written")
         parser = Parser(settings.widths)
-        parser.load_state_dict(load_file(path))
+        parser.load_state_dict(tensors)
     except FileNotFoundError:
         raise UserError(f"no parser at {path}: `train-parser` writes one") from None
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError,
+            AttributeError) as error:  # fmt: skip
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is not a readable parser: {reason}") from None
     return parser.to(device).eval().requires_grad_(False), settings

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate, softmax
 
 from ..data.align import Window, crop
-from ..data.decoding import read_image
+from ..data.decoding import read_image, save_label_map
 from ..data.pose import Landmarks
-from ..editing.target import save_label_map
 from ..errors import UserError
 from ..model.labels import CLASS_NAMES
+from .colours import sharpened
 from .faces import Mesh, find_faces
 from .head_pose import pose_from_mesh
 from .mesh_parts import MeshParts
@@ -32,6 +32,7 @@ OwnParser = tuple[Parser, ParserSettings]
 LARGEST_MAP = 1024  # pixels along the longer edge of a label map
 WORKING = 2048  # pixels along the longer edge of what is looked at
 BACKGROUND, SKIN, GLASSES = (CLASS_NAMES.index(name) for name in ("background", "skin", "eye_g"))
+NECK, NECK_FACTOR = CLASS_NAMES.index("neck"), 1.6  # the portraits in training wear collars
 THROUGH_GLASSES = [CLASS_NAMES.index(name) for name in ("l_eye", "r_eye", "l_brow", "r_brow")]
 MESH_CLASSES = [*THROUGH_GLASSES, *map(CLASS_NAMES.index, ("nose", "mouth", "u_lip", "l_lip"))]
 SMALL = 64  # pixels of an aligned crop, below which a map is coarse
@@ -129,10 +130,13 @@ def _label_map(
     square = Window(*corner, frame.side)
     if parser is None:
         parts = MeshParts(mesh.points).scaled(corner, size / frame.side)
-        shares = class_shares(network_input(picture, mesh.points, frame))
-        labels = with_mesh_parts(_enlarged(shares, size), parts)
+        given = network_input(picture, mesh.points, frame)
+        colours = (127.5 * (given[:3] + 1)).round().byte().movedim(0, -1).numpy()
+        shares = class_shares(given).numpy()
+        shares[NECK] *= NECK_FACTOR
+        labels = with_mesh_parts(_enlarged(sharpened(shares, colours), size), parts)
     else:
-        labels = _enlarged(_own_shares(parser, picture, square), size).argmax(0)
+        labels = _enlarged(_own_shares(parser, picture, square).numpy(), size).argmax(0)
     return _placed(labels.astype(np.uint8), square.scaled(scale), height, width)
 
 
@@ -145,9 +149,10 @@ def _own_shares(parser: OwnParser, picture: Image.Image, square: Window) -> Tens
     return softmax(network(given.to(next(network.parameters()).device)), 1)[0].cpu()
 
 
-def _enlarged(shares: Tensor, size: int) -> np.ndarray:
+def _enlarged(shares: np.ndarray, size: int) -> np.ndarray:
     """Class shares (19, r, r) -> (19, size, size)."""
-    scaled = interpolate(shares[None], size=(size, size), mode="bilinear", align_corners=False)
+    given = torch.from_numpy(shares)[None]
+    scaled = interpolate(given, size=(size, size), mode="bilinear", align_corners=False)
     return scaled[0].numpy()
 
 

@@ -6,6 +6,7 @@
 import json
 import signal
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ..model.config import Config, ModelConfig, to_dict
 from ..model.generator import count_parameters
 from ..procedural.sources import open_training_data
 from .distributed import World, join_world
-from .run_folder import Cadence, Run, RunWriter, TrainingData, new_run_folder
+from .run_folder import Cadence, Run, RunWriter, TrainingData, locked, new_run_folder
 from .trainer import NonFiniteLossError, Trainer
 
 PROCEDURAL_COUNT = 2000
@@ -55,12 +56,19 @@ def train(plan: RunPlan) -> Path:
             device = torch.device("cuda", world.local_rank)
             torch.cuda.set_device(device)
             plan = replace(plan, device=device)
-        run = _start(plan, world)
-        writer = (
-            RunWriter(run, plan.cadence, tensorboard=plan.tensorboard) if world.is_main else None
-        )
-        _loop(run, writer)
-        return run.folder
+        with ExitStack() as stack:
+            if plan.resume is not None and world.is_main:
+                stack.enter_context(locked(plan.resume))
+            run = _start(plan, world)
+            if plan.resume is None and world.is_main:
+                stack.enter_context(locked(run.folder))
+            writer = (
+                RunWriter(run, plan.cadence, tensorboard=plan.tensorboard)
+                if world.is_main
+                else None
+            )
+            _loop(run, writer)
+            return run.folder
     finally:
         world.close()
 

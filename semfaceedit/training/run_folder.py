@@ -2,7 +2,10 @@
 
 import contextlib
 import json
+import os
+import platform
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 from ..cli import wrote
 from ..data.dataset import FaceDataset
 from ..errors import UserError
-from ..files import write_text
+from ..files import try_lock, write_text
 from ..metrics.generator_checks import report
 from ..model import checkpoint
 from ..model.config import Config
@@ -18,6 +21,8 @@ from ..pictures.grids import sample_grid, save_png
 from .distributed import World
 from .monitor import Monitor, RateDisplay, manifold_warning
 from .trainer import Trainer
+
+WARN_AFTER = 200  # steps; before them the manifolds' weights say little
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,23 @@ def new_run_folder(out: Path, name: str) -> Path:
         with contextlib.suppress(FileExistsError):  # another run took the name a moment ago
             folder.mkdir()
             return folder
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in `folder`; UserError where one does."""
+    path = folder / ".lock"
+    with path.open("a+") as file:
+        if try_lock(file.fileno()) is False:
+            file.seek(0)
+            raise UserError(
+                f"{folder}: process {file.read().strip() or 'of another user'} trains in it: wait "
+                "until it ends, or stop it"
+            )
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +156,7 @@ class RunWriter:
         note = f"D_c {record['d_image']:.2f} G {record['g_image']:.2f} {phase.resolution}px"
         self.display.update(done, record["images"], record["images_per_second"] or 0.0, note)
         warning = manifold_warning(weights, self.run.config.train.collapse_share)
-        if warning and not self.warned:
+        if warning and not self.warned and done >= WARN_AFTER:
             self.display.message(f"warning: {warning}")
         self.warned = warning is not None
 

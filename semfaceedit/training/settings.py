@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..model.config import Config, Phase
+from ..model.config import Config, Phase, typed
 
 SECTIONS = ("model", "discriminator", "train")
 PHASES = "train.phases"
@@ -148,34 +148,6 @@ def _unknown(name: str, known: Mapping[str, Any]) -> str:
     if by_last and not difflib.get_close_matches(name, known, 1):
         nearest = [by_last[n] for n in difflib.get_close_matches(last, by_last, 1, 0)]
     return f"no setting {name!r}: did you mean {nearest[0]!r}?"
-
-
-def typed(value: Any, hint: Any) -> Any:
-    """`value` as a field of this type takes it; UserError where it is of another."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if type(None) in arguments:  # an option that may be left out
-        return typed(value, next(part for part in arguments if part is not type(None)))
-    if hint is Path:
-        return Path(typed(value, str))
-    if origin is typing.Literal:
-        if value not in arguments:
-            raise UserError(f"use one of {', '.join(map(repr, arguments))}")
-        return value
-    if origin is tuple:
-        parts = value if isinstance(value, list | tuple) else None
-        if parts is None:
-            raise UserError("give a list, such as [0.0, 0.99]")
-        if arguments[-1] is Ellipsis:
-            return tuple(typed(part, arguments[0]) for part in parts)
-        if len(parts) != len(arguments):
-            raise UserError(f"give a list of {len(arguments)} values")
-        return tuple(typed(p, a) for p, a in zip(parts, arguments, strict=True))
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    raise UserError(f"give {kinds.get(hint, hint)}")
 
 
 def _texts(value: Any) -> list[str]:

@@ -49,3 +49,11 @@ async def send(socket: WebSocket, message: bytes) -> None:
         await socket.send_bytes(message)
     except RuntimeError as error:  # what Starlette raises once the socket is closed
         raise WebSocketDisconnect(1006) from error
+
+
+async def receive(socket: WebSocket) -> bytes:
+    """The next message; WebSocketDisconnect where the page is gone, or this end has closed."""
+    try:
+        return await socket.receive_bytes()
+    except RuntimeError as error:
+        raise WebSocketDisconnect(1006) from error

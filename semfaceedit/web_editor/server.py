@@ -40,7 +40,7 @@ from ..model.renderer import RenderOutput
 from ..pictures.grids import picture_rows
 from .http import Guard, PatientProtocol
 from .messages import number, one_of, pack, quoted, unpack, whole, word
-from .outbox import Outbox, send
+from .outbox import Outbox, receive, send
 from .session import EditingSession
 from .uploads import check_picture, clean_name
 
@@ -129,7 +129,7 @@ class EditorServer:
             outbox.put("about", self._about())
             await self._tell_state(outbox)
             while True:
-                message = await socket.receive_bytes()
+                message = await receive(socket)
                 if _type(message) not in PICTURES:
                     await self._answer(socket, message)
                 elif wanted.full():
@@ -203,7 +203,7 @@ class EditorServer:
     async def _thumbnail(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         name = word(header, "name")
         picture = await self._thread(self.session.thumbnail, name)
-        await send(socket, pack({"type": "thumbnail", "name": name}, _encoded(picture, "JPEG")))
+        await send(socket, pack({"type": "thumbnail", "name": name}, _encoded(picture)))
 
     # Changes that are done at once.
 
@@ -212,7 +212,7 @@ class EditorServer:
         await self._change(lambda: self.session.choose(seed))
 
     async def _open(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
-        path = self.session.file(word(header, "name"))
+        path = await self._thread(self.session.file, word(header, "name"))
         await self._change(lambda: self.session.open(path))
 
     async def _look(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
@@ -261,7 +261,7 @@ class EditorServer:
         if "seed" in header:
             source: int | Path = whole(header, "seed", 0, MOST_SEED)
         else:
-            source = self.session.file(word(header, "project"))
+            source = await self._thread(self.session.file, word(header, "project"))
         what, region = cast(What, one_of(header, "what", get_args(What))), word(header, "region")
         iterations = whole(header, "iterations", 1, MOST_ITERATIONS)
         self._begin(

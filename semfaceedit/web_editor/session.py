@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from ..api import Editor
+from ..data.decoding import save_label_map
 from ..editing.fit import Watch
 from ..editing.inversion import InvertSettings
 from ..editing.project import FaceProject
 from ..editing.refit import EditedFace, EditSettings, render_project
 from ..editing.region_transfer import What
-from ..editing.target import OVERSAMPLING, save_label_map
+from ..editing.target import OVERSAMPLING
 from ..errors import UserError
 from ..model.codes import Codes, Film, interpolate
 from ..model.generator import seed_codes

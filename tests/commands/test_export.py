@@ -154,13 +154,15 @@ def test_bad_input_is_one_clear_line(run, shared, data, tmp_path, capsys):
         checkpoint.load_discriminators(shared)
 
 
-def test_half_precision_that_changes_the_picture_is_refused(run, tmp_path, capsys, monkeypatch):
+def test_half_precision_that_changes_the_picture_is_refused(
+    run, shared, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(export, "compare", lambda *_: (20.0, 0.5))
     path = tmp_path / "w.safetensors"
-    path.write_bytes(b"older")
+    path.write_bytes(older := shared.read_bytes())
     assert export.main(["--run", str(run), "--out", str(path)]) == 1
     assert "--no-half" in capsys.readouterr().err
-    assert path.read_bytes() == b"older" and list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == older and list(tmp_path.iterdir()) == [path]
 
 
 def test_comparison_counts_error_and_flips(shared):

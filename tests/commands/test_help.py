@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from commands import OPTIONS
@@ -36,6 +37,8 @@ class SampleOptions(Base):
     """Crop first."""
     quick: bool = False
     """Be quick."""
+    order: Literal["ab", "ba"] | None = None
+    """Which first."""
     folder: Path
     """A folder."""
 
@@ -43,13 +46,15 @@ class SampleOptions(Base):
 def test_required_options_come_first_and_inherited_ones_last() -> None:
     options = cli.describe(SampleOptions)
     assert [o.flag for o in options] == [
-        "--folder", "--images", "--align", "--quick", "--device", "--seed"
+        "--folder", "--images", "--align", "--quick", "--order", "--device", "--seed"
     ]  # fmt: skip
     assert [o.hint for o in options] == [
-        "(required)", "", "(default: --align)", "", "", "(default: 0)"
+        "(required)", "", "(default: --align)", "", "", "", "(default: 0)"
     ]  # fmt: skip
-    assert [o.metavar for o in options] == ["PATH", "PATH ...", None, None, "TEXT", "INT"]
-    assert options[4].help == "Where it runs (default: the CPU)."
+    assert [o.metavar for o in options] == [
+        "PATH", "PATH ...", None, None, "{ab,ba}", "TEXT", "INT"
+    ]  # fmt: skip
+    assert options[5].help == "Where it runs (default: the CPU)."
 
 
 def test_an_example_is_broken_before_an_option(monkeypatch) -> None:

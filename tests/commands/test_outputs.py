@@ -13,7 +13,7 @@ from faces import open_editor
 from PIL import Image
 
 from semfaceedit import edit, export, gallery, invert, outputs, parse, prepare, profile, render
-from semfaceedit.editing.target import save_label_map
+from semfaceedit.data.decoding import save_label_map
 from semfaceedit.errors import UserError
 from semfaceedit.outputs import is_own, save_page
 from semfaceedit.pictures.video import save_animation

@@ -10,6 +10,7 @@ import pytest
 from face_maps import ID, draw_labels, paint, write_native, write_pairs
 from PIL import Image
 
+from semfaceedit.data import layouts
 from semfaceedit.data.dataset import open_dataset
 from semfaceedit.data.decoding import merge_parts, read_image, read_label_map
 from semfaceedit.data.layouts import BAD_MASKS, POSE_TABLE, find_source
@@ -423,3 +424,32 @@ def test_tables_and_maps_join_on_real_files(faces, tmp_path):
     shutil.copy(faces / "celebamaskhq_meta" / POSE_TABLE, root)
     dataset = open_dataset(root, resolution=64)
     assert dataset.info["pose_source"] == ["table"] * 7 and dataset.info["crop"] == ["eyes"] * 7
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_huge_photographs_are_read_smaller(tmp_path, monkeypatch, suffix):
+    """Left half red, right half blue, stored on its side: 6 times too large for one piece."""
+    upright = np.zeros((120, 80, 3), np.uint8)
+    upright[:, :40, 0] = upright[:, 40:, 2] = 250
+    stored = Image.fromarray(np.rot90(upright).copy())
+    exif = stored.getexif()
+    exif[274] = 6  # turn by 90 degrees clockwise
+    path = tmp_path / f"large.{suffix}"
+    stored.save(path, exif=exif, **({"quality": 95} if suffix == "jpg" else {}))
+    monkeypatch.setattr(layouts, "MOST_PIXELS", 1600)
+    small = read_image(path)
+    height = {"jpg": 30, "png": 40}[suffix]  # JPEG decodes at halves and quarters
+    assert small.shape == (height, -(-height * 2 // 3), 3)
+    assert small[15, 4, 0] > 200 > 60 > small[15, 4, 2]
+    assert small[15, -5, 2] > 200 > 60 > small[15, -5, 0]
+    monkeypatch.setattr(layouts, "LARGEST_PICTURE", 9000)
+    with pytest.raises(UserError, match="large.*: 120x80 pixels are more than 0 million"):
+        read_image(path)
+
+
+def test_pillows_own_limit_is_left_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "plain.png"
+    Image.new("RGB", (20, 20)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    assert read_image(path).shape == (20, 20, 3)
+    assert Image.MAX_IMAGE_PIXELS == 50

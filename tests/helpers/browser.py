@@ -50,7 +50,9 @@ class Page:
         """Until the expression is true."""
         end = time.monotonic() + seconds
         while not (value := self.run(script)):
-            assert time.monotonic() < end, f"{script} did not come true: {self.problems}"
+            if time.monotonic() > end:
+                said = self.run("document.querySelector('#status')?.textContent")
+                raise AssertionError(f"{script} did not come true: {self.problems}, {said!r}")
             time.sleep(0.05)
         return value
 
@@ -71,9 +73,10 @@ class Page:
         self.run(f"document.querySelector({selector!r}).scrollIntoView({{block: 'nearest'}})")
         self.drag(selector, (0.5, 0.5))
 
-    def press(self, key: str, control: bool = False) -> None:
+    def press(self, key: str, control: bool = False, shift: bool = False) -> None:
+        held = 2 * control + 8 * shift
         for kind in ("rawKeyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, modifiers=2 * control)
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, modifiers=held)
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))

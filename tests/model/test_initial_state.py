@@ -102,7 +102,7 @@ def one_step(preset: str, seed: int, folder: Path) -> None:
     mapping networks of those may have to wait.
     """
     trainer = Trainer(affordable(preset), seed=seed, device=torch.device("cpu"), world=World())
-    model = trainer.run.model
+    model = trainer.config.model
     pose, random = torch.zeros(1, 2), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         latents = sample_latents(model, 1, generator=random)

@@ -86,6 +86,24 @@ def test_wheel(checkout: Path) -> None:
 
 
 @pytest.mark.slow
+@needs_compiler
+def test_an_installed_wheel_renders_natively_without_a_compiler(checkout: Path) -> None:
+    build_wheel(checkout)
+    (wheel,) = (checkout / "wheels").glob("*.whl")
+    site, nothing = checkout.parent / "site", checkout.parent / "nothing"
+    nothing.mkdir()
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+    subprocess.run([*install, str(site), str(wheel)], check=True)
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "check_wheel.py")],
+        cwd=nothing, capture_output=True, text=True,
+        env={**os.environ, "PATH": str(nothing), "PYTHONPATH": str(site)},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "compilers: []" in result.stdout
+
+
+@pytest.mark.slow
 def test_wheel_without_native_code(checkout: Path) -> None:
     names, said = build_wheel(checkout, SEMFACEEDIT_BUILD="none")
     assert native_modules(names) == []
@@ -117,7 +135,10 @@ def test_op_tests_under_sanitizers(checkout: Path) -> None:
     environment["LD_PRELOAD"] = f"{runtime('libasan.so')} {runtime('libubsan.so')}"
     environment["ASAN_OPTIONS"] = "detect_leaks=0"
     environment["PYTHONPATH"] = str(checkout)
-    tests = [f"tests/test_{op}.py" for op in ("film_siren", "ray_isosurface", "semantic_composite")]
+    tests = [
+        f"tests/kernels/test_{op}.py"
+        for op in ("film_siren", "ray_isosurface", "semantic_composite")
+    ]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-k", "not registered", "-p", "no:cacheprovider",
          *tests],

@@ -31,10 +31,28 @@ def page(opened):
     """The page on the face of seed 7, with nothing painted."""
     server, page = opened
     server.session.choose(7)
-    page.run("window.old = true")
+    page.wait("document.querySelectorAll('#looks button').length == 8")
+    shared(page, "page.painter.reset()")
+    page.run("dispatchEvent(new Event('pagehide')); sessionStorage.clear()")
+    reload(page)
+    resize(page, 1280, 800)
+    return page
+
+
+def resize(page, width: int, height: int) -> None:
+    page.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
+              deviceScaleFactor=1, mobile=False)  # fmt: skip
+
+
+def shared(page, script: str):
+    """The value of an expression on `page`, what the page's modules share."""
+    return page.run(f"import('./state.js').then(({{ page, find, send }}) => {script})")
+
+
+def reload(page) -> None:
+    page.run("window.old = true; window.onbeforeunload = null")
     page.call("Page.reload")
     page.wait("!window.old && document.querySelectorAll('#looks button').length == 8")
-    return page
 
 
 def click_text(page, selector: str, text: str) -> None:
@@ -222,7 +240,7 @@ def test_the_amount_is_that_of_the_step(opened, page):
     server.session.look("face", 4, 0.26)
     server.session.save("hair like face 3")
     server.session.open(server.session.file("hair like face 3"))
-    page.call("Page.reload")
+    reload(page)
     current = "document.querySelector('#steps [aria-current]')?.textContent"
     page.wait(f"{current} == 'hair like face 3'")  # a project: it is no look
     assert page.run("document.querySelector('#amount').disabled")
@@ -294,17 +312,323 @@ def test_an_error_is_shown_and_the_page_goes_on(page):
     page.wait("document.querySelector('#steps [aria-current]').textContent == 'face 10'")
 
 
-@pytest.mark.parametrize("width, height", [(1280, 720), (1920, 1080), (700, 900)])
+@pytest.mark.parametrize(
+    "width, height", [(1280, 720), (1920, 1080), (800, 900), (640, 360), (390, 780)]
+)
 def test_nothing_overflows_at_the_sides(opened, page, width, height):
-    page.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
-              deviceScaleFactor=1, mobile=False)  # fmt: skip
+    resize(page, width, height)
+    server, _ = opened
+    server.session._add("x" * 200, server.session.face, seed=3)
+    shared(page, "send({ type: 'go', step: page.state.at + 1 })")
+    page.wait("document.querySelector('#steps [aria-current]').textContent.startsWith('xxx')")
     wide = page.run("""[...document.querySelectorAll('body *')].filter((e) => {
         const box = e.getBoundingClientRect(); const parent = e.closest('section, aside, header');
-        return parent && parent !== e && box.width
+        const scrolls = e.parentElement.closest('#palette, .bar, header, #faces');
+        return parent && parent !== e && box.width && !(innerWidth <= 700 && scrolls)
             && box.right > parent.getBoundingClientRect().right + 1;
     }).map((e) => e.id || e.textContent)""")
     assert wide == []
     assert page.run("document.documentElement.scrollWidth") <= width
+
+
+def test_a_phone_shows_the_map_large_and_apply_above_the_fold(page):
+    resize(page, 390, 780)
+    box = page.run("document.querySelector('#map').getBoundingClientRect().toJSON()")
+    assert box["width"] >= 0.9 * 390 and box["width"] == pytest.approx(box["height"], abs=1)
+    assert page.run("document.querySelector('#apply').getBoundingClientRect().bottom") < 780
+    assert page.run("document.documentElement.scrollHeight") <= 780
+    for tab, seen in (("Face", "#face"), ("More", "#looks"), ("Map", "#map")):
+        click_text(page, "#tabs button", tab)
+        for part in ("#face", "#looks", "#map"):
+            assert page.run(f"document.querySelector({part!r}).offsetHeight > 0") == (part == seen)
+
+
+def test_what_was_painted_outlasts_a_reload(page):
+    cover(page, 100)
+    page.drag("#map", (0.1, 0.1), (0.9, 0.1))
+    asked = "(e => { dispatchEvent(e); return e.defaultPrevented })"
+    asked += "(new Event('beforeunload', { cancelable: true }))"
+    assert page.run(asked)  # the browser asks before the tab is closed
+    reload(page)
+    cover(page, 100)
+    assert color(page, "#map", 0.5, 0.1) == [0, 0, 204]
+    assert not page.run("document.querySelector('#apply').disabled")
+    page.press("z", control=True)
+    assert color(page, "#map", 0.5, 0.1) != [0, 0, 204] and not page.run(asked)
+
+
+def test_what_was_painted_without_the_editor_is_there_when_it_comes_back(opened, page):
+    """Even where it has started again with another face, once the first is opened."""
+    server, _ = opened
+    cover(page, 100)
+    shared(page, "page.socket.socket.close()")
+    page.wait("!document.querySelector('#lost').hidden")
+    page.drag("#map", (0.1, 0.1), (0.9, 0.1))
+    server.session.choose(3)
+    page.wait("document.querySelector('#lost').hidden", 20)
+    page.wait("document.querySelector('#steps [aria-current]').textContent == 'face 3'")
+    assert color(page, "#map", 0.5, 0.1) != [0, 0, 204]
+    server.session.choose(7)
+    shared(page, "send({ type: 'go', step: page.state.at + 1 })")
+    page.wait("document.querySelector('#steps [aria-current]').textContent == 'face 7'")
+    assert color(page, "#map", 0.5, 0.1) == [0, 0, 204]
+
+
+def test_the_progress_of_a_fit_is_seen_in_the_face(page):
+    cover(page, 0)
+    page.run("new Promise(done => setTimeout(done, 600))")
+    face, below = pixels(page, "#face"), pixels(page, "#map")
+    page.drag("#map", (0.1, 0.1), (0.9, 0.1))
+    page.run("document.querySelector('#iterations').options[2].value = '2000'")
+    page.run("document.querySelector('#iterations').selectedIndex = 2")
+    page.click("#apply")
+    page.wait("document.querySelector('#progress').value > 0")
+    page.wait("document.querySelector('#fit').textContent.includes('so far')")
+    end = time.monotonic() + 30
+    while pixels(page, "#face") == face and time.monotonic() < end:
+        time.sleep(0.05)
+    assert pixels(page, "#face") != face
+    page.run("document.querySelector('#map').dispatchEvent(new PointerEvent('pointerleave'))")
+    assert pixels(page, "#map") == below
+    shared(page, "Object.assign(page.state, { job: 'inversion' })")
+    page.run("import('./panels.js').then(({ showBusy }) => showBusy())")
+    assert float(page.run("getComputedStyle(document.querySelector('#map')).opacity")) < 0.3
+    page.click("#stop")
+    page.wait("document.querySelector('#steps [aria-current]').textContent.includes('stopped')")
+
+
+def touch(page, kind: str, *points: tuple[float, float]) -> None:
+    places = [page.place("#map", *point) for point in points]
+    page.call("Input.dispatchTouchEvent", type=kind, touchPoints=[
+        {"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)
+    ])  # fmt: skip
+
+
+def test_a_second_finger_zooms_and_paints_nothing(page):
+    cover(page, 100)
+    before = page.run("document.querySelector('#apply').disabled")
+    touch(page, "touchStart", (0.4, 0.1))
+    touch(page, "touchMove", (0.5, 0.1))
+    assert not page.run("document.querySelector('#apply').disabled")
+    touch(page, "touchStart", (0.5, 0.1), (0.6, 0.1))
+    touch(page, "touchMove", (0.4, 0.1), (0.8, 0.1))
+    touch(page, "touchEnd")
+    assert page.run("document.querySelector('#apply').disabled") == before is True
+    assert shared(page, "page.painter.view.zoom") == pytest.approx(4, rel=0.05)
+    touch(page, "touchStart", (0.4, 0.5))
+    touch(page, "touchMove", (0.5, 0.5))
+    touch(page, "touchEnd")
+    assert not page.run("document.querySelector('#apply').disabled")  # one finger paints again
+
+
+def test_the_wheel_zooms_where_the_pointer_is_and_space_moves_the_map(page):
+    cover(page, 100)
+    x, y = page.place("#map", 0.25, 0.25)
+    page.call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=-347)
+    page.wait("import('./state.js').then(({ page }) => page.painter.view.zoom > 1.9)")
+    view = shared(page, "({ ...page.painter.view })")
+    assert view["zoom"] == pytest.approx(2, rel=0.01)
+    assert view["x"] == pytest.approx(4, abs=0.1) == view["y"]  # (0.25, 0.25) is cell 8 still
+    page.drag("#map", (0.5, 0.5))  # a dot
+    labels = shared(page, "[...page.painter.labels]")
+    assert labels[12 * 32 + 12] == 13
+    page.call("Input.dispatchKeyEvent", type="rawKeyDown", key=" ")
+    page.drag("#map", (0.5, 0.5), (0.75, 0.5))
+    page.call("Input.dispatchKeyEvent", type="keyUp", key=" ")
+    assert shared(page, "page.painter.view.x") == pytest.approx(0, abs=0.1)
+    assert shared(page, "[...page.painter.labels]") == labels
+    page.press("0")
+    assert shared(page, "page.painter.view.zoom") == 1
+
+
+def test_the_keyboard_paints(page):
+    cover(page, 100)
+    page.run("document.querySelector('#map').focus()")
+    for _ in range(5):
+        page.press("ArrowUp")
+    before = shared(page, "page.painter.labels[6 * 32 + 16]")
+    page.call("Input.dispatchKeyEvent", type="rawKeyDown", key=" ")
+    for _ in range(4):
+        page.press("ArrowLeft")
+    page.call("Input.dispatchKeyEvent", type="keyUp", key=" ")
+    painted = np.array(shared(page, "[...page.painter.labels]")).reshape(32, 32)
+    assert (painted[6, 8:17] == 13).all() and before is not None
+    page.press("ArrowDown", shift=True)
+    assert (np.array(shared(page, "[...page.painter.labels]")).reshape(32, 32) == painted).all()
+    page.press("Enter")
+    page.wait("document.querySelector('#steps [aria-current]').textContent == 'painted map'")
+
+
+def test_the_tab_key_has_few_stops(page):
+    stops = page.run("""[...document.querySelectorAll('a, button, input, select, canvas')].filter(
+        (e) => e.tabIndex >= 0 && !e.disabled && e.offsetHeight && !e.closest('dialog')).length""")
+    assert stops <= 35
+    page.run("document.querySelector('#tools button').focus()")
+    page.press("ArrowRight")
+    assert page.run("document.activeElement.dataset.tool") == "erase"
+    assert page.run("document.querySelector('a.skip').getAttribute('href')") == "#map"
+
+
+def test_erase_lock_and_a_line_by_shift(page):
+    cover(page, 100)
+    plain = shared(page, "[...page.painter.labels]")
+    first = plain[3 * 32 + 3]
+    page.drag("#map", (0.1, 0.1))
+    x, y = page.place("#map", 0.9, 0.1)
+    for kind in ("mousePressed", "mouseReleased"):
+        page.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1,
+                  modifiers=8)  # fmt: skip
+    assert color(page, "#map", 0.5, 0.1) == [0, 0, 204]  # all the way between the two
+    page.press("e")
+    page.drag("#map", (0.1, 0.1), (0.9, 0.1))
+    assert shared(page, "[...page.painter.labels]") == plain
+    page.run(f"document.querySelector('[data-lock=\"{first}\"]').click()")
+    page.press("b")
+    page.drag("#map", (0.1, 0.1), (0.9, 0.1))
+    after = shared(page, "[...page.painter.labels]")
+    assert [a for a, b in zip(after, plain, strict=True) if b == first] == [first] * plain.count(
+        first
+    )
+    page.run("document.activeElement.blur()")
+    shared(page, f"{{ page.painter.label = {first}; }}")
+    page.press("l")
+    page.drag("#map", (0.1, 0.1), (0.9, 0.1))
+    assert shared(page, "page.painter.protected.size") == 0
+
+
+def test_a_stroke_repaints_a_part_of_the_map_alone(page):
+    page.run("""window.areas = []; (put => {
+        CanvasRenderingContext2D.prototype.putImageData = function (...a) {
+            window.areas.push(a.length > 3 ? a[5] * a[6] : 32 * 32); put.apply(this, a); };
+    })(CanvasRenderingContext2D.prototype.putImageData)""")
+    page.drag("#map", (0.5, 0.5), (0.52, 0.5), (0.54, 0.5))
+    areas = page.run("window.areas")
+    assert len(areas) == 3 and max(areas) <= 14 * 14
+
+
+def test_a_look_is_shown_by_one_picture(page):
+    """The same serves the face and what lies under the map."""
+    page.run("new Promise(done => setTimeout(done, 600))")
+    shared(
+        page,
+        """{ window.sent = []; const real = page.socket.send.bind(page.socket);
+        page.socket.send = (header, payload) => {
+            sent.push(header.type); return real(header, payload); }; }""",
+    )
+    below = pixels(page, "#map")
+    page.click("#looks button:nth-child(5)")
+    page.wait("document.querySelector('#steps [aria-current]').textContent == 'hair like face 4'")
+    page.run("new Promise(done => setTimeout(done, 800))")
+    assert page.run("window.sent") == ["look", "view"]
+    page.run("document.querySelector('#map').dispatchEvent(new PointerEvent('pointerleave'))")
+    assert pixels(page, "#map") != below
+
+
+def test_a_look_is_offered_for_whole_regions_alone(page):
+    buttons = "[...document.querySelectorAll('[data-what]')].map((b) => b.disabled)"
+    choose = "(s => {{ s.value = {!r}; s.onchange() }})(document.querySelector('#region'))"
+    page.run(choose.format("nose"))
+    assert page.run(buttons) == [False, True, True]
+    page.run(choose.format("face"))
+    assert page.run(buttons) == [False, False, False]
+
+
+def contrast(one: list[float], other: list[float]) -> float:
+    """WCAG's, of two sRGB colours."""
+    luminances = []
+    for rgb in (one, other):
+        share = np.array(rgb) / 255
+        linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+        luminances.append(float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05)
+    return max(luminances) / min(luminances)
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_texts_can_be_read_in_both_schemes(page, scheme):
+    page.call("Emulation.setEmulatedMedia",
+              features=[{"name": "prefers-color-scheme", "value": scheme}])  # fmt: skip
+    names = ("ground", "panel", "text", "quiet", "button", "hover", "accent", "accent-hover",
+             "accent-text", "bad", "alarm")  # fmt: skip
+    found = page.run(f"""{list(names)}.map((name) => {{
+        const e = document.createElement('i'); e.style.color = `var(--${{name}})`;
+        document.body.append(e); const color = getComputedStyle(e).color; e.remove();
+        return color.match(/[0-9.]+/g).slice(0, 3).map(Number); }})""")
+    page.call("Emulation.setEmulatedMedia", features=[])
+    shade = dict(zip(names, found, strict=True))
+    assert (sum(shade["ground"]) > 384) == (scheme == "light")
+    for text, grounds in (
+        ("text", ("ground", "panel", "button", "hover", "alarm")), ("quiet", ("ground", "panel")),
+        ("accent-text", ("accent", "accent-hover")), ("bad", ("panel",)),
+    ):  # fmt: skip
+        for ground in grounds:
+            assert contrast(shade[text], shade[ground]) >= 4.5, (text, ground)
+
+
+def test_the_name_is_kept_and_saved_faces_are_shown(opened, page):
+    page.run("(n => { n.value = 'Ann'; n.oninput() })(document.querySelector('#name'))")
+    page.click("#save")
+    page.wait("document.querySelector('#status').textContent.startsWith('Saved as')")
+    reload(page)
+    assert page.run("document.querySelector('#name').value") == "Ann"
+    page.click("#open-faces")
+    page.wait("document.querySelector('#projects canvas[data-project=Ann]').width == 48")
+    shown = page.run("[...document.querySelector('#projects canvas[data-project=Ann]')"
+                     ".getContext('2d').getImageData(24, 24, 1, 1).data]")  # fmt: skip
+    middle = opened[0].session.thumbnail("Ann")[8, 8].astype(int)
+    assert np.abs(np.array(shown[:3]) - middle).max() < 40
+    page.run("document.querySelector('#faces-dialog').close()")
+
+
+@pytest.mark.parametrize("way", ["paste", "drop"])
+def test_a_photograph_is_pasted_or_dropped(page, way):
+    transfer = "clipboardData" if way == "paste" else "dataTransfer"
+    kind = "ClipboardEvent" if way == "paste" else "DragEvent"
+    page.run(f"""(data => {{ data.items.add(new File([new Uint8Array(3)], 'ann.png',
+        {{ type: 'image/png' }})); dispatchEvent(new {kind}('{way}',
+        {{ {transfer}: data, cancelable: true }})) }})(new DataTransfer())""")
+    assert page.run("document.querySelector('#photo-dialog').open")
+    assert page.run("document.querySelector('#photo').files[0].name") == "ann.png"
+
+
+def test_before_and_after_share_the_picture(page):
+    page.click("#looks button:nth-child(3)")
+    page.wait("document.querySelector('#steps [aria-current]').textContent == 'hair like face 2'")
+    settled = "new Promise(done => setTimeout(done, 700))"
+    page.run(settled)
+    left, right = (0.25, 0.1), (0.75, 0.1)
+    now = [color(page, "#face", *place) for place in (left, right)]
+    page.press("c")
+    before = "import('./state.js').then(({ page }) => page.viewer.before !== null)"
+    page.click("#split")
+    page.wait(before)
+    page.run(settled)
+    assert color(page, "#face", *right) == now[1]
+    slider = (
+        "(s => {{ s.value = {}; s.oninput({{ target: s }}) }})(document.querySelector('#divide'))"
+    )
+    halves = pixels(page, "#face")
+    page.run(slider.format(100))
+    whole = pixels(page, "#face")
+    page.run(slider.format(0))
+    none = pixels(page, "#face")
+    assert len({halves, whole, none}) == 3
+    page.click("#split")
+    page.wait("document.querySelector('#divide').hidden")
+
+
+def test_a_face_of_an_earlier_session_is_offered(opened, page):
+    server, _ = opened
+    server.session.save("autosave-19990101-000000-1")
+    server.session.recovered = "autosave-19990101-000000-1"
+    try:
+        reload(page)
+        assert not page.run("document.querySelector('#recovered').hidden")
+        page.click("#open-recovered")
+        page.wait("document.querySelector('#steps [aria-current]').textContent.includes('1999')")
+        reload(page)
+        assert page.run("document.querySelector('#recovered').hidden")
+    finally:
+        server.session.recovered = ""
 
 
 def test_an_address_without_the_key_is_told_so(opened):

@@ -99,7 +99,7 @@ def test_a_page_learns_all_it_needs(editor):
 
 def test_the_files_of_the_page(editor):
     _, address = editor
-    for name, kind in (("", "html"), ("editor.js", "javascript"), ("style.css", "css")):
+    for name, kind in (("", "html"), ("main.js", "javascript"), ("style.css", "css")):
         with urllib.request.urlopen(f"http://{address}/{name}") as answer:
             assert kind in answer.headers["content-type"]
             assert "default-src 'self'" in answer.headers["content-security-policy"]
@@ -325,7 +325,7 @@ def test_a_map_of_another_face_is_refused(editor, page):
     assert server.session.revision.name == "face 9"
 
 
-def test_a_page_that_takes_no_message_is_closed(editor, page, monkeypatch):
+def test_a_page_that_takes_no_message_is_closed(editor, page, monkeypatch, capfd):
     """And learns, when it comes back, what it missed; the other one waits no longer than that."""
     server, address = editor
     monkeypatch.setattr(outbox, "PATIENCE", 1.0)
@@ -341,6 +341,8 @@ def test_a_page_that_takes_no_message_is_closed(editor, page, monkeypatch):
         assert time.monotonic() - began < 0.9
         with pytest.raises(ConnectionClosed):
             stalled.wait("nothing")
+    page.ask("view", **VIEW)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_stop_does_not_wait_for_pictures(editor, page, monkeypatch):

@@ -14,9 +14,9 @@ from PIL import Image
 
 from semfaceedit import api
 from semfaceedit.api import Editor, EditSettings, Generator, edit, generate, transfer
+from semfaceedit.data.decoding import save_label_map
 from semfaceedit.editing.fit import StopFit
 from semfaceedit.editing.project import FaceProject
-from semfaceedit.editing.target import save_label_map
 from semfaceedit.errors import UserError
 from semfaceedit.invert import InvertSettings
 from semfaceedit.model.generator import seed_codes

@@ -4,6 +4,7 @@ const SPEED = 1.6; // radians for a drag across the picture
 const STEP = 0.08; // radians for an arrow key
 const STILL = 180; // milliseconds without a turn before a still view is asked for
 const MOST = { yaw: 0.9, pitch: 0.5 };
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 export class Viewer {
   // ask(view) sends a request and says whether it went out; turned(pose): after every turn.
@@ -13,16 +14,20 @@ export class Viewer {
     this.kind = "image";
     this.step = null; // an earlier revision to show
     this.picture = null;
+    this.split = null; // the share of the width, from the left, that shows `before`; null: none
+    this.before = null;
     this.wanted = null;
+    this.asked = null; // what the newest answer is to
     this.waiting = false;
     canvas.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0) return;
+      if (event.button !== 0 || this.last) return;
       canvas.setPointerCapture(event.pointerId);
       canvas.classList.add("held");
+      this.pointer = event.pointerId;
       this.last = [event.clientX, event.clientY];
     });
     canvas.addEventListener("pointermove", (event) => {
-      if (!this.last) return;
+      if (!this.last || event.pointerId !== this.pointer) return;
       const edge = canvas.clientWidth;
       this.turn(
         (SPEED * (event.clientX - this.last[0])) / edge,
@@ -31,14 +36,15 @@ export class Viewer {
       this.last = [event.clientX, event.clientY];
     });
     for (const name of ["pointerup", "pointercancel"]) {
-      canvas.addEventListener(name, () => {
+      canvas.addEventListener(name, (event) => {
+        if (event.pointerId !== this.pointer) return;
         this.last = null;
         canvas.classList.remove("held");
         this.show();
       });
     }
     canvas.addEventListener("keydown", (event) => {
-      const turn = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+      const turn = ARROWS[event.key];
       if (!turn) return;
       event.preventDefault();
       this.turn(STEP * turn[0], STEP * turn[1]);
@@ -60,6 +66,11 @@ export class Viewer {
     this.timer = setTimeout(() => this.show(), STILL);
   }
 
+  // Whether the next still picture is that of the face at hand from this side.
+  faces([yaw, pitch]) {
+    return this.kind === "image" && this.step === null && this.pose.yaw === yaw && this.pose.pitch === pitch;
+  }
+
   show(moving = false) {
     this.wanted = { kind: this.kind, ...this.pose, moving, ...(this.step === null ? {} : { step: this.step }) };
     this.request();
@@ -67,7 +78,8 @@ export class Viewer {
 
   request() {
     if (this.waiting || !this.wanted) return;
-    this.waiting = this.ask(this.wanted);
+    this.asked = this.wanted;
+    this.waiting = this.ask({ target: "face", ...this.wanted });
     if (this.waiting) this.wanted = null;
   }
 
@@ -75,13 +87,28 @@ export class Viewer {
   answered(picture) {
     this.waiting = false;
     this.picture = picture;
+    if (this.split !== null) this.compare();
     this.draw();
     this.request();
+  }
+
+  // The face as a fit has it just now.
+  preview(picture) {
+    if (this.last) return;
+    this.picture = picture;
+    this.draw();
   }
 
   // A request that was refused, or lost with the socket.
   failed() {
     this.waiting = false;
+  }
+
+  // Ask for the picture of `beforeStep` that belongs to the one that has just come.
+  compare() {
+    const { moving, step, ...view } = this.asked;
+    if (moving || step !== undefined || this.beforeStep === null) this.before = null;
+    else this.ask({ target: "before", ...view, step: this.beforeStep });
   }
 
   draw() {
@@ -92,5 +119,15 @@ export class Viewer {
     context.imageSmoothingEnabled = this.kind !== "semantics";
     context.imageSmoothingQuality = "high";
     context.drawImage(this.picture, 0, 0, edge, edge);
+    if (this.split === null || !this.before) return;
+    const place = Math.round(this.split * edge);
+    context.save();
+    context.beginPath();
+    context.rect(0, 0, place, edge);
+    context.clip();
+    context.drawImage(this.before, 0, 0, edge, edge);
+    context.restore();
+    context.fillStyle = "#fff";
+    context.fillRect(place - devicePixelRatio, 0, 2 * devicePixelRatio, edge);
   }
 }

@@ -1,0 +1,358 @@
+// The page: what its parts say to the editor, and what the editor's answers do to them.
+
+import { listen } from "./keys.js";
+import { Looks, MOST_LOOK } from "./looks.js";
+import { Painter } from "./painter.js";
+import * as panels from "./panels.js";
+import { Socket } from "./socket.js";
+import { buildButtons, decoded, find, labelName, page, press, say, send } from "./state.js";
+import { keepNow, keepStrokes, keptStrokes } from "./strokes.js";
+import { Viewer } from "./viewer.js";
+
+const kept = new Map(); // what was painted on steps that were left, by their numbers
+const looks = new Looks();
+const strip = { first: 0, under: false }; // of faces; and whether the viewer's picture is the map's too
+
+page.painter = new Painter(find("map"), {
+  changed: () => {
+    panels.showPaint();
+    keepStrokes(page.painter);
+  },
+  picked: panels.chooseLabel,
+  under: (label) => {
+    find("under").textContent = label === null ? "" : labelName(label);
+  },
+});
+page.viewer = new Viewer(find("face"), {
+  ask: (view) => send({ type: "view", ...view }),
+  turned: (pose) => {
+    panels.showPose(pose);
+    if (strip.under && !page.viewer.faces(page.state.pose)) askUnder();
+  },
+});
+const { painter, viewer } = page;
+
+// The picture under the map: the viewer's own where that shows the same.
+function askUnder() {
+  const [yaw, pitch] = page.state.pose;
+  strip.under = viewer.faces(page.state.pose);
+  if (!strip.under) send({ type: "view", target: "map", kind: "image", yaw, pitch });
+}
+
+function putUnder(picture) {
+  strip.under = false;
+  painter.picture = picture;
+  painter.draw();
+}
+
+// Answers.
+
+const ANSWERS = {
+  about: begin, state: follow, frame, faces, looks: (...answer) => looks.answered(...answer), map, progress, saved,
+  error, thumbnail: panels.thumbnail,
+};
+
+function heard(header, payload) {
+  try {
+    ANSWERS[header.type]?.(header, payload);
+  } catch (problem) {
+    say(`This page has a defect: ${problem.message}`, true);
+    throw problem;
+  }
+}
+
+function begin(header) {
+  page.about = header;
+  kept.clear(); // another server counts its steps anew
+  painter.palette = header.colors;
+  panels.buildPalette();
+  buildButtons(find("quick"), header.edits, (edit) => {
+    if (!send({ type: "paint", name: edit }, painter.labels)) return;
+    page.code = edit;
+    panels.lock();
+  });
+  buildButtons(find("groups"), header.groups, (group) => looks.choose(group));
+  looks.begin();
+  panels.buildRegions();
+  panels.offerRecovered();
+  find("folder").textContent = `Face projects in ${header.folder}`;
+  send({ type: "faces", first: strip.first });
+}
+
+function follow(header, labels) {
+  const { state } = page;
+  const number = header.numbers[header.at];
+  const fresh = number !== state.numbers[state.at];
+  const turned = header.pose.some((angle, axis) => angle !== state.pose[axis]);
+  const ended = state.busy && !header.busy;
+  page.state = header;
+  takeMap(header, labels, number, fresh);
+  if (turned || !viewer.picture) viewer.look({ yaw: header.pose[0], pitch: header.pose[1] });
+  else if (fresh || ended) viewer.show();
+  if (fresh || turned || !painter.picture) askUnder();
+  viewer.beforeStep = header.at > 0 ? header.at - 1 : null;
+  looks.arrived();
+  panels.showSteps();
+  panels.showBusy();
+  panels.showPaint();
+  find("sources").replaceChildren(...header.projects.map((project) => new Option(project)));
+  if (fresh && !header.busy) say(told(header.metrics));
+}
+
+// The map of the step at hand; what is painted on another one is kept for it.
+function takeMap(header, labels, number, fresh) {
+  const same = painter.size === header.size && labels.every((label, i) => label === painter.original[i]);
+  if (!same || (fresh && !painter.painted)) {
+    if (painter.painted) {
+      kept.set(painter.step, painter.kept());
+      keepNow(painter);
+    }
+    painter.load(labels, header.size, number, kept.get(number) ?? keptStrokes(labels, header.size, number));
+  }
+  painter.step = number;
+  for (const old of kept.keys()) if (!header.numbers.includes(old)) kept.delete(old);
+}
+
+async function frame(header, bytes) {
+  const { asked } = viewer;
+  const picture = await decoded(bytes);
+  if (header.target === "map") {
+    putUnder(picture);
+  } else if (header.target === "before") {
+    viewer.before = picture;
+    viewer.draw();
+  } else {
+    const [yaw, pitch] = page.state.pose;
+    if (strip.under && !header.moving && asked.yaw === yaw && asked.pitch === pitch && header.kind === "image") putUnder(picture);
+    viewer.answered(picture);
+  }
+}
+
+function faces(header, bytes) {
+  const { seeds, at } = page.state;
+  panels.fillStrip(find("faces"), header, bytes, (seed) => seeds[at] === seed, (seed) => send({ type: "choose", seed }));
+}
+
+function map(header, labels) {
+  painter.replace(labels, page.code || "painted map");
+  page.code = "";
+  panels.lock();
+  say("Painted: press Apply, and the face follows.");
+}
+
+async function progress(header, bytes) {
+  const bar = find("progress");
+  bar.max = header.iterations;
+  bar.value = header.iteration;
+  const share = header.agreement === null ? "" : `, regions agree to ${Math.round(100 * header.agreement)} %`;
+  say(`${header.name}: step ${header.iteration}${share}`);
+  const picture = await decoded(bytes);
+  if (page.state.busy) viewer.preview(picture);
+}
+
+function saved(header) {
+  say(`Saved as ${header.path}`);
+}
+
+function error(header) {
+  viewer.failed();
+  looks.failed();
+  page.code = "";
+  panels.lock();
+  say(header.message, true);
+}
+
+function told(metrics) {
+  const parts = [];
+  const known = (value) => value !== undefined && value !== null;
+  if (known(metrics.labels_inside)) parts.push(`${Math.round(100 * metrics.labels_inside)} % of the labels in the region are as asked`);
+  if (known(metrics.change_inside)) parts.push(`colours changed by ${Math.round(100 * metrics.change_inside)} % inside`);
+  if (known(metrics.change_outside)) parts.push(`by ${(100 * metrics.change_outside).toFixed(1)} % elsewhere`);
+  return parts.join(", ");
+}
+
+// What the person does.
+
+function undo() {
+  const { state, code } = page;
+  if (state.busy || code) return;
+  const last = painter.strokes.at(-1);
+  if (last && (last.step === painter.step || state.at === 0)) painter.undo();
+  else if (state.at > 0) send({ type: "go", step: state.at - 1 });
+}
+
+function redo() {
+  const { state, code } = page;
+  if (state.busy || code) return;
+  const next = painter.undone.at(-1);
+  if (next && (next.step === painter.step || state.at === state.steps.length - 1)) painter.redo();
+  else if (state.at < state.steps.length - 1) send({ type: "go", step: state.at + 1 });
+}
+
+function apply() {
+  if (find("apply").disabled) return;
+  send({
+    type: "edit", name: painter.names.join(", ").slice(0, 200), number: painter.step, iterations: Number(find("iterations").value),
+    appearance: find("appearance").checked,
+  }, painter.labels);
+}
+
+function save() {
+  send({ type: "save", name: find("name").value });
+}
+
+// The step before in place of the face, while it is held.
+function compare(on) {
+  const step = on && page.state.at > 0 ? page.state.at - 1 : null;
+  if (viewer.step === step) return;
+  viewer.step = step;
+  viewer.show();
+}
+
+// The step before beside the face, up to a line that can be moved.
+function split() {
+  const on = viewer.split === null;
+  press(find("split"), on);
+  find("divide").hidden = !on;
+  viewer.split = on ? Number(find("divide").value) / 100 : null;
+  viewer.before = null;
+  viewer.show();
+}
+
+function download() {
+  const canvas = document.createElement("canvas");
+  canvas.width = viewer.picture.width;
+  canvas.height = viewer.picture.height;
+  canvas.getContext("2d").drawImage(viewer.picture, 0, 0);
+  canvas.toBlob((blob) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = `${find("name").value || "face"}.png`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  });
+}
+
+// A photograph that was dropped on the page, or pasted.
+function offerPhotograph(event, transfer) {
+  const files = [...(transfer?.files ?? [])].filter((file) => file.type.startsWith("image/"));
+  if (!files.length) return;
+  event.preventDefault();
+  const chosen = new DataTransfer();
+  chosen.items.add(files[0]);
+  find("photo").files = chosen.files;
+  if (!find("photo-dialog").open) find("photo-dialog").showModal();
+}
+
+async function invert() {
+  const [photo, mask] = [find("photo").files[0], find("mask").files[0]];
+  if (!photo) {
+    say("A photograph is needed.", true);
+    return;
+  }
+  const parts = await Promise.all([photo, mask].map(async (file) => new Uint8Array(file ? await file.arrayBuffer() : 0)));
+  const payload = new Uint8Array(parts[0].length + parts[1].length);
+  payload.set(parts[0]);
+  payload.set(parts[1], parts[0].length);
+  send({ type: "invert", name: photo.name, split: parts[0].length }, payload);
+}
+
+function take(what) {
+  const source = find("source").value.trim();
+  if (!source || Number(source) >= MOST_LOOK) {
+    say("From which face? Give the number of one below, or the name of a saved one.", true);
+    return;
+  }
+  const giver = /^\d+$/.test(source) ? { seed: Number(source) } : { project: source };
+  send({ type: "transfer", ...giver, what, region: find("region").value, iterations: Number(find("iterations").value) });
+}
+
+function moreFaces(by) {
+  strip.first = Math.max(0, strip.first + by);
+  send({ type: "faces", first: strip.first });
+}
+
+function chooseKind(chosen) {
+  viewer.kind = chosen.dataset.kind;
+  for (const button of find("kinds").children) press(button, button === chosen);
+  if (strip.under) askUnder();
+  viewer.show();
+}
+
+function chooseTab(tab) {
+  document.body.dataset.tab = tab;
+  for (const button of find("tabs").children) press(button, button.dataset.tab === tab);
+}
+
+// Wiring.
+
+for (const button of find("tools").children) button.onclick = () => panels.chooseTool(button.dataset.tool);
+for (const button of find("kinds").children) button.onclick = () => chooseKind(button);
+for (const button of find("tabs").children) button.onclick = () => chooseTab(button.dataset.tab);
+for (const button of document.querySelectorAll("[data-what]")) {
+  button.dataset.title = button.title;
+  button.onclick = () => take(button.dataset.what);
+}
+find("region").onchange = panels.showRegion;
+find("size").oninput = (event) => {
+  painter.radius = Number(event.target.value) / 2;
+  painter.draw();
+};
+find("cover").oninput = (event) => {
+  painter.cover = Number(event.target.value) / 100;
+  painter.draw();
+};
+find("undo").onclick = undo;
+find("redo").onclick = redo;
+find("apply").onclick = apply;
+find("stop").onclick = () => send({ type: "stop" });
+find("reset").onclick = () => painter.reset();
+find("front").onclick = () => viewer.look({ yaw: page.state.pose[0], pitch: page.state.pose[1] });
+find("turn").onclick = () => send({ type: "turn", ...viewer.pose });
+find("amount").oninput = () => looks.want();
+find("more-looks").onclick = () => looks.more();
+find("more-faces").onclick = () => moreFaces(page.about.strip);
+find("fewer-faces").onclick = () => moreFaces(-page.about.strip);
+find("save").onclick = save;
+find("picture").onclick = download;
+find("open-faces").onclick = panels.openFaces;
+find("projects").onclick = () => find("faces-dialog").close();
+find("open-photo").onclick = () => find("photo-dialog").showModal();
+find("photo-dialog").onclose = () => {
+  if (find("photo-dialog").returnValue === "go") invert();
+  find("photo-dialog").returnValue = "";
+};
+find("open-recovered").onclick = () => panels.answerRecovered(true);
+find("leave-recovered").onclick = () => panels.answerRecovered(false);
+find("compare").onpointerdown = () => compare(true);
+for (const event of ["pointerup", "pointerleave", "blur"]) find("compare").addEventListener(event, () => compare(false));
+find("split").onclick = split;
+find("divide").oninput = (event) => {
+  viewer.split = Number(event.target.value) / 100;
+  viewer.draw();
+};
+find("name").value = sessionStorage.getItem("name") ?? find("name").value;
+find("name").oninput = () => sessionStorage.setItem("name", find("name").value);
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => offerPhotograph(event, event.dataTransfer));
+addEventListener("paste", (event) => offerPhotograph(event, event.clipboardData));
+addEventListener("pagehide", () => keepNow(painter));
+window.onbeforeunload = (event) => {
+  if (painter.painted) event.preventDefault();
+};
+
+listen({ apply, save, undo, redo, compare });
+panels.chooseTool("brush");
+chooseTab("map");
+for (const button of find("kinds").children) press(button, button.dataset.kind === "image");
+find("size").oninput({ target: find("size") });
+
+page.socket = new Socket(`ws://${location.host}/socket${location.search}`, heard, (open, refused) => {
+  find("lost").hidden = open || refused;
+  find("refused").hidden = !refused;
+  if (!open) {
+    viewer.failed();
+    looks.failed();
+    page.code = "";
+  }
+});
