@@ -56,7 +56,7 @@ def maps(pairs: Path, skip: int, count: int | None) -> dict[str, object]:
         window = None if landmarks is None else fit_window(landmarks)
         joint["photograph"] += confusion(*(torch.from_numpy(m.copy()) for m in (found, true)))
         crops = [crop_pair(image, m, read.window, CROP)[1] for m in (found, true)]
-        joint["crop"] += confusion(*map(torch.from_numpy, crops))
+        joint["crop"] += confusion(*(torch.from_numpy(m.copy()) for m in crops))
         own = landmarks_from_labels(found)
         if window is not None and own is not None and (asked := fit_window(own)) is not None:
             middle = (

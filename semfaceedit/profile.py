@@ -23,8 +23,8 @@ class ProfileOptions:
     """
 
     preset: str = "paper"
-    """Model with random weights and round manifolds, like those of a trained model; paper at 256
-    renders 3.14 million samples, 88 % of whose points are met."""
+    """Model with random weights and round manifolds; paper at 256 renders 3.14 million samples, of
+    which 88 % are met."""
     checkpoint: Path | None = None
     """Weights to profile instead of random ones."""
     resolution: int | None = None

@@ -168,7 +168,7 @@ def _check(options: TrainOptions) -> None:
         raise UserError(f"--rare-share {options.rare_share:g}: must be from 0 to 1")
     there = next(path for path in (options.out, *options.out.parents) if path.exists())
     if options.resume is None and not there.is_dir():
-        raise UserError(f"--out {options.out}: {there} is no folder: choose another")
+        raise UserError(f"--out {options.out}: {there} is not a folder: choose another")
 
 
 def _resumed(options: TrainOptions, state: dict[str, Any]) -> Config:

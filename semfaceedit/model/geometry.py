@@ -54,8 +54,10 @@ class GeometryModule(nn.Module):
         self.stack = FilmSirenStack(
             3, config.width, config.geometry_depth, groups=1, gains=gains, trunk_channels=1
         )
-        with torch.no_grad():  # no class is ahead of the others: every group has points to colour
-            self.stack.head_bias[..., 1 : 1 + NUM_CLASSES] = 0
+        if not config.background_prior:
+            # No class is ahead of the others, so that every group has points to colour.
+            with torch.no_grad():
+                self.stack.head_bias[..., 1 : 1 + NUM_CLASSES] = 0
 
     def forward(
         self,

@@ -15,6 +15,7 @@ from semfaceedit.errors import UserError
 from semfaceedit.model import checkpoint
 from semfaceedit.model.config import small
 from semfaceedit.model.discriminator import Discriminator
+from semfaceedit.training.run import _start_from
 from semfaceedit.training.trainer import Trainer
 
 TINY = ["--preset", "tiny", "--stage1-iterations", "3", "--stage2-iterations", "1"]
@@ -90,9 +91,9 @@ def test_weights_may_be_trained_on_with_another_spread_of_poses(shared):
     turned = replace(model, camera=replace(model.camera, yaw_std=0.1, pitch_std=0.05))
     wide = replace(model, camera=replace(model.camera, fov_degrees=20.0))
     device = torch.device("cpu")
-    train._start_from(Trainer(replace(settings, model=turned), seed=0, device=device), shared)
+    _start_from(Trainer(replace(settings, model=turned), seed=0, device=device), shared)
     with pytest.raises(UserError, match="other settings"):
-        train._start_from(Trainer(replace(settings, model=wide), seed=0, device=device), shared)
+        _start_from(Trainer(replace(settings, model=wide), seed=0, device=device), shared)
 
 
 def test_an_image_discriminator_learns_to_read_maps_later(shared, data, tmp_path, capsys):
@@ -149,7 +150,7 @@ def test_bad_input_is_one_clear_line(run, shared, data, tmp_path, capsys):
     assert train.main([*small, "--init", str(shared)]) == 1
     assert "give --preset tiny" in capsys.readouterr().err
     assert train.main(["--resume", str(run), "--init", str(shared)]) == 1
-    assert "--init starts a new run" in capsys.readouterr().err
+    assert "--init sets a new run" in capsys.readouterr().err
     with pytest.raises(Exception, match="holds no discriminators"):
         checkpoint.load_discriminators(shared)
 
@@ -197,7 +198,7 @@ def test_shipped_weights_have_names(tmp_path, monkeypatch, capsys):
     assert render.main(["--checkpoint", str(tmp_path / "procedural"), *options]) == 1
     assert "is a folder" in capsys.readouterr().err
     trainer = Trainer(small(), seed=0, device=torch.device("cpu"))
-    train._start_from(trainer, Path("procedural"))
+    _start_from(trainer, Path("procedural"))
     taken = checkpoint.load_generator(Path("procedural"))[0].state_dict()
     for name, value in trainer.generator.state_dict().items():
         assert torch.equal(value, taken[name]), name

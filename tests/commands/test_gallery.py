@@ -36,7 +36,7 @@ def test_every_figure_is_on_the_page(made):
     for name, (title, _) in gallery.FIGURES.items():
         assert f"## {title}" in text and f"({name}.png)" in text
         assert Image.open(page / f"{name}.png").width > 400
-    assert "semfaceedit gallery --checkpoint tiny-278.safetensors" in text
+    assert "semfaceedit gallery --checkpoint tiny-kept.safetensors" in text
     facts = json.loads((page / "gallery.json").read_text())["figures"]["inversion"]["facts"]
     assert len(facts) == 4 and all("tuned" in entry for entry in facts.values())
 
@@ -69,7 +69,7 @@ def test_a_figure_made_with_other_settings_names_its_own_command(made, tmp_path)
     "arguments,said",
     [
         (["--only", "smiles"], "--only smiles: the figures are multiview"),
-        (["--seeds", "0-2"], "give at least 5 seeds"),
+        (["--seeds", "0-2"], "give at least 5: the figures show as many faces"),
         (["--iterations", "0"], "must be at least 1"),
     ],
 )

@@ -12,6 +12,7 @@ from semfaceedit import api, render
 from semfaceedit.api import load
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.editing.tuning import TunedWeights, read_weights
+from semfaceedit.editing.views import RenderedFace
 from semfaceedit.kernels._backend import resolve
 from semfaceedit.model import checkpoint, config
 from semfaceedit.model.camera import CameraConfig
@@ -94,7 +95,7 @@ def test_normals_of_a_tilted_plane():
 @pytest.mark.parametrize(
     "arguments,said",
     [
-        (["--video", "turn.avi"], "ends in one of .mp4, .gif, .webp"),
+        (["--video", "turn.avi"], "ends in .mp4, .gif, .webp"),
         (["--kinds", "smell"], "--kinds smell"),
         (["--interpolate", "nose"], "use all, z, hair, face, garment, background"),
         (["--interpolate", "all", "--seeds", "3"], "at least two --seeds"),
@@ -105,10 +106,10 @@ def test_normals_of_a_tilted_plane():
         (["--chunk-rays", "0"], "--chunk-rays 0"),
         (["--yaws", "nan"], "must be finite numbers, in radians"),
         (["--kinds"], "need at least one value each"),
-        (["--video", "turn.gif", "--pitches", "0", "0.2"], "give one of --pitches"),
-        (["--video", "turn.gif", "--fps", "60"], "at most 50 frames a second, not 60"),
-        (["--interpolate", "all", "--pitches", "0", "0.2"], "give one of --pitches"),
-        (["--interpolate", "all", "--yaws", "0", "0.2"], "give one of --yaws"),
+        (["--video", "turn.gif", "--pitches", "0", "0.2"], "give a single value to --pitches"),
+        (["--video", "turn.gif", "--fps", "60"], "at most 50 frames per second, not 60"),
+        (["--interpolate", "all", "--pitches", "0", "0.2"], "give a single value to --pitches"),
+        (["--interpolate", "all", "--yaws", "0", "0.2"], "give a single value to --yaws"),
         (["--projects", "nowhere.safetensors"], "no face project at nowhere.safetensors"),
     ],
 )
@@ -170,7 +171,7 @@ def test_tuned_weights_are_used(weights, projects, tmp_path):
 def test_between_two_projects(generator, weights, projects, which):
     loaded = load(weights).generator
     found = [FaceProject.load(path, loaded) for path in projects]
-    start, end = (render.Face(project.codes(loaded), project.tuned) for project in found)
+    start, end = (RenderedFace(project.codes(loaded), project.tuned) for project in found)
     half, whole = (render.between(loaded, start, end, share, which) for share in (0.5, 1.0))
     if which == "hair":
         assert half.tuned is None and whole.tuned is None

@@ -210,7 +210,7 @@ def test_bad_input_is_one_clear_line(data, straight, tmp_path, capsys):
         (["--sample-every", "-2"], "--sample-every -2: must be at least 1"),
         (["--monitor-every", "0"], "--monitor-every 0: must be at least 1"),
         (["--procedural-count", "0"], "--procedural-count 0: must be at least 1"),
-        (["--seed", "-1"], "--seed -1: must be at least 0"),
+        (["--seed", "-1"], "--seed -1: use a whole number from 0"),
         (["--stage1-iterations", "-3"], "--stage1-iterations -3: must be at least 0"),
         (["--stage1-iterations", "0", "--stage2-iterations", "0"], "a run needs a step"),
         (["--device", "gpu3"], "is not a device"),

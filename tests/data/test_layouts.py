@@ -10,7 +10,7 @@ import pytest
 from face_maps import ID, draw_labels, paint, write_native, write_pairs
 from PIL import Image
 
-from semfaceedit.data import layouts
+from semfaceedit.data import decoding
 from semfaceedit.data.dataset import open_dataset
 from semfaceedit.data.decoding import merge_parts, read_image, read_label_map
 from semfaceedit.data.layouts import BAD_MASKS, POSE_TABLE, find_source
@@ -436,13 +436,13 @@ def test_huge_photographs_are_read_smaller(tmp_path, monkeypatch, suffix):
     exif[274] = 6  # turn by 90 degrees clockwise
     path = tmp_path / f"large.{suffix}"
     stored.save(path, exif=exif, **({"quality": 95} if suffix == "jpg" else {}))
-    monkeypatch.setattr(layouts, "MOST_PIXELS", 1600)
+    monkeypatch.setattr(decoding, "MOST_PIXELS", 1600)
     small = read_image(path)
     height = {"jpg": 30, "png": 40}[suffix]  # JPEG decodes at halves and quarters
     assert small.shape == (height, -(-height * 2 // 3), 3)
     assert small[15, 4, 0] > 200 > 60 > small[15, 4, 2]
     assert small[15, -5, 2] > 200 > 60 > small[15, -5, 0]
-    monkeypatch.setattr(layouts, "LARGEST_PICTURE", 9000)
+    monkeypatch.setattr(decoding, "LARGEST_PICTURE", 9000)
     with pytest.raises(UserError, match="large.*: 120x80 pixels are more than 0 million"):
         read_image(path)
 

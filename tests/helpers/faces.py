@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from semfaceedit.api import Editor, load
 from semfaceedit.editing.project import FaceProject
@@ -12,7 +13,9 @@ from semfaceedit.model.config import Config, tiny
 from semfaceedit.model.generator import Generator
 
 SIZE = 16
-WEIGHTS = 278  # a seed whose untrained weights show three groups (`test_several_groups_are_seen`)
+UNTRAINED = Path(__file__).with_name("untrained-tiny.safetensors")
+"""Untrained weights of `settings` that show three groups, kept so that the tests of editing do not
+hang on the rules of initialisation (`test_several_groups_are_seen`)."""
 
 
 def settings() -> Config:
@@ -22,15 +25,20 @@ def settings() -> Config:
     return dataclasses.replace(run, model=model)
 
 
-def write_checkpoint(folder: Path, seed: int = WEIGHTS) -> Path:
-    path = folder / f"tiny-{seed}.safetensors"
-    torch.manual_seed(seed)
+def write_checkpoint(folder: Path, seed: int | None = None) -> Path:
+    """A checkpoint of untrained weights: those that are kept, or those that a seed draws."""
+    path = folder / f"tiny-{seed or 'kept'}.safetensors"
     run = settings()
-    checkpoint.save_generator(path, Generator(run.model), run, images=0, ema_decay=None)
+    if seed is not None:
+        torch.manual_seed(seed)
+    generator = Generator(run.model)
+    if seed is None:
+        generator.load_state_dict(load_file(UNTRAINED))
+    checkpoint.save_generator(path, generator, run, images=0, ema_decay=None)
     return path
 
 
-def open_editor(folder: Path, seed: int = WEIGHTS) -> Editor:
+def open_editor(folder: Path, seed: int | None = None) -> Editor:
     return load(write_checkpoint(folder, seed))
 
 

@@ -157,6 +157,7 @@ def test_cases_are_timed_in_turns(tmp_path: Path, monkeypatch) -> None:
     assert b["out_of_memory"] and "ms" not in b
     monkeypatch.setattr(measuring, "SLOW_MS", 0)
     calls = ""
+    suite = Suite(tmp_path / "b.json", torch.device("cpu"))  # the first one knows these cases
     suite.time([case("a"), case("c")], repeats=3)
     assert calls == "aaccac" and suite.records[-1]["repeats"] == 1
 

@@ -1,5 +1,7 @@
 """Messages and uploads that no page sends, by the thousand: each is answered, and nothing breaks.
 
+A message without an answer ends the test after the minute that `Client.hear` waits.
+
 Seeded. The short campaign runs with all tests; `-m slow` runs the long one.
 """
 
@@ -94,7 +96,6 @@ def campaign(page: Client, address: str, seed: int, count: int) -> Counter[str]:
     source, heard = random.Random(seed), Counter[str]()
     for index in range(count):
         page.socket.send(odd_message(source))
-        began = time.monotonic()
         page.send("stop")
         page.send("go", step=10**6 - 1)  # is always refused, and says so
         while True:
@@ -106,7 +107,6 @@ def campaign(page: Client, address: str, seed: int, count: int) -> Counter[str]:
             if header["type"] == "error" and ("there is no step 999999" in message
                                               or "wait, or press Stop" in message):  # fmt: skip
                 break
-        assert time.monotonic() - began < 10, (seed, index)
     return heard
 
 
