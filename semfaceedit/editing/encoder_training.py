@@ -11,7 +11,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,13 +41,14 @@ VERSION = 1  # changes when the same settings train another encoder
 SEMANTIC, IMAGE = FitSettings.semantic_weight, FitSettings.image_weight
 DEPTH = 0.1  # weight of the depth term ...
 DEPTH_UNIT = 0.01  # ... in these world units, where the squared error turns linear
-POSE, POSE_UNIT = 0.1, 0.1  # weight of the pose term, radians
+POSE, POSE_UNIT = 0.5, 0.05  # weight of the pose term; radians
 FLOOR = 0.02  # share of the metric that counts every component alike
 METRIC_FACES, METRIC_SIZE, METRIC_STEP = 8, 16, 0.5
 POSE_SPREAD = 1.2  # of the samples, in deviations of the prior
 SUPERVISED_SHARE = 0.25  # of the time: samples and supervised steps alone
 HELD_OUT_EVERY, MOST_HELD_OUT = 20, 48  # pairs kept out for the report
 HEAD_SEEDS = 2_000_000  # first seed of the procedural heads
+REFILL = 1024  # samples drawn anew where a training goes on, at most
 SAY_EVERY, KEEP_EVERY = 10.0, 60.0  # seconds
 
 
@@ -125,13 +126,21 @@ class _Training:
         groups = [{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, settings.learning_rate, betas=(0.9, 0.98))
         self.round, self.elapsed, self.placed = 0, 0.0, 0
+        self.seen = 0  # samples that a state had
         self.random = torch.Generator().manual_seed(settings.seed)
         self.samples = self._empty(settings.buffer, codes=True)
         self.heads = self._empty(settings.heads, depth=True) if settings.heads else None
         self.pairs = self._pairs(data) if data is not None else None
         identity = [] if data is None else [data.info["sha256"], len(data)]
         self.key = json.dumps(
-            [VERSION, fingerprint(generator), identity, str(settings)], sort_keys=True
+            [
+                VERSION,
+                fingerprint(generator),
+                identity,
+                asdict(settings.sizes),
+                settings.heads,
+                settings.seed,
+            ]
         )
         self.said: dict[str, float] = {}
 
@@ -141,7 +150,7 @@ class _Training:
         self.metric = self._metric()
         began, before = time.monotonic(), self.elapsed
         said = kept = began
-        self._fill(self.settings.first)
+        self._fill(max(self.settings.first, min(self.seen, REFILL)))
         while (share := self._share()) < 1:
             rate = self._rate(share)
             for group in self.optimizer.param_groups:
@@ -496,7 +505,7 @@ class _Training:
             "key": self.key,
             "round": self.round,
             "elapsed": self.elapsed,
-            "placed": self.placed,
+            "samples": self.samples.count,
         }
         metadata = {"semfaceedit": json.dumps(header)}
         contiguous = {name: t.contiguous() for name, t in tensors.items()}
@@ -520,6 +529,7 @@ class _Training:
         self.encoder.load_state_dict({n.removeprefix("encoder."): t for n, t in tensors.items()})
         self.optimizer.load_state_dict({"state": parts, "param_groups": groups})
         self.round, self.elapsed = int(header["round"]), float(header["elapsed"])
+        self.seen = int(header["samples"])
         self.random.manual_seed(mixed_seed(self.settings.seed, self.round))
         print(f"going on after {self.elapsed / 60:.1f} minutes", file=sys.stderr)
 
