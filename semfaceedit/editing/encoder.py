@@ -192,7 +192,8 @@ def new_encoder(
     """An untrained encoder with the principal components of the generator's codes."""
     model = generator.config
     settings = settings or EncoderSettings()
-    count = min(settings.components, model.latent_dim)
+    lengths = ((model.geometry_depth + 1) * model.width, (model.appearance_depth + 1) * model.width)
+    count = min(settings.components, 2 * min(lengths))
     settings = replace(settings, components=count)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -410,7 +410,7 @@ class _Training:
                 looks[group] += IMAGE * own @ own.T / METRIC_FACES
         eye = torch.eye(count, device=self.device)
         geometry += FLOOR * geometry.trace() / count * eye
-        looks += FLOOR * looks.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * eye
+        looks += FLOOR * looks.diagonal(dim1=1, dim2=2).mean() * eye  # of groups never seen too
         return geometry, looks
 
     # What is learned from.
