@@ -226,6 +226,7 @@ class _Training:
         shares = [count // len(sources)] * len(sources)
         shares[0] += count - sum(shares)
         images, maps, poses, depths = [], [], [], []
+        known: list[bool] = []  # whose pose is known exactly: the picture is rendered from there
         for source, share in zip(sources, shares, strict=True):
             index = torch.randint(source.count, (share,), generator=self.random)
             image, semantics = source.rows(index)
@@ -244,10 +245,12 @@ class _Training:
             images.append(image)
             maps.append(semantics)
             poses.append(pose)
+            known += [source is not self.pairs] * share
             depths.append(depth)
         image, semantics = torch.cat(images), torch.cat(maps)
         pose, depth = torch.cat(poses).to(self.device), torch.cat(depths).to(self.device)
         with_image, with_map = self._shown(count)
+        exact = torch.tensor(known).to(self.device)
         painted = self._painted(semantics, with_image)
         with_map = torch.maximum(with_map, painted)
         depth[painted.bool()] = math.nan
@@ -255,10 +258,10 @@ class _Training:
         corner = torch.randint(2, (2,), generator=self.random)
         dx, dy = int(corner[0]), int(corner[1])
         shift = torch.tensor([[dx - 0.5, dy - 0.5]]).to(self.device).expand(count, 2) / 2
+        seen_from = torch.where(exact[:, None], pose, read.pose.detach().clamp(-1.3, 1.3))
         output = render(
-            self.generator, self.mean + read.offsets, read.pose.detach().clamp(-1.3, 1.3),
-            self.size // 2, shift=shift,
-        )  # fmt: skip
+            self.generator, self.mean + read.offsets, seen_from, self.size // 2, shift=shift
+        )
 
         def rays(picture: Tensor) -> Tensor:
             return picture[:, :, dy::2, dx::2].to(self.device)
@@ -269,23 +272,23 @@ class _Training:
         shown = with_image.to(self.device)
         colours = (output.image - rays(image)).square().mean((1, 2, 3)) * shown
         depth = rays(depth)
-        known = depth.isfinite()
-        gap = torch.where(known, output.depth - depth.nan_to_num(), 0.0) / DEPTH_UNIT
-        relief = huber_loss(gap, torch.zeros_like(gap), reduction="sum") / known.sum().clamp(min=1)
+        deep = depth.isfinite()
+        gap = torch.where(deep, output.depth - depth.nan_to_num(), 0.0) / DEPTH_UNIT
+        relief = huber_loss(gap, torch.zeros_like(gap), reduction="sum") / deep.sum().clamp(min=1)
         pose_error = self._pose_error(read.pose, pose)
         total = (
             SEMANTIC * errors.mean()
             + 0.1 * entropy.mean()
             + IMAGE * colours.sum() / shown.sum().clamp(min=1)
-            + DEPTH * relief * min(1.0, float(known.any((1, 2, 3)).sum()) / count * 2)
+            + DEPTH * relief * min(1.0, float(deep.any((1, 2, 3)).sum()) / count * 2)
             + pose_error
             + self._free(read)
         )
         self._step(total)
         self._tell("maps", errors.mean())
         self._tell("images", colours.sum() / shown.sum().clamp(min=1))
-        if known.any():
-            self._tell("depth", (gap.abs().sum() / known.sum()) * DEPTH_UNIT)
+        if deep.any():
+            self._tell("depth", (gap.abs().sum() / deep.sum()) * DEPTH_UNIT)
 
     def _step(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -465,11 +468,14 @@ class _Training:
                 / looks.square().sum(2).clamp(min=1e-12)
             ).cpu()
             kept.count = min(len(kept.images), self.placed)
-        heads = self.heads
-        if heads is not None and heads.count < len(heads.images) and self.round % 2 == 0:
-            self._add_head(heads)
+        if self.round % 2 == 0:
+            self._add_head()
 
-    def _add_head(self, heads: Kept) -> None:
+    def _add_head(self) -> None:
+        """Render one procedural head more, while there is room."""
+        heads = self.heads
+        if heads is None or heads.count == len(heads.images):
+            return
         made = render_faces([HEAD_SEEDS + heads.count], 2 * self.size, self.generator.config.camera)
         assert heads.depth is not None
         row = heads.count
@@ -506,6 +512,7 @@ class _Training:
             "round": self.round,
             "elapsed": self.elapsed,
             "samples": self.samples.count,
+            "heads": self.heads.count if self.heads else 0,
         }
         metadata = {"semfaceedit": json.dumps(header)}
         contiguous = {name: t.contiguous() for name, t in tensors.items()}
@@ -530,6 +537,8 @@ class _Training:
         self.optimizer.load_state_dict({"state": parts, "param_groups": groups})
         self.round, self.elapsed = int(header["round"]), float(header["elapsed"])
         self.seen = int(header["samples"])
+        for _ in range(int(header["heads"])):
+            self._add_head()
         self.random.manual_seed(mixed_seed(self.settings.seed, self.round))
         print(f"going on after {self.elapsed / 60:.1f} minutes", file=sys.stderr)
 

@@ -152,18 +152,19 @@ def near_settings(**changes: Any) -> InvertSettings:
 def read_face(
     generator: Generator, encoder: Encoder, goal: Goal, pose: Tensor | None
 ) -> tuple[Codes, Tensor]:
-    """Offsets and pose (1, 2) that the encoder reads; `pose` where the map suits it better."""
+    """Offsets and pose (1, 2) that the encoder reads; `pose`, or what D_c says of it, where the map
+    suits that better."""
     read = encoder.read(goal.image, goal.semantics)
-    if pose is None:
+    poses = [read.pose, *([] if pose is None else [pose]), *_pose_heads(generator, goal)]
+    if len(poses) == 1:
         return read.offsets, read.pose
     size = min(goal.resolution, encoder.settings.size)
     wanted = adaptive_avg_pool2d(goal.semantics, size)
     codes = mean_codes(generator) + read.offsets
     errors = [
-        mse_loss(render(generator, codes, p, size, shade=False).semantics, wanted)
-        for p in (read.pose, pose)
+        mse_loss(render(generator, codes, p, size, shade=False).semantics, wanted) for p in poses
     ]
-    return read.offsets, pose if errors[1] < errors[0] else read.pose
+    return read.offsets, poses[int(torch.stack(errors).argmin())]
 
 
 @torch.no_grad()
