@@ -202,17 +202,23 @@ class _Training:
     # Steps.
 
     def _supervised(self) -> None:
-        """Known codes and poses of samples."""
+        """Known codes and poses of samples, and poses of heads and pairs."""
         kept, count = self.samples, self.settings.batch
         index = torch.randint(kept.count, (count,), generator=self.random)
         image, semantics = kept.rows(index)
-        image, semantics = self._noisy(image), self._sharpened(semantics)
-        with_image, with_map = self._shown(count)
-        read = self._read(image, semantics, with_image, with_map)
+        semantics, poses = self._sharpened(semantics), kept.poses[index]
+        for source in (self.heads, self.pairs):
+            if source is not None and source.count:
+                rows = torch.randint(source.count, (count // 3,), generator=self.random)
+                other, shares = source.rows(rows)
+                image, semantics = torch.cat([image, other]), torch.cat([semantics, shares])
+                poses = torch.cat([poses, source.poses[rows]])
+        with_image, with_map = self._shown(len(image))
+        read = self._read(self._noisy(image), semantics, with_image, with_map)
         assert kept.geometry is not None and kept.appearance is not None
-        geometry = self._by_metric(read.geometry - kept.geometry[index].to(self.device), 0)
-        looks = self._by_metric(read.appearance - kept.appearance[index].to(self.device), 1)
-        pose = self._pose_error(read.pose, kept.poses[index])
+        geometry = self._by_metric(read.geometry[:count] - kept.geometry[index].to(self.device), 0)
+        looks = self._by_metric(read.appearance[:count] - kept.appearance[index].to(self.device), 1)
+        pose = self._pose_error(read.pose, poses)
         free = self._free(read)
         self._step(geometry.mean() + looks.mean() + pose + free)
         self._tell("geometry", geometry.mean())
