@@ -297,10 +297,11 @@ def _inversion(values: Mapping[str, Any], timings: Mapping[str, Any]) -> list[st
         if value is not None
     ]
     lines += ["", *table(["class", "IoU of the mean face", "IoU at the end"], classes)]
-    return [*lines, *_from_encoder(values, timings)]
+    return [*lines, *from_encoder(values, timings)]
 
 
-def _from_encoder(values: Mapping[str, Any], timings: Mapping[str, Any]) -> list[str]:
+def from_encoder(values: Mapping[str, Any], timings: Mapping[str, Any]) -> list[str]:
+    """What `evaluate inversion` says of the encoder's way; nothing where there is none."""
     if "encoder" not in values:
         return []
     found, seconds = values["encoder"], timings.get("encoder", {}).get("seconds_per_face")
