@@ -54,7 +54,7 @@ def report(
     if data is not None and len(held_out(len(data))):
         kinds["pairs"] = _pairs(generator, data, size, faces)
     if heads:
-        kinds["heads"] = _heads(generator, size, faces)
+        kinds["heads"] = heads_not_seen(generator, size, faces)
     found: dict[str, Any] = {"resolution": size}
     for kind, given in kinds.items():
         rows = [
@@ -124,7 +124,8 @@ def _pairs(generator: Generator, data: FaceDataset, size: int, count: int) -> It
         yield Face(goal, batch.poses.to(like), unknown)
 
 
-def _heads(generator: Generator, size: int, count: int) -> Iterator[Face]:
+def heads_not_seen(generator: Generator, size: int, count: int) -> Iterator[Face]:
+    """Procedural heads of seeds that no training draws."""
     like = next(generator.parameters())
     for seed in range(HEAD_SEEDS + FRESH_SEED, HEAD_SEEDS + FRESH_SEED + count):
         made = render_faces([seed], 2 * size, generator.config.camera)

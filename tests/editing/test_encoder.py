@@ -26,6 +26,7 @@ from semfaceedit.editing.encoder import (
     new_encoder,
     save_encoder,
 )
+from semfaceedit.editing.encoder_report import heads_not_seen
 from semfaceedit.editing.encoder_training import TrainingSettings, head_depth, train_encoder
 from semfaceedit.editing.fit import Goal, loss_terms
 from semfaceedit.editing.initialisation import best_along
@@ -37,9 +38,11 @@ from semfaceedit.editing.inversion import (
     seed_target,
 )
 from semfaceedit.editing.map_edit import edit
-from semfaceedit.editing.refit import near_edit_settings
+from semfaceedit.editing.mask_edits import paint
+from semfaceedit.editing.refit import near_edit_settings, render_project
 from semfaceedit.editing.target import class_shares, pictures
 from semfaceedit.errors import UserError
+from semfaceedit.metrics.segmentation import segmentation_score
 from semfaceedit.model.generator import Generator, sample_latents
 from semfaceedit.model.labels import CLASS_NAMES
 from semfaceedit.model.mean_face import mean_codes
@@ -372,3 +375,44 @@ def test_an_edit_needs_no_samples_to_start_from(generator, editor, encoder, monk
     assert edited.history[-1].loss <= edited.history[0].loss
     with pytest.raises(AssertionError, match="samples were drawn"):
         edit(generator, project, labels, settings=settings)
+
+
+# The encoder that comes with the package.
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load()
+
+
+def test_the_shipped_encoder_reads_heads(shipped):
+    """Procedural heads that no training saw: nearer than the mean face at their true pose."""
+    size, read_scores, mean_scores = 32, [], []
+    mean = mean_codes(shipped.generator)
+    for face_ in heads_not_seen(shipped.generator, size, 4):
+        read = shipped.encoder.read(face_.goal.image, face_.goal.semantics)
+        assert (read.pose - face_.pose).abs().max() < 0.25
+        wanted = face_.goal.semantics.argmax(1)
+        for codes, pose, scores in (
+            (mean + read.offsets, read.pose, read_scores),
+            (mean, face_.pose, mean_scores),
+        ):
+            labels = render(shipped.generator, codes, pose, size).labels
+            groups = shipped.generator.config.group_of_class
+            scores.append(segmentation_score(labels, wanted, groups).groups)
+    assert np.mean(read_scores) > np.mean(mean_scores) + 0.08
+    assert np.mean(read_scores) > 0.75
+
+
+def test_a_painted_hat_is_followed_without_a_fit(shipped):
+    followed = []
+    for seed in (100, 101, 102):
+        project = shipped.generate(seed, resolution=64).project
+        labels = paint(project.labels, ("hat",))
+        asked = class_shares(labels, 32).argmax(1) == CLASS_NAMES.index("hat")
+        after = render_project(shipped.generator, follow_map(shipped.encoder, project, labels), 32)
+        before = render_project(shipped.generator, project, 32)
+        shown = [(o.labels == CLASS_NAMES.index("hat"))[asked].float() for o in (before, after)]
+        assert float(shown[0].mean()) < 0.3
+        followed.append(float(shown[1].mean()))
+    assert np.mean(followed) > 0.6
