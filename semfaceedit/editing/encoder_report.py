@@ -18,7 +18,7 @@ from ..procedural.render import render_faces
 from .encoder import Encoder
 from .encoder_training import HEAD_SEEDS, head_depth, held_out
 from .fit import Fit, Goal, Stage, Step
-from .inversion import near_settings, seed_target, with_depth
+from .inversion import near_settings, seed_target
 from .target import pictures
 
 AFTER = (0, 5, 20, 50)  # steps
@@ -91,9 +91,8 @@ def measured(generator: Generator, encoder: Encoder, face: Face) -> dict[str, fl
             )
 
     read = encoder.read(face.goal.image, face.goal.semantics)
-    goal = with_depth(generator, face.goal, read.offsets, read.pose)
     settings = near_settings(perceptual_weight=0.0, patience=0)
-    fit = Fit(generator, goal, read.offsets, read.pose, settings, watch=watch)
+    fit = Fit(generator, face.goal, read.offsets, read.pose, settings, watch=watch)
     fit.run(Stage(name="all", iterations=max(AFTER), appearance=True, image=True, pose=True))
     if fit.interrupted:
         raise KeyboardInterrupt

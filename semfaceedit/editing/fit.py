@@ -40,7 +40,6 @@ MIN_GAIN = 2e-3  # what a score must gain to count as progress
 TRIAL = 10  # iterations from each start of a stage; the lowest loss goes on
 POSE_LIMIT = math.radians(75)
 NAMES = ("frequencies", "phases")
-DEPTH_UNIT = 0.01  # world units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,6 @@ class FitSettings:
     semantic_weight: float = 10.0  # lambda_s of Eq. 9
     image_weight: float = 1.0  # lambda_im
     perceptual_weight: float = 1.0  # lambda_vgg; 0 leaves the term out
-    depth_weight: float = 0.0  # of the squared distance from the goal's depth, in DEPTH_UNIT
     learning_rate: float = 1e-2
     decay: float = 0.75  # the rate is multiplied by this ...
     decay_every: int = 100  # ... after so many iterations of a stage
@@ -79,7 +77,6 @@ class Goal:
     semantics: Tensor  # (1, N, r, r) class shares in [0, 1]
     image: Tensor  # (1, 3, r, r) in [-1, 1]
     keep: Tensor | None = None  # (1, 1, r, r) bool: where the image counts; None: everywhere
-    depth: Tensor | None = None  # (1, 1, r, r) what the head's depth should be near
 
     @property
     def resolution(self) -> int:
@@ -399,9 +396,6 @@ def loss_terms(
     goal's own pixels where it does not keep the image, so nothing there has a gradient.
     """
     terms = {"semantic": mse_loss(2 * output.semantics, 2 * goal.semantics)}
-    if goal.depth is not None:
-        head = 1 - goal.semantics[:, :1]  # class 0 is background
-        terms["depth"] = (head * ((output.depth - goal.depth) / DEPTH_UNIT).square()).mean()
     if not image:
         return terms
     shown = output.image

@@ -30,8 +30,6 @@ from .target import (
     pose_from_labels,
 )
 
-NEAR_DEPTH_WEIGHT = 0.1
-
 
 @dataclass(frozen=True, kw_only=True)
 class InvertSettings(FitSettings):
@@ -105,8 +103,6 @@ def invert(
         start = start_pose(generator, labels, goal) if given is None else given
 
     def fit_to(goal: Goal) -> Fit:
-        if settings.depth_weight:
-            goal = with_depth(generator, goal, offsets, start)
         return Fit(
             generator, goal, offsets, start, settings, perceptual=perceptual, watch=watch
         )  # fmt: skip
@@ -142,7 +138,6 @@ def near_settings(**changes: Any) -> InvertSettings:
             pose_step=0.03,
             evaluate_every=5,
             patience=2,
-            depth_weight=NEAR_DEPTH_WEIGHT,
         ),
         **changes,
     )
@@ -165,13 +160,6 @@ def read_face(
         mse_loss(render(generator, codes, p, size, shade=False).semantics, wanted) for p in poses
     ]
     return read.offsets, poses[int(torch.stack(errors).argmin())]
-
-
-@torch.no_grad()
-def with_depth(generator: Generator, goal: Goal, offsets: Codes, pose: Tensor) -> Goal:
-    """The goal with the depth of the face that these offsets show: a picture tells little of it."""
-    codes = mean_codes(generator) + offsets
-    return replace(goal, depth=render(generator, codes, pose, goal.resolution, shade=False).depth)
 
 
 @torch.no_grad()

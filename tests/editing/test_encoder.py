@@ -28,7 +28,7 @@ from semfaceedit.editing.encoder import (
 )
 from semfaceedit.editing.encoder_report import heads_not_seen
 from semfaceedit.editing.encoder_training import TrainingSettings, head_depth, train_encoder
-from semfaceedit.editing.fit import Goal, loss_terms
+from semfaceedit.editing.fit import Goal
 from semfaceedit.editing.initialisation import best_along
 from semfaceedit.editing.inversion import (
     InvertSettings,
@@ -298,7 +298,6 @@ def test_without_an_encoder_all_is_as_before(generator):
     )
     found = invert(generator, target.image, target.labels, pose=(0.1, 0.0), settings=settings)
     assert [step.stage for step in found.history] == ["geometry"] * 2 + ["appearance"] * 2
-    assert "depth" not in found.history[-1].terms
 
 
 def test_a_pose_that_suits_the_map_better_is_taken(generator, encoder):
@@ -315,16 +314,6 @@ def test_a_pose_that_suits_the_map_better_is_taken(generator, encoder):
     )
     # its own answer is a profile; the true pose shows the map
     assert torch.equal(read_face(generator, encoder, moved, true)[1], true)
-
-
-def test_depth_counts_over_the_head():
-    shares = torch.zeros(1, 19, 2, 2)
-    shares[:, 0, 0], shares[:, 1, 1] = 1, 1
-    goal = Goal(shares, torch.zeros(1, 3, 2, 2), depth=torch.ones(1, 1, 2, 2))
-    output = type("Output", (), {"semantics": shares, "depth": torch.full((1, 1, 2, 2), 1.02)})
-    assert float(loss_terms(output, goal, None, image=False)["depth"]) == pytest.approx(
-        2.0, rel=1e-3
-    )
 
 
 def test_following_a_map(generator, editor, encoder):
