@@ -130,8 +130,8 @@ def near_settings(**changes: Any) -> InvertSettings:
     return replace(
         InvertSettings(
             geometry_iterations=0,
-            coarse_iterations=20,
-            appearance_iterations=10,
+            coarse_iterations=15,
+            appearance_iterations=5,
             learning_rate=2e-2,
             noise=0.0,
             pose_every=10,
