@@ -30,7 +30,8 @@ class CheckpointOptions:
     """Which weights, and where they run."""
 
     checkpoint: Path | None = None
-    """Weights file, or the name of weights in the package (default: procedural)."""
+    """Weights file, or the name of weights in the package: portraits or procedural (default: what
+    SEMFACEEDIT_WEIGHTS names, or portraits)."""
     device: str | None = None
     """cpu, cuda or cuda:N (default: CUDA if available)."""
     backend: str | None = None

@@ -60,7 +60,8 @@ class EvaluateOptions(EncoderOptions):
     out: Path = Path("evaluation")
     """Folder for the report; results already there are reused."""
     data: Path | None = None
-    """Real pictures, in any layout that `train` reads (default: procedural faces)."""
+    """Real pictures, in any layout that `train` reads (default: procedural faces, and the weights
+    `procedural`)."""
     training_data: Path | None = None
     """Pictures that the checkpoint was trained on, for novelty; --data then holds others."""
     procedural_count: int = 2000
@@ -176,7 +177,9 @@ class Evaluation:
     @classmethod
     def open(cls, options: EvaluateOptions, device: torch.device, world: World) -> "Evaluation":
         check(options)
-        generator, config = load_generator(options.checkpoint, device=device)
+        heads_alone = options.checkpoint is None and options.data is None
+        path = Path("procedural") if heads_alone else options.checkpoint  # compare like with like
+        generator, config = load_generator(path, device=device)
         assert generator.source is not None  # where it was loaded from
         header = read_header(generator.source)
         results = Results(options.out / "results")

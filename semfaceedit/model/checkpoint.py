@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ DISCRIMINATORS_FORMAT = "semfaceedit-discriminators"
 FORMAT_VERSION = 1
 STATE_PATTERN = "state-*.pt"
 WEIGHTS = Path(__file__).parents[1] / "weights"  # what comes with the package
-SHIPPED_WEIGHTS = WEIGHTS / "procedural.safetensors"  # where no checkpoint is named
+SHIPPED_WEIGHTS = WEIGHTS / "portraits.safetensors"  # where no checkpoint is named
+WEIGHTS_VARIABLE = "SEMFACEEDIT_WEIGHTS"  # names others in their place
 
 
 def save_generator(
@@ -106,7 +108,9 @@ def read_header(path: Path, kind: str = FORMAT) -> dict[str, Any]:
 
 def locate_weights(path: Path | None) -> Path:
     """The weights file that a user means: a file, or the name of weights of the package, such as
-    `procedural`; None: the package's default."""
+    `procedural`; None: what SEMFACEEDIT_WEIGHTS names, or the package's default."""
+    if path is None and os.environ.get(WEIGHTS_VARIABLE):
+        path = Path(os.environ[WEIGHTS_VARIABLE])
     if path is None:
         if not SHIPPED_WEIGHTS.exists():
             raise UserError("no weights came with this installation: give --checkpoint")

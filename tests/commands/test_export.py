@@ -181,6 +181,7 @@ def test_the_header_names_its_settings(shared):
 
 
 def test_without_shipped_weights_a_checkpoint_is_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("SEMFACEEDIT_WEIGHTS")
     monkeypatch.setattr(checkpoint, "SHIPPED_WEIGHTS", tmp_path / "none.safetensors")
     assert render.main(["--out", str(tmp_path)]) == 1
     assert "give --checkpoint" in capsys.readouterr().err
@@ -204,7 +205,16 @@ def test_shipped_weights_have_names(tmp_path, monkeypatch, capsys):
         assert torch.equal(value, taken[name]), name
 
 
+def test_the_weights_of_faces_are_the_default(monkeypatch):
+    monkeypatch.delenv("SEMFACEEDIT_WEIGHTS")
+    assert checkpoint.locate_weights(None).name == "portraits.safetensors"
+    monkeypatch.setenv("SEMFACEEDIT_WEIGHTS", "procedural")
+    assert checkpoint.locate_weights(None).name == "procedural.safetensors"
+    assert checkpoint.locate_weights(Path("other.safetensors")) == Path("other.safetensors")
+
+
 def test_shipped_weights_are_the_default(shared, tmp_path, monkeypatch):
+    monkeypatch.delenv("SEMFACEEDIT_WEIGHTS")
     monkeypatch.setattr(checkpoint, "SHIPPED_WEIGHTS", shared)
     assert render.main(["--out", str(tmp_path), "--seeds", "0", "--yaws", "0"]) == 0
     assert (tmp_path / "image.png").exists()
