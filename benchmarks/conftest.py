@@ -3,7 +3,6 @@
 import ctypes
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -12,27 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from measuring import commit
+
+from semfaceedit.machine import cpu_name
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests/helpers"), str(ROOT / "tests/kernels")]
 
 ROUNDS = 7
 MACHINE = ("cpu", "isa", "threads", "torch", "python", "commit")
-
-
-def cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.exists():
-        for line in path.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    return result.stdout.strip()
 
 
 def peak_bytes(function: Callable[[], object]) -> int | None:

@@ -24,13 +24,17 @@ SLOW_MS = 2000  # a call that takes longer is timed once
 Record = dict[str, Any]
 
 
-def machine(device: torch.device) -> Record:
-    """The device, versions and commit that figures belong to."""
+def commit() -> str:
+    """The commit of the checkout; empty without git."""
     command = ["git", "describe", "--always", "--dirty"]
     try:
-        commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     except OSError:
-        commit = ""
+        return ""
+
+
+def machine(device: torch.device) -> Record:
+    """The device, versions and commit that figures belong to."""
     cuda = device.type == "cuda"
     versions = {}
     for package in ("torch", "triton"):
@@ -44,7 +48,7 @@ def machine(device: torch.device) -> Record:
         "cuda": torch.version.cuda,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "commit": commit,
+        "commit": commit(),
         **versions,
     }
 

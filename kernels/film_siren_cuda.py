@@ -3,6 +3,8 @@
 Its gradients are those of the Triton backend, or of the reference where Triton cannot run.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -103,23 +105,12 @@ def _slabs(matrix: Tensor, spare: int, depth: int) -> Tensor:
 forward, _triton_backward = register("cuda", _launch_forward, film_siren_triton._backward)
 
 
-def backward(
-    grad_output: Tensor,
-    points: Tensor,
-    directions: Tensor,
-    frequencies: Tensor,
-    phases: Tensor,
-    row_offsets: Tensor,
-    row_groups: Tensor,
-    weights: FilmSirenWeights,
-    trunk_channels: int,
-    precision: str,
-    needed: tuple[bool, ...],
-) -> list[Tensor | None]:
-    """As `FilmSirenFunction` calls it."""
-    inputs = [points, directions, frequencies, phases, row_offsets, row_groups]
+def backward(grad_output: Tensor, *arguments: Any) -> list[Tensor | None]:
+    """As `FilmSirenFunction` calls it: the arguments of `forward`, then the flags `needed`."""
     if film_siren_triton.unavailable(grad_output.device.index) is None:
-        return _triton_backward(grad_output, *inputs, weights, trunk_channels, precision, needed)
+        return _triton_backward(grad_output, *arguments)
+    *inputs, weights, trunk_channels, precision, needed = arguments
+    row_offsets, row_groups = inputs[4:]
     with torch.enable_grad():
         leaves = [
             tensor.detach().requires_grad_(need)

@@ -122,7 +122,7 @@ def _target(
             )
         return target
     labels = options.out.with_suffix(".mask.png")
-    device = next(generator.parameters()).device
+    device = generator.device
     parser = None if options.parser is None else load_parser(options.parser, device)
     face = parse_file(options.image, labels, parser=parser, number=options.face)
     for said in face.remarks:

@@ -202,7 +202,7 @@ def _render_views(
     options: RenderOptions, generator: Generator, views: list[View], resolution: int
 ) -> dict[str, list[Tensor]]:
     """Every kind of picture of every view, (H, W, 3) uint8; labels (H, W)."""
-    device = next(generator.parameters()).device
+    device = generator.device
     pictures: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
     for face, pose in progress(views, total=len(views), title="rendering"):
         output = render(

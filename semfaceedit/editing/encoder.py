@@ -29,7 +29,7 @@ from ..model.generator import Generator, sample_latents
 from ..model.labels import NUM_CLASSES
 from ..model.mean_face import fingerprint, hash_tensors, mean_codes
 from .project import FaceProject
-from .target import class_shares
+from .target import footprint_shares
 
 FORMAT, FORMAT_VERSION = "semfaceedit-encoder", 1
 SIZE = 32  # pixels along an edge of what the network reads
@@ -198,7 +198,7 @@ def new_encoder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = Encoder(model, settings)
-    device = next(generator.parameters()).device
+    device = generator.device
     mean = mean_codes(generator)
     random = torch.Generator().manual_seed(PCA_SEED)
     z, looks = sample_latents(model, PCA_SAMPLES, generator=random)
@@ -290,7 +290,7 @@ def load_encoder(path: Path, generator: Generator) -> Encoder:
             AttributeError) as error:  # fmt: skip
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is not a readable encoder: {reason}: {again}") from None
-    device = next(generator.parameters()).device
+    device = generator.device
     return encoder.to(device).eval().requires_grad_(False)
 
 
@@ -324,6 +324,6 @@ def follow_map(
     own = project.geometry
     if not np.array_equal(labels, project.labels):
         size, like = encoder.settings.size, encoder.geometry_basis
-        before, after = (class_shares(map_, size).to(like) for map_ in (project.labels, labels))
+        before, after = (footprint_shares(map_, size).to(like) for map_ in (project.labels, labels))
         own = own.lerp(own + map_change(encoder, before, after)[0], gain)
     return replace(project, geometry=own, labels=labels)

@@ -64,7 +64,7 @@ def view_sheet(
     yaws: tuple[float, ...] = VIEW_YAWS,
 ) -> Tensor:
     """(H, W, 3) uint8: rows of images and of semantic maps of each face, a column for each yaw."""
-    device = next(generator.parameters()).device
+    device = generator.device
     rows = []
     for codes in faces:
         views = [

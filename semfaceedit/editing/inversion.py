@@ -91,7 +91,7 @@ def invert(
         settings = InvertSettings() if encoder is None else near_settings()
     labels = check_labels(labels)
     image = check_image(image, labels)
-    device = next(generator.parameters()).device
+    device = generator.device
     resolution = settings.resolution or generator.config.resolution
     wanted, shares = pictures(Target(image, labels, None), resolution)
     goal = Goal(shares.to(device), wanted.to(device))

@@ -20,7 +20,7 @@ from .refit import (
     render_project,
     with_metrics,
 )
-from .target import check_labels, class_shares
+from .target import check_labels, footprint_shares
 
 
 def edit(
@@ -48,7 +48,7 @@ def edit(
     before = render_project(generator, project, resolution)
     mask = footprint(chosen, resolution).to(before.image.device)
     goal = Goal(
-        class_shares(labels, resolution).to(before.image),
+        footprint_shares(labels, resolution).to(before.image),
         before.image,
         ~mask if settings.masked else None,
     )
@@ -62,7 +62,7 @@ def edit(
         perceptual=perceptual,
         watch=watch,
         encoder=encoder,
-        semantics=class_shares(project.labels, resolution).to(before.image),
+        semantics=footprint_shares(project.labels, resolution).to(before.image),
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d, max_pool2d
 
 from ..metrics.perceptual import PerceptualFeatures
-from ..metrics.pictures import ssim
+from ..metrics.pictures import rgb_change, ssim
 from ..model.codes import Codes
 from ..model.generator import Generator
 from ..model.renderer import RenderOutput, render
@@ -59,7 +59,7 @@ class EditedFace:
     def change(self) -> dict[str, float]:
         """Mean |change of RGB| in [0, 1] inside and outside the region, NaN where that is empty,
         and the SSIM of what lies outside."""
-        change = (self.after.image - self.before.image).abs().mean(1, keepdim=True) / 2
+        change = rgb_change(self.before.image, self.after.image)[:, None]
         return {
             "change_inside": float(change[self.region].mean()),
             "change_outside": float(change[~self.region].mean()),

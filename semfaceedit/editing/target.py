@@ -149,10 +149,10 @@ def pictures(target: Target, resolution: int) -> tuple[Tensor, Tensor]:
             f"a target of {size}x{size} pixels cannot be averaged to {resolution}: use a "
             f"--resolution that divides {size}"
         )
-    return area_images(target.image[None], resolution), class_shares(target.labels, resolution)
+    return area_images(target.image[None], resolution), footprint_shares(target.labels, resolution)
 
 
-def class_shares(labels: np.ndarray, resolution: int) -> Tensor:
+def footprint_shares(labels: np.ndarray, resolution: int) -> Tensor:
     """(R, R) uint8 ids -> (1, 19, r, r) float32 shares of each class in a footprint.
 
     Where r does not divide R, the map is enlarged to the next multiple of r first.

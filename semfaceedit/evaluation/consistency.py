@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..metrics.pictures import psnr, ssim
+from ..metrics.pictures import psnr, rgb_change, ssim
 from ..metrics.reprojection import carry, normal_angle, sample
 from ..metrics.segmentation import segmentation_score
 from ..model import config as configuration
@@ -107,7 +107,7 @@ def _carried_values(
     carried = carry(a.depth[:, 0], pose_a, b.depth[:, 0], pose_b, camera)
     head = a.labels > 0
     seen = carried.seen & head
-    colors = (sample(b.image, carried.place) - a.image).abs().mean(1) / 2
+    colors = rgb_change(a.image, sample(b.image, carried.place))
     groups = [table(view.labels.to(evaluation.device)).to(a.depth) for view in (a, b)]
     landed = sample(groups[1][:, None], carried.place, "nearest")[:, 0]
     return {

@@ -20,6 +20,7 @@ from ..editing.refit import EditedFace, EditSettings
 from ..editing.region_transfer import What, transfer
 from ..editing.target import OVERSAMPLING, Target
 from ..errors import UserError
+from ..metrics.pictures import rgb_change
 from ..model.codes import Codes, interpolate
 from ..model.generator import Generator, seed_codes, seed_latents
 from ..model.labels import CLASS_NAMES, PALETTE
@@ -357,7 +358,7 @@ def edits(studio: Studio) -> Figure:
 
 def _change_outside(studio: Studio, made: EditedFace) -> tuple[float, float]:
     """Mean |change of RGB| outside the region, on background pixels and on others."""
-    change = (made.after.image - made.before.image).abs().mean(1)[0] / 2
+    change = rgb_change(made.before.image, made.after.image)[0]
     outside, labels = ~made.region[0, 0], made.before.labels[0]
     background = studio.generator.group_table(labels) == studio.generator.group_table.table[0]
     return float(change[outside & background].mean()), float(change[outside & ~background].mean())
@@ -408,7 +409,7 @@ def transfers(studio: Studio) -> Figure:
 
 def _difference(made: EditedFace) -> np.ndarray:
     """|change| in grey, enlarged in value, on white: (r, r, 3) uint8."""
-    change = (made.after.image - made.before.image).abs().mean(1)[0] / 2
+    change = rgb_change(made.before.image, made.after.image)[0]
     shade = (255 * (1 - GAIN * change).clamp(0, 1)).round().byte()
     return shade[..., None].expand(-1, -1, 3).cpu().numpy()
 

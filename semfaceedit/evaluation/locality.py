@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..metrics.generator_checks import locality as group_changes
+from ..metrics.pictures import rgb_change
 from ..model.codes import Codes
 from ..model.renderer import RenderOutput, render
 from .pictures import sampled_faces
@@ -19,7 +20,7 @@ Sums = dict[str, list[float]]  # total and count of each figure
 
 
 def locality(evaluation: Evaluation) -> None:
-    inputs = {**evaluation.basis, "faces": evaluation.options.faces}
+    inputs = {**evaluation.basis, "faces": evaluation.options.faces, "rgb": "mean"}
     evaluation.results.attempt("locality", inputs, lambda: measure(evaluation))
 
 
@@ -74,7 +75,7 @@ def changes_of(
     """
     pixels = before.labels.numel()
     groups, new_groups = table(before.labels), table(after.labels)
-    change = (after.image - before.image).abs().mean(1) / 2
+    change = rgb_change(before.image, after.image)
     stays = groups == new_groups
     drift, shown = 0.0, 0.0
     for group in range(int(groups.max()) + 1):

@@ -139,7 +139,7 @@ def sampled_faces(
     generator: Generator, indices: range, seed: int, truncation: float = 1.0
 ) -> tuple[Codes, Tensor]:
     """Codes and poses (B, 2) of generated faces, poses from the prior."""
-    config, device = generator.config, next(generator.parameters()).device
+    config, device = generator.config, generator.device
     draws = []
     for index in indices:
         random = torch.Generator().manual_seed(mixed_seed(seed, index))

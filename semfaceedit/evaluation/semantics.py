@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..files import cache_root
-from ..metrics.segmentation import SegmentationScore, confusion, score_of
+from ..metrics.segmentation import SegmentationScore, class_areas, confusion, score_of
 from ..model.labels import CLASS_NAMES, NUM_CLASSES
 from ..parsing.network import LEAST, VERSION, ParserSettings, held_out_score, saved_parser
 from .pictures import Chunk, PictureSet, Statistics, float_images, generated_pictures, real_pictures
@@ -42,18 +41,10 @@ def areas(real: PictureSet, made: PictureSet) -> dict[str, Any]:
 
 def _areas(pictures: PictureSet) -> Statistics:
     def collect(chunks: Iterator[Chunk]) -> Statistics:
-        shares = torch.cat([class_shares(chunk.labels) for chunk in chunks])
+        shares = torch.cat([class_areas(chunk.labels) for chunk in chunks])
         return {"area": shares.mean(0), "presence": (shares > 0).double().mean(0)}
 
     return pictures.statistics("areas", {}, collect)
-
-
-def class_shares(labels: Tensor) -> Tensor:  # (B, R, R) -> (B, 19) float64
-    """The share of each class in each picture."""
-    count = len(labels)
-    places = labels.flatten(1).long() + NUM_CLASSES * torch.arange(count)[:, None]
-    counts = torch.bincount(places.flatten(), minlength=count * NUM_CLASSES)
-    return counts.view(count, NUM_CLASSES).double() / labels[0].numel()
 
 
 def agreement(evaluation: Evaluation, made: PictureSet) -> dict[str, Any]:

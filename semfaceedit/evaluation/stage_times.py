@@ -78,7 +78,7 @@ def measure(
     whose data sheet is not at hand. Raises UserError if no ray meets a surface: a render of the
     background plane alone is not the one that is asked for.
     """
-    device = next(generator.parameters()).device
+    device = generator.device
     random = torch.Generator().manual_seed(seed)
     z, appearance = (t.to(device) for t in sample_latents(generator.config, 1, generator=random))
     codes = generator.map(z, appearance)

@@ -342,7 +342,7 @@ def _locality(values: Mapping[str, Any], _timings: Mapping[str, Any]) -> list[st
                "colors": "mean change of colour where the group stays",
                "group_colors": "mean change of a group's mean colour"}  # fmt: skip
     return [
-        f"Mean change of RGB (in [0, 1], summed over channels) when one group's appearance code "
+        f"Mean change of RGB (in [0, 1], averaged over channels) when one group's appearance code "
         f"changes, over {found['faces']} faces: inside the group's pixels, outside, and more than "
         "two pixels away; leakage is the ratio to the inside.",
         "",

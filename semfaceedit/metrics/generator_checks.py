@@ -15,6 +15,8 @@ from ..model.codes import Codes, swap_group
 from ..model.generator import Generator, sample_latents
 from ..model.labels import CLASS_NAMES
 from ..model.renderer import RenderOutput, render
+from .pictures import rgb_change
+from .segmentation import class_areas
 
 FACES = 32
 REPORT_SEED = 2_000_003
@@ -28,7 +30,7 @@ MIN_PIXELS = 4  # a class smaller than this in a picture says nothing
 def report(generator: Generator, resolution: int) -> dict[str, Any]:
     """All checks on the same faces of fixed seeds, at `resolution`."""
     config = generator.config
-    device = next(generator.parameters()).device
+    device = generator.device
     random = torch.Generator().manual_seed(REPORT_SEED)
     z, appearance = sample_latents(config, FACES, generator=random)
     _, other = sample_latents(config, FACES, generator=random)
@@ -47,7 +49,7 @@ def report(generator: Generator, resolution: int) -> dict[str, Any]:
         "relief": [{"yaw": yaw, **relief(view)} for yaw, view in zip(YAWS, views, strict=True)],
         "tint_shift": tint_shift(views),
         "depth_spread": _mean(torch.cat([view.depth for view in views]).std((1, 2, 3))),
-        "class_shares": class_shares(views),
+        "class_shares": _class_shares(views),
         "manifold_weights": torch.cat([view.weights for view in views]).mean(0).tolist(),
     }
 
@@ -63,7 +65,7 @@ def locality(
 ) -> dict[str, dict[str, float]]:
     """For each group: mean |change of RGB| inside and outside its pixels when its code changes.
 
-    RGB in [0, 1], summed over channels; "inside" are pixels whose rendered class is of the group.
+    RGB in [0, 1], averaged over channels; "inside" are pixels whose rendered class is of the group.
     "far" are those more than two pixels away from any of them, where no soft border reaches.
     """
     before = render(generator, codes, poses, resolution, chunk_rays=chunk_rays)
@@ -72,7 +74,7 @@ def locality(
     for group, name in enumerate(generator.config.group_names):
         changed = swap_group(codes, others, group)
         after = render(generator, changed, poses, resolution, chunk_rays=chunk_rays)
-        change = (after.image - before.image).abs().sum(1) / 2
+        change = rgb_change(before.image, after.image)
         inside = groups == group
         far = ~widened(inside)
         result[name] = {
@@ -125,10 +127,8 @@ def tint_shift(views: list[RenderOutput]) -> dict[str, float]:
     return means
 
 
-def class_shares(views: list[RenderOutput]) -> dict[str, float]:
-    """Share of pixels of each class."""
-    labels = torch.cat([view.labels.flatten() for view in views])
-    counts = torch.bincount(labels, minlength=len(CLASS_NAMES)) / len(labels)
+def _class_shares(views: list[RenderOutput]) -> dict[str, float]:
+    counts = class_areas(torch.cat([view.labels for view in views])).mean(0)
     return {name: float(share) for name, share in zip(CLASS_NAMES, counts, strict=True)}
 
 

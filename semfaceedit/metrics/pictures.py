@@ -53,6 +53,14 @@ def ssim_map(
     return (luminance * (2 * covariance + c2) / (variance + c2)).mean(1, keepdim=True)
 
 
+def rgb_change(
+    before: Tensor,  # (B, 3, H, W) in [-1, 1]
+    after: Tensor,
+) -> Tensor:  # (B, H, W)
+    """|Change of RGB| at each pixel, as colours in [0, 1], averaged over channels."""
+    return (after - before).abs().mean(1) / 2
+
+
 def _gaussian(values: Tensor) -> Tensor:  # (B, C, H, W) -> the same, zeros beyond the border
     place = torch.arange(WINDOW).to(values) - WINDOW // 2
     line = torch.exp(-0.5 * (place / SIGMA).square())

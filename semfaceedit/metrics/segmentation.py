@@ -40,6 +40,15 @@ def intersection_over_union(joint: Tensor) -> Tensor:
     return both / (joint.sum(0) + joint.sum(1) - both)
 
 
+def class_areas(labels: Tensor) -> Tensor:  # (B, R, R) -> (B, 19) float64
+    """The share of the pixels of each picture that each class has."""
+    count = len(labels)
+    first = NUM_CLASSES * torch.arange(count, device=labels.device)[:, None]
+    places = labels.flatten(1).long() + first
+    counts = torch.bincount(places.flatten(), minlength=count * NUM_CLASSES)
+    return counts.view(count, NUM_CLASSES).double() / labels[0].numel()
+
+
 def score_of(joint: Tensor, group_of_class: Sequence[int]) -> SegmentationScore:
     """The score that a confusion matrix of classes (19, 19) stands for."""
     table = torch.tensor(group_of_class)

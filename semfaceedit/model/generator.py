@@ -44,6 +44,11 @@ class Generator(nn.Module):
 
         return load_generator(Path(path) if path else None, device=device)[0]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
     def map(self, z: Tensor, appearance: Tensor) -> Codes:  # (B, Z), (B, n, Z)
         """Latent codes, both N(0, 1), -> FiLM vectors."""
         return Codes(self.geometry.mapping(z), self.appearance.mapping(appearance))
@@ -105,7 +110,7 @@ def seed_codes(
 ) -> Codes:
     """The codes of a seed, pulled towards `mean` when truncation < 1."""
     z, appearance = seed_latents(generator.config, seed)
-    device = next(generator.parameters()).device
+    device = generator.device
     codes = generator.map(z.to(device), appearance.to(device))
     if truncation >= 1:
         return codes

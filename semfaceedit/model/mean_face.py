@@ -67,7 +67,7 @@ def _files(generator: Generator) -> list[Path]:
 
 
 def _read(generator: Generator) -> Codes | None:
-    device = next(generator.parameters()).device
+    device = generator.device
     for path in _files(generator):
         try:
             with safe_open(path, "pt") as file:

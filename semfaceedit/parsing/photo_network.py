@@ -121,7 +121,7 @@ def person_share(image: Image.Image, frame: Square) -> np.ndarray:
 
 
 @torch.no_grad()
-def class_shares(given: Tensor, network: PhotoNetwork | None = None) -> Tensor:
+def class_probabilities(given: Tensor, network: PhotoNetwork | None = None) -> Tensor:
     """Probabilities (19, 128, 128) of a crop: the mean of what it and its mirror image show."""
     network = network or photo_network()
     mirrored = given.flip(-1).clone()

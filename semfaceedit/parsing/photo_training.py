@@ -51,7 +51,7 @@ from .photo_network import (
     SIZE,
     WIDTHS,
     PhotoNetwork,
-    class_shares,
+    class_probabilities,
     frame_of,
     person_share,
 )
@@ -316,7 +316,7 @@ def relabelled(crops: Crops, network: PhotoNetwork) -> Crops:
         still = np.random.default_rng(0)
         given = interpolate(_tensors(sample, still)[0][None], size=(SIZE, SIZE), mode="area")[0]
         shares = interpolate(
-            class_shares(given, network)[None], size=(STORED, STORED), mode="bilinear"
+            class_probabilities(given, network)[None], size=(STORED, STORED), mode="bilinear"
         )[0].numpy()
         glasses = shares[ID["eye_g"]]
         bare = shares.copy()

@@ -25,7 +25,7 @@ from .faces import Mesh, find_faces
 from .head_pose import pose_from_mesh
 from .mesh_parts import MeshParts
 from .network import Parser, ParserSettings
-from .photo_network import class_shares, frame_of, network_input
+from .photo_network import class_probabilities, frame_of, network_input
 
 OwnParser = tuple[Parser, ParserSettings]
 
@@ -132,7 +132,7 @@ def _label_map(
         parts = MeshParts(mesh.points).scaled(corner, size / frame.side)
         given = network_input(picture, mesh.points, frame)
         colours = (127.5 * (given[:3] + 1)).round().byte().movedim(0, -1).numpy()
-        shares = class_shares(given).numpy()
+        shares = class_probabilities(given).numpy()
         shares[NECK] *= NECK_FACTOR
         labels = with_mesh_parts(_enlarged(sharpened(shares, colours), size), parts)
     else:

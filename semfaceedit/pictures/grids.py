@@ -89,4 +89,4 @@ def sample_grid(
 
 
 def _pose(yaw: float, generator: Generator) -> Tensor:
-    return torch.tensor([[yaw, 0.0]], device=next(generator.parameters()).device)
+    return torch.tensor([[yaw, 0.0]], device=generator.device)

@@ -38,7 +38,7 @@ class Monitor:
     def measure(self, generator: Generator, resolution: int) -> dict[str, float]:
         """`frechet_image` and `frechet_semantic` of what `generator` makes at `resolution`."""
         config = generator.config
-        device = next(generator.parameters()).device
+        device = generator.device
         random = torch.Generator().manual_seed(MONITOR_SEED)
         z, appearance = sample_latents(config, MONITOR_SAMPLES, generator=random)
         poses = sample_poses(MONITOR_SAMPLES, config.camera, generator=random)

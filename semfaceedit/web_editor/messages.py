@@ -14,6 +14,8 @@ from ..errors import UserError
 
 MOST_HEADER = 1 << 16  # bytes
 MOST_WORD = 200  # characters
+MOST_SEED, STRIP = 2**31 - 1, 8  # faces in a strip of thumbnails
+MOST_ANGLE = 1.2  # radians
 
 
 def pack(header: dict[str, Any], payload: bytes = b"") -> bytes:
@@ -75,3 +77,14 @@ def one_of(header: dict[str, Any], name: str, choices: Sequence[str]) -> str:
     if value not in choices:
         raise UserError(f"{name} is {quoted(value)}: use one of {', '.join(choices)}")
     return str(value)
+
+
+def pose_of(header: dict[str, Any]) -> tuple[float, float]:
+    angles = (number(header, name, -MOST_ANGLE, MOST_ANGLE) for name in ("yaw", "pitch"))
+    yaw, pitch = angles
+    return yaw, pitch
+
+
+def seeds_of(header: dict[str, Any]) -> range:
+    first = whole(header, "first", 0, MOST_SEED - STRIP)
+    return range(first, first + STRIP)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
-import math
 import secrets
 import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar, cast, get_args
 
 import numpy as np
 import uvicorn
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -30,16 +26,26 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..editing.fit import Goal, Step, StopFit, Watch
-from ..editing.mask_edits import EDITS, paint
+from ..editing.mask_edits import paint
 from ..editing.region_transfer import What
 from ..errors import UserError
 from ..kernels import use_backend
 from ..memory import give_back_memory
-from ..model.labels import CLASS_NAMES, PALETTE
 from ..model.renderer import RenderOutput
-from ..pictures.grids import picture_rows
+from . import answers
 from .http import Guard, PatientProtocol
-from .messages import number, one_of, pack, quoted, unpack, whole, word
+from .messages import (
+    MOST_SEED,
+    number,
+    one_of,
+    pack,
+    pose_of,
+    quoted,
+    seeds_of,
+    unpack,
+    whole,
+    word,
+)
 from .outbox import Outbox, receive, send
 from .session import EditingSession
 from .uploads import check_picture, clean_name
@@ -49,11 +55,9 @@ HOSTS = ["127.0.0.1", "localhost"]
 PICTURES = ("view", "faces", "looks", "thumbnail")
 CANVASES = ("face", "map", "before")  # that a view may be for
 MOST_WANTED = 32  # pictures that one page waits for
-MOST_SEED, STRIP = 2**31 - 1, 8  # faces in a strip of thumbnails
 KEEP_AFTER = 1.5  # seconds without a change, until the face is kept on the disk
 MOST_BYTES = 64 << 20  # of a message: a photograph and its label map
 MOST_ITERATIONS = 2000
-MOST_ANGLE = 1.2  # radians
 WRONG_KEY = 4403  # the code with which a socket is closed
 Result = TypeVar("Result")
 
@@ -126,14 +130,16 @@ class EditorServer:
         wanted: asyncio.Queue[bytes] = asyncio.Queue(MOST_WANTED)
         tasks = [asyncio.create_task(work) for work in (outbox.run(), self._draw(socket, wanted))]
         try:
-            outbox.put("about", self._about())
+            outbox.put("about", answers.about(self.session))
             await self._tell_state(outbox)
             while True:
                 message = await receive(socket)
                 if _type(message) not in PICTURES:
                     await self._answer(socket, message)
                 elif wanted.full():
-                    await send(socket, _error("too many pictures are asked for at once: wait"))
+                    await send(
+                        socket, answers.error("too many pictures are asked for at once: wait")
+                    )
                 else:
                     wanted.put_nowait(message)
         except (WebSocketDisconnect, KeyError):  # KeyError: a text message
@@ -158,14 +164,14 @@ class EditorServer:
                 )
             await self.handlers[header["type"]](socket, header, payload)
         except UserError as error:
-            await send(socket, _error(str(error)))
+            await send(socket, answers.error(str(error)))
         except WebSocketDisconnect:
             raise
         except OSError as error:
-            await send(socket, _error(f"not written: {error}"))
+            await send(socket, answers.error(f"not written: {error}"))
         except Exception:
             traceback.print_exc()
-            await send(socket, _error(_DEFECT))
+            await send(socket, answers.error(answers.DEFECT))
 
     # Pictures.
 
@@ -175,7 +181,7 @@ class EditorServer:
         picture = await self._thread(
             self.session.view,
             word(header, "kind"),
-            _pose(header),
+            pose_of(header),
             moving=moving,
             revision=None if step is None else whole(header, "step", 0, 10**6),
         )
@@ -186,24 +192,24 @@ class EditorServer:
             "size": len(picture),
             "moving": moving,
         }
-        await send(socket, pack(answer, _encoded(picture, "JPEG" if moving else "PNG")))
+        await send(socket, pack(answer, answers.encoded(picture, "JPEG" if moving else "PNG")))
 
     async def _faces(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
-        seeds = _seeds(header)
+        seeds = seeds_of(header)
         strip = await self._thread(self.session.faces, seeds)
         answer = {"type": "faces", "first": seeds[0], "count": len(seeds)}
-        await send(socket, pack(answer, _encoded(strip)))
+        await send(socket, pack(answer, answers.encoded(strip)))
 
     async def _looks(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
-        group, seeds = word(header, "group"), _seeds(header)
+        group, seeds = word(header, "group"), seeds_of(header)
         strip = await self._thread(self.session.looks, group, seeds)
         answer = {"type": "looks", "group": group, "first": seeds[0], "count": len(seeds)}
-        await send(socket, pack(answer, _encoded(strip)))
+        await send(socket, pack(answer, answers.encoded(strip)))
 
     async def _thumbnail(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         name = word(header, "name")
         picture = await self._thread(self.session.thumbnail, name)
-        await send(socket, pack({"type": "thumbnail", "name": name}, _encoded(picture)))
+        await send(socket, pack({"type": "thumbnail", "name": name}, answers.encoded(picture)))
 
     # Changes that are done at once.
 
@@ -221,7 +227,7 @@ class EditorServer:
         await self._change(lambda: self.session.look(group, seed, amount))
 
     async def _turn(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
-        pose = _pose(header)
+        pose = pose_of(header)
         await self._change(lambda: self.session.turn(pose))
 
     async def _go(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
@@ -333,7 +339,7 @@ class EditorServer:
             async with self.changing:
                 problem = await self._thread(self._autosave)
             if problem:
-                self._tell("error", _error(problem))
+                self._tell("error", answers.error(problem))
 
     def _begin(self, kind: str, name: str, iterations: int, work: Callable[[Watch], None]) -> None:
         """Start a change that reports its progress and can be stopped."""
@@ -346,7 +352,7 @@ class EditorServer:
         loop = asyncio.get_running_loop()
 
         def watch(step: Step, output: RenderOutput, goal: Goal) -> None:
-            message = _progress(name, iterations, step, output)
+            message = answers.progress(name, iterations, step, output)
             loop.call_soon_threadsafe(self._tell, "progress", message)
             if self.stopping.is_set():
                 raise StopFit
@@ -363,11 +369,11 @@ class EditorServer:
             problem = f"this was not done: {error}"
         except Exception:
             traceback.print_exc()
-            problem = _DEFECT
+            problem = answers.DEFECT
         finally:
             self.job, self.job_name, self.job_kind = None, "", ""
         if problem:
-            self._tell("error", _error(problem))
+            self._tell("error", answers.error(problem))
         await self._tell_state()
         await asyncio.to_thread(give_back_memory)
 
@@ -390,46 +396,12 @@ class EditorServer:
             raise UserError(f"a map of {len(payload)} bytes, {size}x{size} are needed: reload")
         return np.frombuffer(payload, np.uint8).reshape(size, size).copy()
 
-    def _about(self) -> bytes:
-        """What does not change: classes, colours, groups, edits by code."""
-        model = self.session.model
-        header = {
-            "type": "about",
-            "classes": CLASS_NAMES,
-            "colors": PALETTE.tolist(),
-            "groups": model.group_names,
-            "group_of_class": model.group_of_class,
-            "edits": list(EDITS),
-            "strip": STRIP,
-            "folder": str(self.session.out),
-            "recovered": self.session.recovered,
-        }
-        return pack(header)
-
-    def _state(self) -> bytes:
-        """The revisions and where the face at hand stands among them, with its label map."""
-        revisions, at = self.session.history
-        face = revisions[at].project
-        header = {
-            "type": "state",
-            "steps": [revision.name for revision in revisions],
-            "numbers": [revision.number for revision in revisions],
-            "seeds": [revision.seed for revision in revisions],
-            "looks": [revision.look and asdict(revision.look) for revision in revisions],
-            "at": at,
-            "pose": face.pose.tolist(),
-            "size": len(face.labels),
-            "metrics": {name: _finite(value) for name, value in revisions[at].metrics},
-            "projects": self.session.projects(),
-            "busy": self.job_name,
-            "job": self.job_kind,
-        }
-        return pack(header, np.ascontiguousarray(face.labels).tobytes())
-
     async def _tell_state(self, *outboxes: Outbox) -> None:
         """How things stand, to these pages or to all."""
         async with self.telling:
-            state = await asyncio.to_thread(self._state)
+            state = await asyncio.to_thread(
+                answers.state, self.session, self.job_name, self.job_kind
+            )
             for outbox in outboxes or self.pages.values():
                 outbox.put("state", state)
 
@@ -460,9 +432,6 @@ class PageServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-_DEFECT = "Internal error; see the terminal for the traceback"
-
-
 def _same_origin(socket: WebSocket) -> bool:
     """Whether a page of this server speaks: any site may open a socket to loopback."""
     origin = socket.headers.get("origin", "")
@@ -475,42 +444,3 @@ def _type(message: bytes) -> str:
         return str(unpack(message)[0]["type"])
     except UserError:
         return ""
-
-
-def _error(message: str) -> bytes:
-    return pack({"type": "error", "message": message})
-
-
-def _finite(value: float) -> float | None:
-    """None for NaN: nothing to measure."""
-    return value if math.isfinite(value) else None
-
-
-def _pose(header: dict[str, Any]) -> tuple[float, float]:
-    angles = (number(header, name, -MOST_ANGLE, MOST_ANGLE) for name in ("yaw", "pitch"))
-    yaw, pitch = angles
-    return yaw, pitch
-
-
-def _seeds(header: dict[str, Any]) -> range:
-    first = whole(header, "first", 0, MOST_SEED - STRIP)
-    return range(first, first + STRIP)
-
-
-def _encoded(picture: np.ndarray, form: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    options = {"quality": 88} if form == "JPEG" else {"compress_level": 1}
-    Image.fromarray(picture).save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def _progress(name: str, iterations: int, step: Step, output: RenderOutput) -> bytes:
-    """How far a fit is, with the face as it is now at the pose of its map."""
-    header = {
-        "type": "progress",
-        "name": name,
-        "iteration": step.iteration,
-        "iterations": iterations,
-        "agreement": _finite(step.score.groups),
-    }
-    return pack(header, _encoded(picture_rows(output)["image"][0].numpy()))

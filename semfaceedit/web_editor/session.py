@@ -406,7 +406,7 @@ class EditingSession:
         return first.cat(*others).detach()
 
     def _pose(self, pose: tuple[float, float]) -> Tensor:  # (1, 2)
-        return torch.tensor([pose], device=next(self.generator.parameters()).device)
+        return torch.tensor([pose], device=self.generator.device)
 
     @torch.no_grad()
     def _frame(

@@ -18,7 +18,7 @@ from semfaceedit.editing.fit import Fit, Goal, loss_terms
 from semfaceedit.editing.mask_edits import hat, open_mouth
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.editing.refit import EditSettings, dilate, footprint
-from semfaceedit.editing.target import SourceCrop, class_shares, read_edited_labels
+from semfaceedit.editing.target import SourceCrop, footprint_shares, read_edited_labels
 from semfaceedit.errors import UserError
 from semfaceedit.metrics.perceptual import PerceptualFeatures
 from semfaceedit.metrics.pictures import ssim
@@ -144,17 +144,17 @@ def test_regions_by_hand():
 
 
 @pytest.mark.parametrize("size", [8, 12, 16, 20, 32])
-def test_class_shares_at_any_pair_of_sizes(size):
+def test_footprint_shares_at_any_pair_of_sizes(size):
     labels = np.zeros((16, 16), np.uint8)
     labels[:, 8:] = HAIR
-    shares = class_shares(labels, size)
+    shares = footprint_shares(labels, size)
     assert shares.shape == (1, 19, size, size)
     torch.testing.assert_close(shares.sum(1), torch.ones(1, size, size))
     half = torch.zeros(size, size)
     half[:, size // 2 :] = 1
     assert torch.equal(shares[0, HAIR], half) and torch.equal(shares[0, 0], 1 - half)
     labels[::2] = 1
-    assert (class_shares(labels, 8)[0, 1] == 0.5).all()
+    assert (footprint_shares(labels, 8)[0, 1] == 0.5).all()
 
 
 @pytest.mark.parametrize("size", [12, 32])

@@ -40,7 +40,7 @@ from semfaceedit.editing.inversion import (
 from semfaceedit.editing.map_edit import edit
 from semfaceedit.editing.mask_edits import paint
 from semfaceedit.editing.refit import near_edit_settings, render_project
-from semfaceedit.editing.target import class_shares, pictures
+from semfaceedit.editing.target import footprint_shares, pictures
 from semfaceedit.errors import UserError
 from semfaceedit.metrics.segmentation import segmentation_score
 from semfaceedit.model.generator import Generator, sample_latents
@@ -324,7 +324,8 @@ def test_following_a_map(generator, editor, encoder):
     assert np.array_equal(followed.labels, labels)
     assert torch.equal(followed.appearance.phases, project.appearance.phases)
     assert torch.equal(followed.pose, project.pose)
-    way = map_change(encoder, class_shares(project.labels, READ), class_shares(labels, READ))
+    before, after = (footprint_shares(map_, READ) for map_ in (project.labels, labels))
+    way = map_change(encoder, before, after)
     assert way.phases.abs().max() > 0
     gone = followed.geometry.phases - project.geometry.phases
     torch.testing.assert_close(gone, way.phases[0], atol=1e-6, rtol=1e-4)
@@ -398,7 +399,7 @@ def test_a_painted_hat_is_followed_without_a_fit(shipped):
     for seed in (100, 101, 102):
         project = shipped.generate(seed, resolution=64).project
         labels = paint(project.labels, ("hat",))
-        asked = class_shares(labels, 32).argmax(1) == CLASS_NAMES.index("hat")
+        asked = footprint_shares(labels, 32).argmax(1) == CLASS_NAMES.index("hat")
         after = render_project(shipped.generator, follow_map(shipped.encoder, project, labels), 32)
         before = render_project(shipped.generator, project, 32)
         shown = [(o.labels == CLASS_NAMES.index("hat"))[asked].float() for o in (before, after)]

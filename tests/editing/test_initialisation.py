@@ -11,7 +11,7 @@ from semfaceedit.editing.fit import TRIAL, Fit, FitSettings, Goal, Stage
 from semfaceedit.editing.initialisation import other_starts
 from semfaceedit.editing.mask_edits import hat
 from semfaceedit.editing.refit import EditSettings, render_project
-from semfaceedit.editing.target import class_shares
+from semfaceedit.editing.target import footprint_shares
 from semfaceedit.model.codes import Codes
 from semfaceedit.model.labels import CLASS_NAMES
 from semfaceedit.model.mean_face import mean_codes
@@ -53,13 +53,14 @@ def error(generator, project, offsets: Codes, goal: torch.Tensor) -> float:
 def starts(editor, project, labels, samples=SAMPLES, region=None) -> list[Codes]:
     region = torch.ones(1, 1, SIZE, SIZE, dtype=torch.bool) if region is None else region
     return other_starts(
-        editor.generator, project.offsets, project.pose[None], class_shares(labels, SIZE), region,
+        editor.generator, project.offsets, project.pose[None],
+        footprint_shares(labels, SIZE), region,
         samples=samples,
     )  # fmt: skip
 
 
 def test_a_start_is_nearer_to_the_goal(editor, project, other):
-    goal = class_shares(other, SIZE)
+    goal = footprint_shares(other, SIZE)
     found = starts(editor, project, other)
     assert len(found) == 1  # nothing lies outside: both weights of it choose the same step
     before = error(editor.generator, project, project.offsets, goal)
@@ -137,7 +138,7 @@ def test_a_hat_appears_on_a_face_that_shows_none(editor):
     """From the face itself it keeps its hair."""
     project = editor.generate(7).project
     labels = hat(project.labels)
-    wanted = class_shares(labels, SIZE).argmax(1) == HAT
+    wanted = footprint_shares(labels, SIZE).argmax(1) == HAT
     settings = EditSettings(iterations=30, perceptual_weight=0, resolution=SIZE)
     followed = []
     for samples in (0, settings.start_samples):

@@ -6,7 +6,9 @@ import torch
 from generators import draw, tiny_generator
 
 from semfaceedit.metrics import generator_checks as module
-from semfaceedit.metrics.generator_checks import class_shares, locality, relief, report, tint_shift
+from semfaceedit.metrics.generator_checks import HAIR, NOSE, locality, relief, report, tint_shift
+from semfaceedit.metrics.pictures import rgb_change
+from semfaceedit.metrics.segmentation import class_areas
 from semfaceedit.model.codes import swap_group
 from semfaceedit.model.renderer import RenderOutput
 
@@ -45,10 +47,15 @@ def test_tint_shift_is_in_units_of_the_full_range():
     assert math.isclose(shift["background"], 0.1, rel_tol=1e-5)
 
 
-def test_class_shares_add_up():
-    shares = class_shares([face(1, 1)])
-    assert shares["hair"] == 16 / 64 and shares["nose"] == 8 / 64
-    assert math.isclose(sum(shares.values()), 1, rel_tol=1e-6)
+def test_areas_add_up():
+    areas = class_areas(face(1, 1).labels)
+    assert areas[0, HAIR] == 16 / 64 and areas[0, NOSE] == 8 / 64
+    assert float(areas.sum()) == 1
+
+
+def test_change_of_colour_is_that_of_one_channel_in_unit_range():
+    before, after = torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5)
+    assert (rgb_change(before, after) == 0.25).all()
 
 
 def test_swapping_a_group_changes_no_other_code():

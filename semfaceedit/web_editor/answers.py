@@ -1,0 +1,88 @@
+"""What the editor answers: pictures, how things stand, and errors, each as one message."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import asdict
+
+import numpy as np
+from PIL import Image
+
+from ..editing.fit import Step
+from ..editing.mask_edits import EDITS
+from ..model.labels import CLASS_NAMES, PALETTE
+from ..model.renderer import RenderOutput
+from ..pictures.grids import picture_rows
+from .messages import STRIP, pack
+from .session import EditingSession
+
+DEFECT = "Internal error; see the terminal for the traceback"
+
+
+def about(session: EditingSession) -> bytes:
+    """What does not change: classes, colours, groups, edits by code."""
+    model = session.model
+    header = {
+        "type": "about",
+        "classes": CLASS_NAMES,
+        "colors": PALETTE.tolist(),
+        "groups": model.group_names,
+        "group_of_class": model.group_of_class,
+        "edits": list(EDITS),
+        "strip": STRIP,
+        "folder": str(session.out),
+        "recovered": session.recovered,
+    }
+    return pack(header)
+
+
+def state(session: EditingSession, job_name: str, job_kind: str) -> bytes:
+    """The revisions and where the face at hand stands among them, with its label map."""
+    revisions, at = session.history
+    face = revisions[at].project
+    header = {
+        "type": "state",
+        "steps": [revision.name for revision in revisions],
+        "numbers": [revision.number for revision in revisions],
+        "seeds": [revision.seed for revision in revisions],
+        "looks": [revision.look and asdict(revision.look) for revision in revisions],
+        "at": at,
+        "pose": face.pose.tolist(),
+        "size": len(face.labels),
+        "metrics": {name: _finite(value) for name, value in revisions[at].metrics},
+        "projects": session.projects(),
+        "busy": job_name,
+        "job": job_kind,
+    }
+    return pack(header, np.ascontiguousarray(face.labels).tobytes())
+
+
+def encoded(picture: np.ndarray, form: str = "PNG") -> bytes:
+    """(H, W, 3) uint8 as the bytes of a file."""
+    buffer = io.BytesIO()
+    options = {"quality": 88} if form == "JPEG" else {"compress_level": 1}
+    Image.fromarray(picture).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def progress(name: str, iterations: int, step: Step, output: RenderOutput) -> bytes:
+    """How far a fit is, with the face as it is now at the pose of its map."""
+    header = {
+        "type": "progress",
+        "name": name,
+        "iteration": step.iteration,
+        "iterations": iterations,
+        "agreement": _finite(step.score.groups),
+    }
+    return pack(header, encoded(picture_rows(output)["image"][0].numpy()))
+
+
+def error(message: str) -> bytes:
+    """What the page shows in its status line."""
+    return pack({"type": "error", "message": message})
+
+
+def _finite(value: float) -> float | None:
+    """None for NaN: nothing to measure."""
+    return value if math.isfinite(value) else None
