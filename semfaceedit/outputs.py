@@ -81,7 +81,7 @@ def save_picture(path: Path, picture: Image.Image, **settings: Any) -> None:
 
 
 def save_page(path: Path, text: str) -> None:
-    """Write a marked page of Markdown; UserError where it would replace what is not ours."""
+    """Write a marked page, Markdown or HTML; UserError where it would replace what is not ours."""
     check_replaceable(path)
     write_text(path, text + _page_mark(text))
 
@@ -131,5 +131,5 @@ def _own_tensors(path: Path, kind: str | None) -> bool:
 
 _KINDS = {
     ".png": _own_png, ".gif": _own_gif, ".webp": _own_webp, ".mp4": _own_mp4, ".md": _own_page,
-    ".json": _own_json, ".safetensors": _own_tensors,
+    ".html": _own_page, ".json": _own_json, ".safetensors": _own_tensors,
 }  # fmt: skip

@@ -1,1 +1,1 @@
-"""Faces as layered textures over the surfaces of their checkpoint, for viewers without a network."""
+"""Faces as layered textures over the surfaces of their checkpoint: no network draws them."""

@@ -21,7 +21,6 @@ from ..model.rays import FRONTAL_DIRECTION
 from .surfaces import Surfaces, surfaces_of
 
 CHUNK_POINTS = 1 << 16  # evaluated at a time: bounds memory
-FAINT = 0.5 / 255  # the least opacity that a byte can tell from none
 
 Watch = Callable[[Sequence[int]], Iterable[int]]  # iterates over chunks, showing progress
 
@@ -32,7 +31,7 @@ class BakedFace:
 
     surfaces: Surfaces
     alpha: np.ndarray  # (K, H, W) uint8
-    scores: np.ndarray  # (K, H / s, W / s, N) uint8, s the `score_step`
+    scores: np.ndarray  # (K, H, W, N) uint8
     colors: np.ndarray  # (A, n, K, H, W, 3) uint8 in the colours of A looks, the face's own first
     group_of_class: tuple[int, ...]
     group_names: tuple[str, ...]
@@ -61,97 +60,108 @@ def bake(
     codes: Codes,  # batch 1
     *,
     size: int,
-    score_step: int = 2,
     looks: dict[str, Film] | None = None,
     watch: Watch = every,
     shared: Generator | None = None,
 ) -> BakedFace:
     """Bake a face: layers of size x size texels.
 
-    score_step: class scores have a texel for each s x s of opacity and colour (they are smooth).
     looks: further appearance codes (1, n, L + 1, W) by name, baked as colours beside the face's
     own. shared: the checkpoint whose surfaces to use, where `generator` was tuned to the face.
     """
     surfaces = surfaces_of(shared or generator)
-    config, layers = generator.config, surfaces.layers
+    config, layers, area = generator.config, surfaces.layers, size * size
     films = [codes.appearance, *(looks or {}).values()]
-    groups = config.groups
-    alpha = np.zeros((layers, size * size), np.uint8)
-    scores = np.zeros((layers, size * size, len(config.group_of_class)), np.uint8)
-    colors = np.zeros((len(films), groups, layers, size * size, 3), np.uint8)
-    points = torch.stack([surfaces.points(k, size, size).reshape(-1, 3) for k in range(layers)], 1)
-    seen = torch.stack([surfaces.seen_texels(k, size, size).flatten() for k in range(layers)], 1)
-    step = max(1, CHUNK_POINTS // layers)
+    points = torch.cat([surfaces.points(k, size, size).reshape(-1, 3) for k in range(layers)])
+    seen = torch.cat([surfaces.seen_texels(k, size, size).flatten() for k in range(layers)])
+    seen_index = seen.nonzero()[:, 0]
+
+    alpha = np.zeros(layers * area, np.uint8)
     device = next(generator.parameters()).device
-    for start in watch(range(0, size * size, step)):
-        part = slice(start, start + step)
-        chunk = _evaluate(generator, codes, films, points[part].to(device), seen[part].to(device))
-        alpha[:, part] = _bytes(chunk[0]).T
-        scores[:, part] = _bytes(chunk[1]).transpose(1, 0, 2)
-        colors[:, :, :, part] = _bytes(chunk[2]).transpose(0, 1, 3, 2, 4)
-    visible = alpha > 0
+    on_surfaces = seen_index[seen_index < (layers - 1) * area]
+    for some in on_surfaces.split(CHUNK_POINTS):
+        found = generator.geometry.opacity(points[some].to(device), codes.geometry)
+        alpha[some.numpy()] = _bytes(found)
+    alpha[seen_index[len(on_surfaces) :].numpy()] = 255
     square = (layers, size, size)
-    colors = np.stack([
-        np.stack([_spread(group.reshape(*square, 3), visible.reshape(square)) for group in look])
-        for look in colors
-    ])  # fmt: skip
+    # Filtering mixes a texel with its neighbours, so those beside a visible one count too.
+    visible = _grown(alpha.reshape(square)).flatten() & seen.numpy()
+
+    scores = np.zeros((layers * area, len(config.group_of_class)), np.uint8)
+    colors = np.zeros((len(films), config.groups, layers * area, 3), np.uint8)
+    chunks = torch.from_numpy(visible.nonzero()[0]).split(CHUNK_POINTS)
+    for index in watch(range(len(chunks))):
+        some = chunks[index]
+        where = some.numpy()
+        found = _evaluate(
+            generator, codes, films, points[some].to(device), some >= len(seen) - area
+        )
+        scores[where] = _bytes(found[0])
+        for look in range(len(films)):
+            for group in range(config.groups):
+                colors[look, group, where] = _bytes(found[1][look, group])
+    for look in colors:
+        _spread(look.reshape(-1, *square, 3), visible.reshape(square))
     return BakedFace(
-        surfaces, alpha.reshape(square), _coarser(scores.reshape(*square, -1), score_step),
-        colors, tuple(config.group_of_class), config.group_names, config.camera,
-        config.ray_samples, ("own", *(looks or {})),
+        surfaces, alpha.reshape(square), scores.reshape(*square, -1),
+        colors.reshape(*colors.shape[:2], *square, 3), tuple(config.group_of_class),
+        config.group_names, config.camera, config.ray_samples, ("own", *(looks or {})),
     )  # fmt: skip
 
 
 def _evaluate(
-    generator: Generator, codes: Codes, films: Sequence[Film], points: Tensor, seen: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """alpha (R, K), scores (R, K, N) and colours (A, n, R, K, 3) of points (R, K, 3)."""
-    layers = points.shape[1]
-    level = torch.arange(layers, device=points.device).expand(len(points), -1)
-    hits = Intersections(points, torch.zeros_like(points[..., 0]), seen, level, level[:, -1])
-    frontal = points.new_tensor(FRONTAL_DIRECTION)
-    geometry = generator.geometry(hits, frontal.expand(len(points), -1), codes.geometry)
-    some = (geometry.alpha.flatten()[geometry.hit_index] >= FAINT).nonzero()[:, 0]
-    where, descriptor = geometry.hit_index[some], geometry.descriptor[some]
-    colors = points.new_zeros(len(films), generator.config.groups, seen.numel(), 3)
-    image = torch.zeros_like(where)
-    for look, film in enumerate(films):
-        for group in range(generator.config.groups):
-            colors[look, group, where] = generator.appearance(
-                descriptor, frontal.expand(len(where), -1), image, image + group, film
-            )
-    return geometry.alpha, geometry.semantics, colors.unflatten(2, tuple(seen.shape))
+    generator: Generator, codes: Codes, films: Sequence[Film], points: Tensor, on_plane: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Scores (P, N) and colours (A, n, P, 3) of points (P, 3), some of them on the plane (P,)."""
+    # Each point is the only hit of a ray of its own, so the last level, the plane's, is 0.
+    level = (~on_plane).to(points.device).long()[:, None]
+    valid = torch.ones_like(level, dtype=torch.bool)
+    hits = Intersections(
+        points[:, None], torch.zeros_like(points[:, :1]), valid, level, level[:, 0]
+    )
+    frontal = points.new_tensor(FRONTAL_DIRECTION).expand_as(points).contiguous()
+    geometry = generator.geometry(hits, frontal, codes.geometry)
+    image = torch.zeros_like(level[:, 0])
+    colors = [
+        torch.stack([
+            generator.appearance(geometry.descriptor, frontal, image, image + group, film)
+            for group in range(generator.config.groups)
+        ])
+        for film in films
+    ]  # fmt: skip
+    return geometry.semantics[:, 0], torch.stack(colors)
+
+
+def _grown(alpha: np.ndarray) -> np.ndarray:
+    """(K, H, W) bool: texels with any opacity, and those beside one."""
+    grown = torch.from_numpy(alpha).float()[:, None]
+    return torch.nn.functional.max_pool2d(grown, 3, stride=1, padding=1)[:, 0].numpy() > 0
 
 
 def _bytes(values: Tensor) -> np.ndarray:
     return (values.clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 
-def _coarser(scores: np.ndarray, step: int) -> np.ndarray:
-    """Means over step x step texels."""
-    if step == 1:
-        return scores
-    layers, height, width, classes = scores.shape
-    blocks = scores.reshape(layers, height // step, step, width // step, step, classes)
-    return np.rint(blocks.mean((2, 4), dtype=np.float32)).astype(np.uint8)
+def _spread(colors: np.ndarray, visible: np.ndarray) -> None:
+    """Fill, in colours (n, K, H, W, 3), the texels that were not computed from those around them.
 
-
-def _spread(colors: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Colours (K, H, W, 3) with texels that nobody sees filled from the visible ones around them.
-
-    Filtering then never mixes in a colour that was not computed, and pictures compress well. The
-    fill is a pyramid of means: each empty texel takes that of the smallest block that has any.
+    So pictures of them compress well, and no edge rings into what is seen. The fill is a pyramid
+    of means: each empty texel takes that of the smallest block that has any.
     """
-    out = torch.from_numpy(colors).permute(0, 3, 1, 2).float()
     weight = torch.from_numpy(visible)[:, None].float()
-    return _fill(out, weight).permute(0, 2, 3, 1).round().byte().numpy()
+    values = torch.from_numpy(colors).permute(1, 0, 4, 2, 3).flatten(1, 2).float()
+    empty = ~visible
+    filled = _filled(values * weight, weight).unflatten(1, (len(colors), 3))
+    colors[:, empty] = filled.permute(1, 0, 3, 4, 2).round().byte().numpy()[:, empty]
 
 
-def _fill(values: Tensor, weight: Tensor) -> Tensor:
-    if values.shape[-1] <= 1 or values.shape[-2] <= 1 or bool((weight > 0).all()):
+def _filled(values: Tensor, weight: Tensor) -> Tensor:
+    """(K, C, H, W) with means where the weight (K, 1, H, W) is 0; values are 0 there."""
+    if min(values.shape[-2:]) <= 1:
         return values
-    pooled = torch.nn.functional.avg_pool2d(weight, 2, ceil_mode=True)
-    means = torch.nn.functional.avg_pool2d(values * weight, 2, ceil_mode=True)
-    coarse = _fill(means / pooled.clamp(min=1e-6), (pooled > 0).float())
-    fine = torch.nn.functional.interpolate(coarse, values.shape[-2:], mode="bilinear")
+    pool = torch.nn.functional.avg_pool2d
+    share = pool(weight, 2, ceil_mode=True)
+    means = pool(values, 2, ceil_mode=True) / share.clamp(min=1e-6)
+    coarse = _filled(means, (share > 0).float())
+    fine = torch.nn.functional.interpolate(coarse, values.shape[-2:])
     return torch.where(weight > 0, values, fine)

@@ -119,9 +119,7 @@ def find_surfaces(generator: Generator) -> Surfaces:
         [_cells(part, plane_box if part is plane else box) for part in (*levels, plane)]
     )
     heights = _heights(generator, box.nodes(GRID).reshape(-1, 2))
-    return Surfaces(
-        heights.reshape(-1, GRID, GRID), seen, box, plane_box, generator.config.plane_z
-    )
+    return Surfaces(heights.reshape(-1, GRID, GRID), seen, box, plane_box, generator.config.plane_z)
 
 
 def _hits(generator: Generator) -> list[Tensor]:

@@ -1,0 +1,57 @@
+// The bytes of a baked face -> planes and pictures.
+
+const inflate = async (bytes) => {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+};
+
+// Rows of differences -> values, in place.
+const summed = (bytes, width) => {
+  for (let start = 0; start < bytes.length; start += width)
+    for (let i = start + 1; i < start + width; i++) bytes[i] += bytes[i - 1];
+  return bytes;
+};
+
+export class Layers {
+  constructor(buffer) {
+    const length = new DataView(buffer).getUint32(0, true);
+    this.header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+    if (this.header.format !== "semfaceedit-layers") throw new Error("This is no baked face.");
+    this.buffer = buffer;
+    this.start = 4 + length;
+  }
+
+  section(name) {
+    const [offset, length] = this.header.sections[name];
+    return new Uint8Array(this.buffer, this.start + offset, length);
+  }
+
+  async planes(name, width) {
+    return summed(await inflate(this.section(name)), width);
+  }
+
+  // World z of every surface at the nodes of the grid, as floats of 16-bit steps.
+  async heights() {
+    const { grid, layers, lowest, highest } = this.header;
+    const bytes = await this.planes("heights", grid);
+    const count = (layers - 1) * grid * grid;
+    const values = new Float32Array(count);
+    for (let i = 0; i < count; i++)
+      values[i] = lowest + ((256 * bytes[i] + bytes[count + i]) / 65535) * (highest - lowest);
+    return values;
+  }
+
+  // The colours of a group in one of its looks: a picture for each layer.
+  async colors(look, group) {
+    const { layers, width, height, columns, imageType } = this.header;
+    const blob = new Blob([this.section(`colors-${look}-${group}`)], { type: imageType });
+    const options = { premultiplyAlpha: "none", colorSpaceConversion: "none" };
+    const whole = await createImageBitmap(blob, options);
+    const parts = [];
+    for (let k = 0; k < layers; k++) {
+      const [x, y] = [(k % columns) * width, Math.floor(k / columns) * height];
+      parts.push(createImageBitmap(whole, x, y, width, height, options));
+    }
+    return Promise.all(parts);
+  }
+}
