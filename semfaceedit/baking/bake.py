@@ -7,7 +7,7 @@ the renderer. The view direction is the frontal one.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -37,7 +37,8 @@ class BakedFace:
     group_names: tuple[str, ...]
     camera: CameraConfig
     samples: int  # coarse samples on a ray, as the renderer takes them
-    looks: tuple[str, ...] = field(default=("own",))  # names of the A looks
+    exclusive: bool  # the scores of a point sum to one
+    looks: tuple[str, ...] = ("own",)  # names of the A looks
 
     @property
     def layers(self) -> int:
@@ -105,7 +106,8 @@ def bake(
     return BakedFace(
         surfaces, alpha.reshape(square), scores.reshape(*square, -1),
         colors.reshape(*colors.shape[:2], *square, 3), tuple(config.group_of_class),
-        config.group_names, config.camera, config.ray_samples, ("own", *(looks or {})),
+        config.group_names, config.camera, config.ray_samples,
+        config.semantic_activation == "softmax", ("own", *(looks or {})),
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def pack(face: BakedFace, *, image_format: ImageFormat = "webp", title: str = "f
     lowest, highest = _height_range(face)
     header = {
         "format": "semfaceedit-layers", "version": 1, "title": title,
-        "layers": face.layers, "width": width, "height": height,
+        "exclusive": face.exclusive, "layers": face.layers, "width": width, "height": height,
         "columns": _columns(face.layers), "imageType": f"image/{image_format}",
         "grid": face.surfaces.heights.shape[1], "lowest": lowest, "highest": highest,
         "box": box, "planeBox": plane_box, "planeZ": face.surfaces.plane_z,

@@ -55,6 +55,7 @@ def draw(
         scores.append(_look_up(face.scores[layer], where))
         groups = [_look_up(group[layer], where) for group in face.colors[look]]
         colors.append(torch.stack(groups, 1))
+    alphas[-1] = torch.ones_like(alphas[-1])  # the plane lets nothing through
     alpha = torch.stack(alphas, 1)
     labels, semantics = semantic_composite(alpha, torch.stack(scores, 1))
     group = torch.tensor(face.group_of_class)[labels][..., None, None]

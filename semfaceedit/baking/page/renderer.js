@@ -1,9 +1,12 @@
 // Draws a baked face with WebGL 2: one pass for distances on a coarse grid, one for the picture.
 
-import { DISTANCES, EVERYWHERE, NORMALS, PICTURE } from "./shaders.js";
+import { BLOCKS, leaders, occupancy } from "./layers.js";
+import { DISTANCES, EVERYWHERE, NORMALS, masks, picture } from "./shaders.js";
 
 export const VIEWS = ["face", "labels", "depth", "normals"];
 const MOST_NODES = 129;
+const SAMPLED = ["heights", "grid", "occupancy", "maskBits", "sheets", "scores", "colors", "depths"];
+const PLAIN = new Set(["maskBits", "depths"]);
 
 export class FaceRenderer {
   constructor(canvas) {
@@ -33,18 +36,17 @@ export class FaceRenderer {
     for (const texture of Object.values(this.textures)) gl.deleteTexture(texture);
     this.textures = {};
     this._heights(heights);
-    this._array("alphas", gl.R8, h.width, h.height, h.layers, gl.RED, gl.UNSIGNED_BYTE, alpha);
+    this._sheets(alpha, scores);
     const packed = this._scores(scores);
     this._array("scores", gl.RGBA8, h.width, h.height, h.layers * this.quads, gl.RGBA,
       gl.UNSIGNED_BYTE, packed);
     this._array("colors", gl.RGBA8, h.width, h.height, h.layers * h.groups.length);
     this.nodes = 0;
     await Promise.all(h.groups.map((_, group) => this.wear(group, 0)));
-    const definitions = {
-      LAYERS: h.layers, SETS: this.sets, QUADS: this.quads, SAMPLES: h.samples,
-    };
+    const definitions = { SETS: this.sets, SAMPLES: h.samples };
     this.distances = this._program(DISTANCES, definitions);
-    this.picture = this._program(PICTURE, definitions);
+    this.masks = this._program(masks(h.layers), definitions);
+    this.picture = this._program(picture({ layers: h.layers, quads: this.quads }), definitions);
     this.normals = this._program(NORMALS, {});
   }
 
@@ -75,6 +77,9 @@ export class FaceRenderer {
       this.distances.set({ set });
       gl.drawArrays(gl.TRIANGLES, 0, 3);
     }
+    this._attach(this.textures.maskBits);
+    this._use(this.masks, { ...pose, nodes });
+    gl.drawArrays(gl.TRIANGLES, 0, 3);
     const normals = view === "normals";
     if (normals) this._depthTarget(size);
     else gl.bindFramebuffer(gl.FRAMEBUFFER, null);
@@ -109,22 +114,34 @@ export class FaceRenderer {
   _ready(nodes) {
     if (this.nodes === nodes) return;
     this.gl.deleteTexture(this.textures.grid ?? null);
+    this.gl.deleteTexture(this.textures.maskBits ?? null);
     this._array("grid", this.gl.RGBA16F, nodes, nodes, this.sets);
+    this._plain("maskBits", nodes);
     this.nodes = nodes;
   }
 
   _depthTarget(size) {
-    const { gl } = this;
     if (this.depthSize !== size || !this.textures.depths) {
-      gl.deleteTexture(this.textures.depths ?? null);
-      this.textures.depths = gl.createTexture();
-      gl.bindTexture(gl.TEXTURE_2D, this.textures.depths);
-      gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RGBA8, size, size);
-      gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.NEAREST);
-      gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.NEAREST);
+      this.gl.deleteTexture(this.textures.depths ?? null);
+      this._plain("depths", size);
       this.depthSize = size;
     }
-    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, this.textures.depths, 0);
+    this._attach(this.textures.depths);
+  }
+
+  _attach(texture) {
+    const { gl } = this;
+    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, texture, 0);
+  }
+
+  // A square of bytes to draw to, read texel by texel.
+  _plain(name, size) {
+    const { gl } = this;
+    this.textures[name] = gl.createTexture();
+    gl.bindTexture(gl.TEXTURE_2D, this.textures[name]);
+    gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RGBA8, size, size);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.NEAREST);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.NEAREST);
   }
 
   _heights(values) {
@@ -140,6 +157,16 @@ export class FaceRenderer {
     }
     for (let k = h.layers - 1; k < 4 * this.sets; k++) this.means[k] = -10;
     this._array("heights", gl.RGBA16F, h.grid, h.grid, this.sets, gl.RGBA, gl.FLOAT, packed);
+  }
+
+  // Opacity, share and index of the leading class, and its group; and where there is anything.
+  _sheets(alpha, scores) {
+    const { gl } = this, h = this.layers.header, { width, height, layers } = h;
+    const sheets = leaders(h, alpha, scores), occupied = occupancy(h, alpha);
+    this._array("sheets", gl.RGBA8, width, height, layers, gl.RGBA, gl.UNSIGNED_BYTE, sheets);
+    this._array("occupancy", gl.R8, BLOCKS, BLOCKS, layers, gl.RED, gl.UNSIGNED_BYTE, occupied);
+    gl.texParameteri(gl.TEXTURE_2D_ARRAY, gl.TEXTURE_MAG_FILTER, gl.NEAREST);
+    gl.texParameteri(gl.TEXTURE_2D_ARRAY, gl.TEXTURE_MIN_FILTER, gl.NEAREST);
   }
 
   // Planes of classes -> four classes a texel.
@@ -178,11 +205,11 @@ export class FaceRenderer {
       halfExtent: h.halfExtent, planeZ: h.planeZ, gridSize: h.grid, heightMeans: this.means,
       classColors: classes, ...values,
     });
-    ["heights", "grid", "alphas", "scores", "colors", "depths"].forEach((name, unit) => {
+    SAMPLED.forEach((name, unit) => {
       const place = program.places[name];
       if (!place) return;
       gl.activeTexture(gl.TEXTURE0 + unit);
-      gl.bindTexture(name === "depths" ? gl.TEXTURE_2D : gl.TEXTURE_2D_ARRAY, this.textures[name]);
+      gl.bindTexture(PLAIN.has(name) ? gl.TEXTURE_2D : gl.TEXTURE_2D_ARRAY, this.textures[name]);
       gl.uniform1i(place.at, unit);
     });
     gl.activeTexture(gl.TEXTURE0 + 8);  // uploads bind here, out of the way

@@ -1,5 +1,13 @@
 // GLSL of the layers: where rays meet the surfaces, and what they show there (Eq. 2).
 
+const XYZW = "xyzw";
+const unrolled = (count, text) => Array.from({ length: count }, (_, index) => text(index)).join("\n");
+const at = (k) => `t${k >> 2}.${XYZW[k % 4]}`;  // the distance to surface k
+// Of 32 bits in a uvec4; surfaces beyond them count as there.
+const bitOf = (bits, k) => (k < 32 ? `${bits}.${XYZW[k >> 3]} |= ${1 << k % 8}u` : "");
+const hasBit = (bits, k) => (k < 32 ? `(${bits}.${XYZW[k >> 3]} & ${1 << k % 8}u) != 0u` : "true");
+const someOf = (bits, set) => (set < 8 ? `(${bits}.${XYZW[set >> 1]} & ${15 << 4 * (set % 2)}u) != 0u` : "true");
+
 const RAYS = `#version 300 es
 precision highp float;
 precision highp int;
@@ -49,46 +57,94 @@ void main() {
   distances = march(camera[2], rayThrough(place), set);
 }`;
 
-export const PICTURE = RAYS + `
+// Which surfaces may show anything around each node: a bit each, in the four bytes of a texel.
+export const masks = (layers) => RAYS + `
+uniform sampler2DArray grid, occupancy;
+uniform float nodes;
+out vec4 bytes;
+void main() {
+  vec2 place = (gl_FragCoord.xy - .5) / (nodes - 1.);
+  vec3 origin = camera[2], direction = rayThrough(place);
+  uvec4 bits = uvec4(0u);
+  vec4 d;
+${unrolled(layers - 1, (k) => `
+  ${k % 4 ? "" : `d = texelFetch(grid, ivec3(gl_FragCoord.xy, ${k >> 2}), 0);`}
+  if (shown(origin, direction, d.${XYZW[k % 4]}, ${k}.)) ${bitOf("bits", k)};`)}
+  bytes = vec4(bits) / 255.;
+}`.replace("out vec4 bytes;", `out vec4 bytes;
+bool shown(vec3 origin, vec3 direction, float d, float k) {
+  vec2 uv = ((origin + (d + 1.) * direction).xy - box.xy) * box.zw;
+  return d > 1. || textureLod(occupancy, vec3(uv, k), 0.).r > 0.;
+}`);
+
+// The picture. The class that leads behind and at each surface (Eq. 2) decides whose colour the
+// surface has there. Where one class holds more than half of the running sum at every surface that
+// shows, nothing behind can change that, and its index is in the layer; elsewhere all class scores
+// are composited, back to front.
+export const picture = ({ layers, quads }) => RAYS + `
 uniform sampler2DArray grid;     // distances less 1, of DISTANCES
-uniform sampler2DArray alphas;   // a layer a surface, the plane last
-uniform sampler2DArray scores;   // QUADS layers a surface, four classes each
-uniform sampler2DArray colors;   // LAYERS layers a group
-uniform vec4 classColors[4 * QUADS];  // and the group in w
+uniform sampler2D maskBits;
+uniform sampler2DArray sheets;   // opacity, share of the leading class, its index, its group
+uniform sampler2DArray scores;   // ${quads} layers a surface, four classes each
+uniform sampler2DArray colors;   // ${layers} layers a group
+uniform vec4 classColors[${4 * quads}];  // and the group in w
 uniform float nodes, size;
 uniform int view;                // 0 face, 1 labels, 2 depth, 3 depth as bytes
 out vec4 color;
 
-vec2 texel(vec3 p, int layer) {
-  vec4 b = layer == LAYERS - 1 ? planeBox : box;
-  return (p.xy - b.xy) * b.zw;
+vec3 colorOf(vec2 uv, float group, float k) {
+  return textureLod(colors, vec3(uv, group * ${layers}. + k), 0.).rgb;
+}
+
+vec2 texel(vec3 p, vec4 b) { return (p.xy - b.xy) * b.zw; }
+
+vec4 met(vec3 origin, vec3 direction, vec2 node, int set) {
+  vec4 d = textureLod(grid, vec3(node, float(set)), 0.);
+  // Between a node that misses a surface and one that meets it there is nothing to interpolate.
+  uvec4 mixed = uvec4(greaterThan(d, vec4(1.))) * uvec4(lessThan(d, vec4(MISSED * .99)));
+  if (any(bvec4(mixed))) d = march(origin, direction, set);
+  return d + 1.;
 }
 
 void main() {
   vec2 place = gl_FragCoord.xy / size;
   vec3 origin = camera[2], direction = rayThrough(place);
-  vec2 node = (place * (nodes - 1.) + .5) / nodes;
-  float t[LAYERS], a[LAYERS];
-  for (int s = 0; s < SETS; s++) {
-    vec4 d = textureLod(grid, vec3(node, float(s)), 0.);
-    // Between a node that misses a surface and one that meets it there is nothing to interpolate.
-    uvec4 mixed = uvec4(greaterThan(d, vec4(1.))) * uvec4(lessThan(d, vec4(MISSED * .99)));
-    if (any(bvec4(mixed))) d = march(origin, direction, s);
-    for (int i = 0; i < 4; i++) if (4 * s + i < LAYERS - 1) t[4 * s + i] = d[i] + 1.;
-  }
-  float plane = (planeZ - origin.z) / min(direction.z, -1e-4);
-  t[LAYERS - 1] = plane;
-
-  // Front to back: opacities, and the last surface that any light passes to.
-  float passing = 1., depth = 0.;
-  int last = LAYERS - 1;
-  for (int k = 0; k < LAYERS; k++) {
-    a[k] = 0.;
-    bool met = k == LAYERS - 1 || (t[k] >= near && t[k] <= far && t[k] < plane);
-    if (met) a[k] = textureLod(alphas, vec3(texel(origin + t[k] * direction, k), float(k)), 0.).r;
-    depth += passing * a[k] * t[k];
-    passing *= 1. - a[k];
-    if (passing < .002) { last = k; break; }
+  vec2 node = place * (nodes - 1.) + .5;
+  uvec4 bits = uvec4(texelFetch(maskBits, ivec2(node), 0) * 255. + .5);
+  node /= nodes;
+  float plane = (planeZ - origin.z) / min(direction.z, -1e-4), end = min(far, plane);
+  vec2 planeAt = texel(origin + plane * direction, planeBox);
+  float passing = 1., depth = 0., weight, first = -1.;
+  vec3 seen = vec3(0.);
+  bool sure = true, painted = view == 0;
+  vec4 sheet;
+  vec2 uv;
+${unrolled(Math.ceil((layers - 1) / 4), (s) => `
+  vec4 t${s} = vec4(9.);
+  if (${someOf("bits", s)}) t${s} = met(origin, direction, node, ${s});`)}
+  ${unrolled(layers, (k) => `float a${k} = 0.;`)}
+${unrolled(layers - 1, (k) => `
+  if (${hasBit("bits", k)} && passing > .002 && ${at(k)} >= near && ${at(k)} <= end) {
+    uv = texel(origin + ${at(k)} * direction, box);
+    sheet = textureLod(sheets, vec3(uv, ${k}.), 0.);
+    if (sheet.r > .002) {
+      a${k} = sheet.r;
+      weight = passing * sheet.r;
+      sure = sure && sheet.r * sheet.g > .502;
+      if (sure && painted) seen += weight * colorOf(uv, floor(sheet.a * 255. + .5), ${k}.);
+      if (first < 0.) first = sheet.b;
+      depth += weight * ${at(k)};
+      passing -= weight;
+    }
+  }`)}
+  if (passing > .002) {
+    a${layers - 1} = 1.;
+    sheet = textureLod(sheets, vec3(planeAt, ${layers - 1}.), 0.);
+    sure = sure && sheet.g > .502;
+    if (sure && painted) seen += passing * colorOf(planeAt, floor(sheet.a * 255. + .5), ${layers - 1}.);
+    if (first < 0.) first = sheet.b;
+    depth += passing * plane;
+    passing = 0.;
   }
   if (view == 3) {
     float x = clamp((depth / (1. - passing) - .8) / .5, 0., 1.) * 16777215.;
@@ -100,31 +156,22 @@ void main() {
     color = vec4(vec3(clamp((1.12 - depth / (1. - passing)) / .22, 0., 1.)), 1.);
     return;
   }
-
-  // Back to front: the class that leads behind and at each surface decides whose colour it has.
-  vec4 running[QUADS];
-  for (int q = 0; q < QUADS; q++) running[q] = vec4(0.);
-  vec3 seen = vec3(0.);
-  int lead = 0;
-  for (int k = LAYERS - 1; k >= 0; k--) {
-    if (k > last || a[k] < .002) continue;
-    vec2 uv = texel(origin + t[k] * direction, k);
-    float most = -1.;
-    for (int q = 0; q < QUADS; q++) {
-      vec4 s = textureLod(scores, vec3(uv, float(QUADS * k + q)), 0.);
-      vec4 c = a[k] * s + (1. - a[k]) * running[q];
-      running[q] = c;
-      if (c.x > most) { most = c.x; lead = 4 * q; }
-      if (c.y > most) { most = c.y; lead = 4 * q + 1; }
-      if (c.z > most) { most = c.z; lead = 4 * q + 2; }
-      if (c.w > most) { most = c.w; lead = 4 * q + 3; }
-    }
-    if (view == 0) {
-      float layer = classColors[lead].w * float(LAYERS) + float(k);
-      seen = mix(seen, textureLod(colors, vec3(uv, layer), 0.).rgb, a[k]);
-    }
+  int lead = int(first * 255. + .5);
+  if (!sure) {
+    ${unrolled(quads, (q) => `vec4 c${q} = vec4(0.), s${q};`)}
+    float most;
+    seen = vec3(0.);
+${unrolled(layers, (index) => { const k = layers - 1 - index; return `
+    if (a${k} > 0.) {
+      uv = ${k === layers - 1 ? "planeAt" : `texel(origin + ${at(k)} * direction, box)`};
+      ${unrolled(quads, (q) => `c${q} = mix(c${q}, textureLod(scores, vec3(uv, ${quads * k + q}.), 0.), a${k});`)}
+      most = -1.;
+      ${unrolled(quads, (q) => [0, 1, 2, 3].map((i) =>
+        `if (c${q}.${XYZW[i]} > most) { most = c${q}.${XYZW[i]}; lead = ${4 * q + i}; }`).join("\n      "))}
+      if (painted) seen = mix(seen, colorOf(uv, classColors[lead].w, ${k}.), a${k});
+    }`; })}
   }
-  color = vec4(view == 0 ? seen : classColors[lead].rgb, 1.);
+  color = vec4(painted ? seen : classColors[lead].rgb, 1.);
 }`;
 
 // Normals of the surface that the depth stands for, by central differences.
