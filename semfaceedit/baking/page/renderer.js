@@ -63,11 +63,12 @@ export class FaceRenderer {
   }
 
   // Draw from a pose in radians, `size` rays along each edge.
-  draw({ yaw = 0, pitch = 0, view = "face", size = this.canvas.width }) {
+  // coarse: fewer distances, for a head that moves.
+  draw({ yaw = 0, pitch = 0, view = "face", size = this.canvas.width, coarse = false }) {
     const { gl } = this;
     if (this.canvas.width !== size) this.canvas.width = this.canvas.height = size;
     const pose = this._pose(yaw, pitch);
-    const nodes = Math.min(MOST_NODES, Math.max(17, Math.ceil(size / 4) + 1));
+    const nodes = Math.min(MOST_NODES, Math.max(33, Math.ceil(size / (coarse ? 10 : 4)) + 1));
     this._ready(nodes);
     gl.bindFramebuffer(gl.FRAMEBUFFER, this.target);
     gl.viewport(0, 0, nodes, nodes);

@@ -3,6 +3,8 @@
 const XYZW = "xyzw";
 const unrolled = (count, text) => Array.from({ length: count }, (_, index) => text(index)).join("\n");
 const at = (k) => `t${k >> 2}.${XYZW[k % 4]}`;  // the distance to surface k
+const place = (k, layers) =>  // in a layer, where the ray meets it
+  (k === layers - 1 ? "planeAt" : `texel(origin + ${at(k)} * direction, box)`);
 // Of 32 bits in a uvec4; surfaces beyond them count as there.
 const bitOf = (bits, k) => (k < 32 ? `${bits}.${XYZW[k >> 3]} |= ${1 << k % 8}u` : "");
 const hasBit = (bits, k) => (k < 32 ? `(${bits}.${XYZW[k >> 3]} & ${1 << k % 8}u) != 0u` : "true");
@@ -13,6 +15,8 @@ precision highp float;
 precision highp int;
 precision highp sampler2D;
 precision highp sampler2DArray;
+// A branch. Renderers without a GPU run both sides of an \`if\`, but skip a loop that nobody enters.
+#define WHEN(condition) for (bool once = condition; once; once = false)
 uniform sampler2DArray heights;  // four surfaces a layer, world z less the mean of each
 uniform mat3 camera;             // right, up, back: columns
 uniform vec4 box, planeBox;      // left, top, 1 / width, 1 / height (the height is negative)
@@ -42,6 +46,7 @@ vec4 march(vec3 origin, vec3 direction, int set) {
     bvec4 open = bvec4(uvec4(greaterThan(found, vec4(1e3))) + uvec4(lessThan(found, vec4(near - 1.))));
     found = mix(found, crossing, vec4(uvec4(entered) * uvec4(open)));
     before = above;
+    if (p.z < planeZ - .025) break;
   }
   return found;
 }
@@ -79,8 +84,7 @@ bool shown(vec3 origin, vec3 direction, float d, float k) {
 
 // The picture. The class that leads behind and at each surface (Eq. 2) decides whose colour the
 // surface has there. Where one class holds more than half of the running sum at every surface that
-// shows, nothing behind can change that, and its index is in the layer; elsewhere all class scores
-// are composited, back to front.
+// shows, it leads for sure, and its index is in the layer; elsewhere all class scores are composited.
 export const picture = ({ layers, quads }) => RAYS + `
 uniform sampler2DArray grid;     // distances less 1, of DISTANCES
 uniform sampler2D maskBits;
@@ -102,47 +106,35 @@ vec4 met(vec3 origin, vec3 direction, vec2 node, int set) {
   vec4 d = textureLod(grid, vec3(node, float(set)), 0.);
   // Between a node that misses a surface and one that meets it there is nothing to interpolate.
   uvec4 mixed = uvec4(greaterThan(d, vec4(1.))) * uvec4(lessThan(d, vec4(MISSED * .99)));
-  if (any(bvec4(mixed))) d = march(origin, direction, set);
+  WHEN (any(bvec4(mixed))) d = march(origin, direction, set);
   return d + 1.;
 }
 
 void main() {
-  vec2 place = gl_FragCoord.xy / size;
-  vec3 origin = camera[2], direction = rayThrough(place);
-  vec2 node = place * (nodes - 1.) + .5;
+  vec2 at = gl_FragCoord.xy / size;
+  vec3 origin = camera[2], direction = rayThrough(at);
+  vec2 node = at * (nodes - 1.) + .5;
   uvec4 bits = uvec4(texelFetch(maskBits, ivec2(node), 0) * 255. + .5);
   node /= nodes;
   float plane = (planeZ - origin.z) / min(direction.z, -1e-4), end = min(far, plane);
   vec2 planeAt = texel(origin + plane * direction, planeBox);
-  float passing = 1., depth = 0., weight, first = -1.;
-  vec3 seen = vec3(0.);
-  bool sure = true, painted = view == 0;
-  vec4 sheet;
+  float passing = 1., depth = 0.;
+  bool painted = view == 0;
   vec2 uv;
 ${unrolled(Math.ceil((layers - 1) / 4), (s) => `
   vec4 t${s} = vec4(9.);
-  if (${someOf("bits", s)}) t${s} = met(origin, direction, node, ${s});`)}
-  ${unrolled(layers, (k) => `float a${k} = 0.;`)}
+  WHEN (${someOf("bits", s)}) t${s} = met(origin, direction, node, ${s});`)}
+  ${unrolled(layers, (k) => `vec4 sheet${k} = vec4(0.);`)}
 ${unrolled(layers - 1, (k) => `
-  if (${hasBit("bits", k)} && passing > .002 && ${at(k)} >= near && ${at(k)} <= end) {
-    uv = texel(origin + ${at(k)} * direction, box);
-    sheet = textureLod(sheets, vec3(uv, ${k}.), 0.);
-    if (sheet.r > .002) {
-      a${k} = sheet.r;
-      weight = passing * sheet.r;
-      sure = sure && sheet.r * sheet.g > .502;
-      if (sure && painted) seen += weight * colorOf(uv, floor(sheet.a * 255. + .5), ${k}.);
-      if (first < 0.) first = sheet.b;
-      depth += weight * ${at(k)};
-      passing -= weight;
-    }
+  WHEN (${hasBit("bits", k)} && passing > .002 && ${at(k)} >= near && ${at(k)} <= end) {
+    sheet${k} = textureLod(sheets, vec3(${place(k, layers)}, ${k}.), 0.);
+    if (sheet${k}.r < .002) sheet${k}.r = 0.;
+    depth += passing * sheet${k}.r * ${at(k)};
+    passing *= 1. - sheet${k}.r;
   }`)}
-  if (passing > .002) {
-    a${layers - 1} = 1.;
-    sheet = textureLod(sheets, vec3(planeAt, ${layers - 1}.), 0.);
-    sure = sure && sheet.g > .502;
-    if (sure && painted) seen += passing * colorOf(planeAt, floor(sheet.a * 255. + .5), ${layers - 1}.);
-    if (first < 0.) first = sheet.b;
+  WHEN (passing > .002) {
+    sheet${layers - 1} = textureLod(sheets, vec3(planeAt, ${layers - 1}.), 0.);
+    sheet${layers - 1}.r = 1.;
     depth += passing * plane;
     passing = 0.;
   }
@@ -156,19 +148,36 @@ ${unrolled(layers - 1, (k) => `
     color = vec4(vec3(clamp((1.12 - depth / (1. - passing)) / .22, 0., 1.)), 1.);
     return;
   }
-  int lead = int(first * 255. + .5);
-  if (!sure) {
+  // Back to front with bounds: held is the least that the leading class can have of the sum.
+  float held = 0., share;
+  vec4 leader = vec4(-1.);
+  vec3 seen = vec3(0.);
+  bool sure = true;
+${unrolled(layers, (index) => { const k = layers - 1 - index; return `
+  WHEN (sure && sheet${k}.r > 0.) {
+    share = sheet${k}.g > .502 ? sheet${k}.r * sheet${k}.g : 0.;
+    held *= 1. - sheet${k}.r;
+    if (abs(sheet${k}.b - leader.b) < .001) held += share;
+    else if (share > held) { held = share; leader = sheet${k}; }
+    sure = held > .502;
+    if (sure && painted) {
+      uv = ${place(k, layers)};
+      seen = mix(seen, colorOf(uv, floor(leader.a * 255. + .5), ${k}.), sheet${k}.r);
+    }
+  }`; })}
+  int lead = int(leader.b * 255. + .5);
+  WHEN (!sure) {
     ${unrolled(quads, (q) => `vec4 c${q} = vec4(0.), s${q};`)}
     float most;
     seen = vec3(0.);
 ${unrolled(layers, (index) => { const k = layers - 1 - index; return `
-    if (a${k} > 0.) {
-      uv = ${k === layers - 1 ? "planeAt" : `texel(origin + ${at(k)} * direction, box)`};
-      ${unrolled(quads, (q) => `c${q} = mix(c${q}, textureLod(scores, vec3(uv, ${quads * k + q}.), 0.), a${k});`)}
+    WHEN (sheet${k}.r > 0.) {
+      uv = ${place(k, layers)};
+      ${unrolled(quads, (q) => `c${q} = mix(c${q}, textureLod(scores, vec3(uv, ${quads * k + q}.), 0.), sheet${k}.r);`)}
       most = -1.;
       ${unrolled(quads, (q) => [0, 1, 2, 3].map((i) =>
         `if (c${q}.${XYZW[i]} > most) { most = c${q}.${XYZW[i]}; lead = ${4 * q + i}; }`).join("\n      "))}
-      if (painted) seen = mix(seen, colorOf(uv, classColors[lead].w, ${k}.), a${k});
+      if (painted) seen = mix(seen, colorOf(uv, classColors[lead].w, ${k}.), sheet${k}.r);
     }`; })}
   }
   color = vec4(painted ? seen : classColors[lead].rgb, 1.);

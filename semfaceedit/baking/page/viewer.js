@@ -30,7 +30,7 @@ function frame(now) {
   const size = state.moving ? Math.max(128, Math.round((full * state.share) / 16) * 16) : full;
   if (state.moving && last) adapt(now - last);
   last = state.moving ? now : 0;
-  renderer.draw({ ...state, size });
+  renderer.draw({ ...state, size, coarse: state.moving });
   const side = state.yaw > 0.02 ? "right" : state.yaw < -0.02 ? "left" : "";
   const degrees = Math.round(Math.abs(state.yaw) * 57.3);
   canvas.setAttribute("aria-label", `A head, ${side ? `turned ${degrees} degrees to the ${side}` : "from the front"}`);
