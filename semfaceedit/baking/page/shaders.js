@@ -15,8 +15,6 @@ precision highp float;
 precision highp int;
 precision highp sampler2D;
 precision highp sampler2DArray;
-// A branch. Renderers without a GPU run both sides of an \`if\`, but skip a loop that nobody enters.
-#define WHEN(condition) for (bool once = condition; once; once = false)
 uniform sampler2DArray heights;  // four surfaces a layer, world z less the mean of each
 uniform mat3 camera;             // right, up, back: columns
 uniform vec4 box, planeBox;      // left, top, 1 / width, 1 / height (the height is negative)
@@ -106,7 +104,7 @@ vec4 met(vec3 origin, vec3 direction, vec2 node, int set) {
   vec4 d = textureLod(grid, vec3(node, float(set)), 0.);
   // Between a node that misses a surface and one that meets it there is nothing to interpolate.
   uvec4 mixed = uvec4(greaterThan(d, vec4(1.))) * uvec4(lessThan(d, vec4(MISSED * .99)));
-  WHEN (any(bvec4(mixed))) d = march(origin, direction, set);
+  if (any(bvec4(mixed))) d = march(origin, direction, set);
   return d + 1.;
 }
 
@@ -120,19 +118,18 @@ void main() {
   vec2 planeAt = texel(origin + plane * direction, planeBox);
   float passing = 1., depth = 0.;
   bool painted = view == 0;
-  vec2 uv;
 ${unrolled(Math.ceil((layers - 1) / 4), (s) => `
   vec4 t${s} = vec4(9.);
-  WHEN (${someOf("bits", s)}) t${s} = met(origin, direction, node, ${s});`)}
+  if (${someOf("bits", s)}) t${s} = met(origin, direction, node, ${s});`)}
   ${unrolled(layers, (k) => `vec4 sheet${k} = vec4(0.);`)}
 ${unrolled(layers - 1, (k) => `
-  WHEN (${hasBit("bits", k)} && passing > .002 && ${at(k)} >= near && ${at(k)} <= end) {
+  if (${hasBit("bits", k)} && passing > .002 && ${at(k)} >= near && ${at(k)} <= end) {
     sheet${k} = textureLod(sheets, vec3(${place(k, layers)}, ${k}.), 0.);
     if (sheet${k}.r < .002) sheet${k}.r = 0.;
     depth += passing * sheet${k}.r * ${at(k)};
     passing *= 1. - sheet${k}.r;
   }`)}
-  WHEN (passing > .002) {
+  if (passing > .002) {
     sheet${layers - 1} = textureLod(sheets, vec3(planeAt, ${layers - 1}.), 0.);
     sheet${layers - 1}.r = 1.;
     depth += passing * plane;
@@ -149,30 +146,28 @@ ${unrolled(layers - 1, (k) => `
     return;
   }
   // Back to front with bounds: held is the least that the leading class can have of the sum.
-  float held = 0., share;
-  vec4 leader = vec4(-1.);
+  float held = 0., most = -1.;
+  vec2 leader = vec2(-1.);  // index and group
   vec3 seen = vec3(0.);
   bool sure = true;
 ${unrolled(layers, (index) => { const k = layers - 1 - index; return `
-  WHEN (sure && sheet${k}.r > 0.) {
-    share = sheet${k}.g > .502 ? sheet${k}.r * sheet${k}.g : 0.;
-    held *= 1. - sheet${k}.r;
-    if (abs(sheet${k}.b - leader.b) < .001) held += share;
-    else if (share > held) { held = share; leader = sheet${k}; }
-    sure = held > .502;
-    if (sure && painted) {
-      uv = ${place(k, layers)};
-      seen = mix(seen, colorOf(uv, floor(leader.a * 255. + .5), ${k}.), sheet${k}.r);
-    }
+  if (sheet${k}.r > 0.) {
+    vec4 sheet = sheet${k};
+    float share = sheet.g > .502 ? sheet.r * sheet.g : 0., kept = held * (1. - sheet.r);
+    bool same = abs(sheet.b - leader.x) < .001, taken = !same && share > kept;
+    held = same ? kept + share : max(share, kept);
+    leader = taken ? sheet.ba : leader;
+    sure = sure && held > .502;
+    vec2 uv = ${place(k, layers)};
+    seen = mix(seen, colorOf(uv, floor(max(leader.y, 0.) * 255. + .5), ${k}.), sheet.r);
   }`; })}
-  int lead = int(leader.b * 255. + .5);
-  WHEN (!sure) {
+  int lead = int(leader.x * 255. + .5);
+  if (!sure) {
     ${unrolled(quads, (q) => `vec4 c${q} = vec4(0.), s${q};`)}
-    float most;
     seen = vec3(0.);
 ${unrolled(layers, (index) => { const k = layers - 1 - index; return `
-    WHEN (sheet${k}.r > 0.) {
-      uv = ${place(k, layers)};
+    if (sheet${k}.r > 0.) {
+      vec2 uv = ${place(k, layers)};
       ${unrolled(quads, (q) => `c${q} = mix(c${q}, textureLod(scores, vec3(uv, ${quads * k + q}.), 0.), sheet${k}.r);`)}
       most = -1.;
       ${unrolled(quads, (q) => [0, 1, 2, 3].map((i) =>
