@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from .baking.bake import bake
-from .baking.writing import ImageFormat, check_bake, write_bake
+from .baking.container import ImageFormat
+from .baking.writing import KINDS, check_bake, write_bake
 from .cli import progress, run_command, wrote
 from .editing.project import FaceProject
 from .errors import UserError
@@ -65,6 +66,11 @@ class ExportOptions(CheckpointOptions):
     """Texels along each edge of a layer; 256 suits pictures of 256 x 256 pixels."""
     texture_format: ImageFormat = "webp"
     """Of the colours: png keeps them exactly, webp and jpeg are smaller."""
+    files: tuple[str, ...] = KINDS
+    """What to write: page (face.html), gltf (face.glb), surface (surface.ply, and surface.obj with
+    its texture), depth (depth.png, 16 bits)."""
+    mesh_size: int = 96
+    """Vertices along each edge of a layer's mesh in face.glb."""
     looks: int = 5
     """Other colours for each region, of other seeds, among which the page lets one choose."""
 
@@ -93,7 +99,12 @@ def _bake(options: ExportOptions, folder: Path) -> None:
         raise UserError(f"--texture-size {options.texture_size}: use 16 to 2048")
     if not 0 <= options.looks <= len(LOOK_SEEDS):
         raise UserError(f"--looks {options.looks}: use 0 to {len(LOOK_SEEDS)}")
-    check_bake(folder)
+    if not 2 <= options.mesh_size <= 512:
+        raise UserError(f"--mesh-size {options.mesh_size}: use 2 to 512")
+    for kind in options.files or ("",):
+        if kind not in KINDS:
+            raise UserError(f"--files {kind}: use {', '.join(KINDS)}")
+    check_bake(folder, options.files)
     base, _ = open_checkpoint(options)
     generator, title = base, f"Face {options.seed}"
     if options.project is not None:
@@ -109,8 +120,11 @@ def _bake(options: ExportOptions, folder: Path) -> None:
             generator, codes, size=options.texture_size, looks=looks, shared=base,
             watch=lambda chunks: progress(chunks, total=len(chunks), title="baking"),
         )  # fmt: skip
-    for path, size in write_bake(face, folder, title=title, image_format=options.texture_format):
-        wrote(path, f"{size / 1e6:.1f} MB")
+    for path, size in write_bake(
+        face, folder, kinds=options.files, title=title, image_format=options.texture_format,
+        mesh_size=options.mesh_size,
+    ):  # fmt: skip
+        wrote(path, f"{size / 1e6:.1f} MB" if size > 1e5 else f"{size / 1e3:.0f} kB")
 
 
 def _export_weights(options: ExportOptions, run_folder: Path, out: Path | None) -> None:

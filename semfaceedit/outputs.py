@@ -1,8 +1,8 @@
 """What the commands write: marked as their own, so that no file of anybody else is replaced.
 
 A PNG carries a hash of its pixels and a page one of its text, so that a file that was changed
-since, such as a label map mended by hand, counts as its owner's. Moving pictures carry a plain
-mark, .safetensors files the format in their header, JSON files the key "format".
+since, such as a label map mended by hand, counts as its owner's. Moving pictures and meshes carry a
+plain mark, .safetensors files the format in their header, JSON files the key "format".
 """
 
 import hashlib
@@ -119,6 +119,12 @@ def _own_page(path: Path, _kind: str | None) -> bool:
     return path.read_text(encoding="utf-8") == text + _page_mark(text)
 
 
+def _own_mesh(path: Path, _kind: str | None) -> bool:
+    """.glb, .ply, .obj and .mtl name us among their first lines."""
+    with open(path, "rb") as file:
+        return MARK.encode() in file.read(400)
+
+
 def _own_json(path: Path, _kind: str | None) -> bool:
     return str(json.loads(path.read_text())["format"]).startswith(MARK)
 
@@ -131,5 +137,6 @@ def _own_tensors(path: Path, kind: str | None) -> bool:
 
 _KINDS = {
     ".png": _own_png, ".gif": _own_gif, ".webp": _own_webp, ".mp4": _own_mp4, ".md": _own_page,
-    ".html": _own_page, ".json": _own_json, ".safetensors": _own_tensors,
+    ".html": _own_page, ".glb": _own_mesh, ".ply": _own_mesh, ".obj": _own_mesh, ".mtl": _own_mesh,
+    ".json": _own_json, ".safetensors": _own_tensors,
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """What the page's shader draws, in PyTorch: the reference that its pictures are tested against."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +9,7 @@ from ..model.rays import Rays, camera_rays
 from ..model.renderer import RenderOutput
 from .bake import BakedFace
 
+CHUNK_RAYS = 1 << 15
 MISSED = 3e4  # stands for the distance to a surface that is not met
 
 
@@ -44,21 +46,14 @@ def draw(
     look: whose colours, an index of `face.looks`.
     """
     rays = camera_rays(torch.tensor([pose]), resolution, face.camera)
-    origins, directions = rays.origins[0], rays.directions[0]
     distances = meet(face, rays)
-    alphas, scores, colors = [], [], []
-    for layer in range(face.layers):
-        hit = distances[:, layer] < MISSED
-        xy = (origins + distances[:, layer : layer + 1] * directions)[:, :2]
-        where = 2 * face.surfaces.box_of(layer).to_unit(xy)[None, :, None] - 1
-        alphas.append(_look_up(face.alpha[layer][..., None], where)[:, 0] * hit)
-        scores.append(_look_up(face.scores[layer], where))
-        groups = [_look_up(group[layer], where) for group in face.colors[look]]
-        colors.append(torch.stack(groups, 1))
-    alphas[-1] = torch.ones_like(alphas[-1])  # the plane lets nothing through
-    alpha = torch.stack(alphas, 1)
-    labels, semantics = semantic_composite(alpha, torch.stack(scores, 1))
+    alpha, labels, semantics = composite(face, rays, distances)
     group = torch.tensor(face.group_of_class)[labels][..., None, None]
+    colors = []
+    for layer in range(face.layers):
+        where = _places(face, rays, distances, layer)
+        groups = [_look_up(texture[layer], where) for texture in face.colors[look]]
+        colors.append(torch.stack(groups, 1))
     color = torch.stack(colors, 1).gather(2, group.expand(-1, -1, 1, 3))[:, :, 0]
     rgb, depth, weights = color_composite(alpha, color, distances.clamp(max=face.camera.far))
 
@@ -70,7 +65,49 @@ def draw(
     )
 
 
-def _look_up(texture: "torch.Tensor | object", where: Tensor) -> Tensor:
+def composite(face: BakedFace, rays: Rays, distances: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Opacities (R, K), labels (R, K) and the semantic map (R, N) of rays that meet the layers at
+    `distances` (R, K): Eq. 2."""
+    alphas, scores = [], []
+    for layer in range(face.layers):
+        where = _places(face, rays, distances, layer)
+        opacity = _look_up(face.alpha[layer][..., None], where)[:, 0]
+        alphas.append(opacity * (distances[:, layer] < MISSED))
+        scores.append(_look_up(face.scores[layer], where))
+    alphas[-1] = torch.ones_like(alphas[-1])  # the plane lets nothing through
+    alpha = torch.stack(alphas, 1)
+    return alpha, *semantic_composite(alpha, torch.stack(scores, 1))
+
+
+@torch.no_grad()
+def frontal_labels(face: BakedFace) -> np.ndarray:
+    """The label (K, H, W) uint8 of each texel that shows anything, on the ray from the front camera
+    through it; 0 elsewhere."""
+    width, height = face.size
+    labels = np.zeros(face.alpha.shape, np.uint8)
+    origin = torch.tensor([0.0, 0.0, 1.0])
+    for layer in range(face.layers):
+        shown = torch.from_numpy(face.alpha[layer] > 0)
+        points = face.surfaces.points(layer, width, height)[shown]
+        found = []
+        for part in points.split(CHUNK_RAYS):
+            distance = (part - origin).norm(dim=-1, keepdim=True)
+            rays = Rays(origin.expand_as(part)[None], ((part - origin) / distance)[None])
+            distances = meet(face, rays)
+            distances[:, layer] = distance[:, 0]  # where nearer surfaces hide it, too
+            found.append(composite(face, rays, distances)[1][:, layer])
+        if found:
+            labels[layer][shown.numpy()] = torch.cat(found).byte().numpy()
+    return labels
+
+
+def _places(face: BakedFace, rays: Rays, distances: Tensor, layer: int) -> Tensor:
+    """Where rays meet a layer, (1, R, 1, 2) in [-1, 1] across its textures."""
+    xy = (rays.origins[0] + distances[:, layer : layer + 1] * rays.directions[0])[:, :2]
+    return 2 * face.surfaces.box_of(layer).to_unit(xy)[None, :, None] - 1
+
+
+def _look_up(texture: np.ndarray, where: Tensor) -> Tensor:
     """Bilinear values (R, C) in [0, 1] of bytes (H, W, C) at (1, R, 1, 2) in [-1, 1]."""
     values = torch.as_tensor(texture).movedim(-1, 0)[None].float() / 255
     found = nn.functional.grid_sample(values, where, padding_mode="border", align_corners=False)
