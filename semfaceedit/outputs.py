@@ -24,30 +24,35 @@ SOFTWARE = 0x131  # the tag of EXIF that names the program
 
 
 def check_outputs(
-    outputs: Iterable[Path], inputs: Iterable[Path] = (), *, kind: str | None = None
+    outputs: Iterable[Path],
+    inputs: Iterable[Path] = (),
+    *,
+    kind: str | None = None,
+    flag: str = "--out",
 ) -> None:
     """UserError, before any work, where one of `outputs` is an input or not ours to replace.
 
-    kind: the format that the header of a .safetensors file must name.
+    kind: the format that the header of a .safetensors file must name. flag: the option that says
+    where to write.
     """
     read = [path for path in inputs if path.is_file()]
     for output in outputs:
         for path in read:
             if output.exists() and output.samefile(path):
                 raise UserError(
-                    f"{output} would be replaced, but it is read ({path}): choose another --out"
+                    f"{output} would be replaced, but it is read ({path}): choose another {flag}"
                 )
-        check_replaceable(output, kind=kind)
+        check_replaceable(output, kind=kind, flag=flag)
 
 
-def check_replaceable(path: Path, *, kind: str | None = None) -> None:
+def check_replaceable(path: Path, *, kind: str | None = None, flag: str = "--out") -> None:
     """UserError where something is at `path` that the commands did not write as it is."""
     if path.is_dir():
-        raise UserError(f"{path} is a folder: move it away or choose another --out")
+        raise UserError(f"{path} is a folder: move it away or choose another {flag}")
     if path.exists() and not is_own(path, kind=kind):
         raise UserError(
             f"{path} exists, and semfaceedit did not write it or it was changed since: move it "
-            "away or choose another --out"
+            f"away or choose another {flag}"
         )
 
 
@@ -120,9 +125,16 @@ def _own_page(path: Path, _kind: str | None) -> bool:
 
 
 def _own_mesh(path: Path, _kind: str | None) -> bool:
-    """.glb, .ply, .obj and .mtl name us among their first lines."""
+    """.ply, .obj and .mtl name us in a comment among their first lines."""
     with open(path, "rb") as file:
-        return MARK.encode() in file.read(400)
+        return MARK.encode() in file.read(100)
+
+
+def _own_glb(path: Path, _kind: str | None) -> bool:
+    with open(path, "rb") as file:
+        header = file.read(20)
+        text = file.read(int.from_bytes(header[12:16], "little"))
+    return bool(json.loads(text)["asset"]["generator"] == MARK)
 
 
 def _own_json(path: Path, _kind: str | None) -> bool:
@@ -137,6 +149,6 @@ def _own_tensors(path: Path, kind: str | None) -> bool:
 
 _KINDS = {
     ".png": _own_png, ".gif": _own_gif, ".webp": _own_webp, ".mp4": _own_mp4, ".md": _own_page,
-    ".html": _own_page, ".glb": _own_mesh, ".ply": _own_mesh, ".obj": _own_mesh, ".mtl": _own_mesh,
+    ".html": _own_page, ".glb": _own_glb, ".ply": _own_mesh, ".obj": _own_mesh, ".mtl": _own_mesh,
     ".json": _own_json, ".safetensors": _own_tensors,
 }  # fmt: skip

@@ -55,7 +55,8 @@ def draw(
         groups = [_look_up(texture[layer], where) for texture in face.colors[look]]
         colors.append(torch.stack(groups, 1))
     color = torch.stack(colors, 1).gather(2, group.expand(-1, -1, 1, 3))[:, :, 0]
-    rgb, depth, weights = color_composite(alpha, color, distances.clamp(max=face.camera.far))
+    reached = torch.where(distances < MISSED, distances, face.camera.far)
+    rgb, depth, weights = color_composite(alpha, color, reached)
 
     def picture(pixels: Tensor) -> Tensor:
         return pixels.reshape(1, resolution, resolution, -1).movedim(-1, 1)

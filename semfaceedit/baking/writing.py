@@ -27,7 +27,7 @@ def check_bake(folder: Path, kinds: tuple[str, ...]) -> None:
     """UserError, before any work, where a library is missing or a file is not ours to replace."""
     if "gltf" in kinds:
         check_gltf()
-    check_outputs([folder / name for kind in kinds for name in FILES[kind]])
+    check_outputs([folder / name for kind in kinds for name in FILES[kind]], flag="--bake")
 
 
 def write_bake(

@@ -13,9 +13,12 @@ export class FaceRenderer {
     this.canvas = canvas;
     const gl = canvas.getContext("webgl2", { antialias: false, alpha: false, preserveDrawingBuffer: true });
     if (!gl) throw new Error("This page needs WebGL 2, which this browser does not offer.");
-    if (!gl.getExtension("EXT_color_buffer_float") && !gl.getExtension("EXT_color_buffer_half_float"))
+    const floats = gl.getExtension("EXT_color_buffer_float");
+    if (!floats && !gl.getExtension("EXT_color_buffer_half_float"))
       throw new Error("This page needs drawing to floating-point textures, which is missing here.");
     this.gl = gl;
+    // 16 bits of a distance suffice for colours; normals show the steps.
+    this.distanceFormat = floats && gl.getExtension("OES_texture_float_linear") ? gl.RGBA32F : gl.RGBA16F;
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
     gl.pixelStorei(gl.UNPACK_PREMULTIPLY_ALPHA_WEBGL, false);
     gl.pixelStorei(gl.UNPACK_COLORSPACE_CONVERSION_WEBGL, gl.NONE);
@@ -68,7 +71,7 @@ export class FaceRenderer {
     const { gl } = this;
     if (this.canvas.width !== size) this.canvas.width = this.canvas.height = size;
     const pose = this._pose(yaw, pitch);
-    const nodes = Math.min(MOST_NODES, Math.max(33, Math.ceil(size / (coarse ? 10 : 4)) + 1));
+    const nodes = Math.min(MOST_NODES, coarse ? Math.max(33, size >> 3) : Math.max(97, size >> 2));
     this._ready(nodes);
     gl.bindFramebuffer(gl.FRAMEBUFFER, this.target);
     gl.viewport(0, 0, nodes, nodes);
@@ -116,7 +119,7 @@ export class FaceRenderer {
     if (this.nodes === nodes) return;
     this.gl.deleteTexture(this.textures.grid ?? null);
     this.gl.deleteTexture(this.textures.maskBits ?? null);
-    this._array("grid", this.gl.RGBA16F, nodes, nodes, this.sets);
+    this._array("grid", this.distanceFormat, nodes, nodes, this.sets);
     this._plain("maskBits", nodes);
     this.nodes = nodes;
   }
@@ -157,7 +160,7 @@ export class FaceRenderer {
       for (let i = 0; i < area; i++) packed[start + 4 * i] = plane[i] - mean;
     }
     for (let k = h.layers - 1; k < 4 * this.sets; k++) this.means[k] = -10;
-    this._array("heights", gl.RGBA16F, h.grid, h.grid, this.sets, gl.RGBA, gl.FLOAT, packed);
+    this._array("heights", this.distanceFormat, h.grid, h.grid, this.sets, gl.RGBA, gl.FLOAT, packed);
   }
 
   // Opacity, share and index of the leading class, and its group; and where there is anything.

@@ -136,7 +136,7 @@ ${unrolled(layers - 1, (k) => `
     passing = 0.;
   }
   if (view == 3) {
-    float x = clamp((depth / (1. - passing) - .8) / .5, 0., 1.) * 16777215.;
+    float x = clamp((depth / (1. - passing) - .8) / .8, 0., 1.) * 16777215.;
     vec3 bytes = vec3(floor(x / 65536.), floor(mod(x, 65536.) / 256.), mod(floor(x), 256.));
     color = vec4(bytes / 255., 1.);
     return;
@@ -188,14 +188,15 @@ out vec4 color;
 vec3 point(ivec2 at) {
   at = clamp(at, ivec2(0), ivec2(int(size) - 1));
   vec3 b = texelFetch(depths, at, 0).rgb * 255. + .5;
-  float t = .8 + .5 * (floor(b.r) * 65536. + floor(b.g) * 256. + floor(b.b)) / 16777215.;
+  float t = .8 + .8 * (floor(b.r) * 65536. + floor(b.g) * 256. + floor(b.b)) / 16777215.;
   vec2 p = (2. * (vec2(at) + .5) / size - 1.) * halfExtent;
   return t * normalize(vec3(p, -1.));
 }
 void main() {
   ivec2 at = ivec2(gl_FragCoord.xy);
-  vec3 across = point(at + ivec2(1, 0)) - point(at - ivec2(1, 0));
-  vec3 up = point(at + ivec2(0, 1)) - point(at - ivec2(0, 1));
+  int wide = max(1, int(size) / 256);  // smooths the facets of the surfaces
+  vec3 across = point(at + ivec2(wide, 0)) - point(at - ivec2(wide, 0));
+  vec3 up = point(at + ivec2(0, wide)) - point(at - ivec2(0, wide));
   color = vec4(.5 + .5 * normalize(cross(across, up)), 1.);
 }`;
 
