@@ -9,8 +9,8 @@ import torch
 
 from .baking.bake import bake
 from .baking.container import ImageFormat
-from .baking.writing import KINDS, check_bake, write_bake
-from .cli import progress, run_command, wrote
+from .baking.writing import KINDS, check_bake, kinds_here, write_bake
+from .cli import progress, remark, run_command, wrote
 from .editing.project import FaceProject
 from .errors import UserError
 from .kernels import use_backend
@@ -66,9 +66,9 @@ class ExportOptions(CheckpointOptions):
     """Texels along each edge of a layer; 256 suits pictures of 256 x 256 pixels."""
     texture_format: ImageFormat = "webp"
     """Of the colours: png keeps them exactly, webp and jpeg are smaller."""
-    files: tuple[str, ...] = KINDS
+    files: tuple[str, ...] = ()
     """What to write: page (face.html), gltf (face.glb), surface (surface.ply, and surface.obj with
-    its texture), depth (depth.png, 16 bits)."""
+    its texture), depth (depth.png, 16 bits) (default: all of them)."""
     mesh_size: int = 96
     """Vertices along each edge of a layer's mesh in face.glb."""
     looks: int = 5
@@ -101,10 +101,13 @@ def _bake(options: ExportOptions, folder: Path) -> None:
         raise UserError(f"--looks {options.looks}: use 0 to {len(LOOK_SEEDS)}")
     if not 2 <= options.mesh_size <= 512:
         raise UserError(f"--mesh-size {options.mesh_size}: use 2 to 512")
-    for kind in options.files or ("",):
+    for kind in options.files:
         if kind not in KINDS:
             raise UserError(f"--files {kind}: use {', '.join(KINDS)}")
-    check_bake(folder, options.files)
+    kinds = options.files or kinds_here()
+    if options.files == () and "gltf" not in kinds:
+        remark("face.glb is left out: pip install 'semfaceedit[gltf]' to write it")
+    check_bake(folder, kinds)
     base, _ = open_checkpoint(options)
     generator, title = base, f"Face {options.seed}"
     if options.project is not None:
@@ -121,7 +124,7 @@ def _bake(options: ExportOptions, folder: Path) -> None:
             watch=lambda chunks: progress(chunks, total=len(chunks), title="baking"),
         )  # fmt: skip
     for path, size in write_bake(
-        face, folder, kinds=options.files, title=title, image_format=options.texture_format,
+        face, folder, kinds=kinds, title=title, image_format=options.texture_format,
         mesh_size=options.mesh_size,
     ):  # fmt: skip
         wrote(path, f"{size / 1e6:.1f} MB" if size > 1e5 else f"{size / 1e3:.0f} kB")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..errors import UserError
 from ..files import write_atomically
 from ..outputs import check_outputs, check_replaceable, save_page, save_picture
 from . import surface_mesh
@@ -21,6 +22,15 @@ FILES = {
     "surface": ("surface.ply", "surface.obj", "surface.mtl", "surface.png"),
     "depth": ("depth.png",),
 }
+
+
+def kinds_here() -> tuple[str, ...]:
+    """The kinds whose libraries are installed."""
+    try:
+        check_gltf()
+    except UserError:
+        return tuple(kind for kind in KINDS if kind != "gltf")
+    return KINDS
 
 
 def check_bake(folder: Path, kinds: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,7 @@ def test_a_layer_mesh_faces_the_front_and_covers_what_is_seen(face: BakedFace) -
         assert covered[shown].all()
 
 
+@pytest.mark.skipif(find_spec("pygltflib") is None, reason="pygltflib is missing")
 @pytest.mark.skipif(not has_validator(), reason="no node, or npm's gltf-validator is missing")
 def test_the_khronos_validator_finds_no_error(folder: Path) -> None:
     command = ["node", "-e", VALIDATE, str(folder / "face.glb")]
@@ -226,6 +228,9 @@ def test_what_cannot_be_baked_is_said_in_one_line(
 
 def test_without_the_library_for_gltf_one_line_says_so(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "pygltflib", None)
-    assert run(tmp_path / "face", "--seed", "1") == 1
-    assert "semfaceedit[gltf]" in capsys.readouterr().err
-    assert run(tmp_path / "face", "--seed", "1", "--files", "page") == 0
+    assert run(tmp_path / "face", "--seed", "1", "--files", "page", "gltf") == 1
+    error = capsys.readouterr().err
+    assert "semfaceedit[gltf]" in error and error.count("\n") == 1
+    assert run(tmp_path / "face", "--seed", "1") == 0
+    assert "face.glb is left out" in capsys.readouterr().err
+    assert not (tmp_path / "face" / "face.glb").exists()
