@@ -6,6 +6,7 @@ import { FaceRenderer, VIEWS } from "./renderer.js";
 const MOST = { yaw: 0.7, pitch: 0.4 };  // radians, as far as the layers were baked
 const FULL = 1024;  // rays along an edge of a saved picture, and the most on the screen
 const SMOOTH = 1000 / 24;  // milliseconds for a frame, above which the head is turned more coarsely
+const FRAMES = 72, FPS = 24;  // of a turntable
 const $ = (selector) => document.querySelector(selector);
 
 const canvas = $("#picture");
@@ -13,6 +14,7 @@ const state = { yaw: 0, pitch: 0, view: "face", share: 1, moving: false, recordi
 let renderer;
 
 const clamp = (value, most) => Math.max(-most, Math.min(most, value));
+const pause = (milliseconds) => new Promise((done) => setTimeout(done, Math.max(0, milliseconds)));
 const say = (text) => { $("#status").textContent = text; };
 const fullSize = () => Math.min(FULL, Math.round(canvas.clientWidth * devicePixelRatio) || 512);
 
@@ -26,6 +28,7 @@ function redraw() {
 
 function frame(now) {
   wanted = 0;
+  if (state.recording) return void setTimeout(redraw, 200);
   const full = fullSize();
   const size = state.moving ? Math.max(128, Math.round((full * state.share) / 16) * 16) : full;
   if (state.moving && last) adapt(now - last);
@@ -187,34 +190,44 @@ function save() {
   redraw();
 }
 
-// One swing from the front to both sides and back, in four seconds.
-function record() {
+// One swing from the front to both sides and back. All frames are drawn first, so that the video
+// runs smoothly however long a frame takes to draw.
+async function record() {
   if (state.recording) return;
-  const kind = ["video/webm;codecs=vp9", "video/webm", "video/mp4"].find((type) => globalThis.MediaRecorder?.isTypeSupported(type));
+  const kinds = ["video/webm;codecs=vp9", "video/webm", "video/mp4"];
+  const kind = kinds.find((type) => globalThis.MediaRecorder?.isTypeSupported(type));
   if (!kind) return say("This browser cannot record video.");
-  const size = Math.min(512, Math.max(128, Math.round((fullSize() * state.share) / 16) * 16));
-  const parts = [], seconds = 4, before = { yaw: state.yaw, pitch: state.pitch };
-  renderer.draw({ ...state, size });
-  const recorder = new MediaRecorder(canvas.captureStream(30), { mimeType: kind, videoBitsPerSecond: 6e6 });
-  recorder.ondataavailable = (event) => parts.push(event.data);
-  recorder.onstop = () => {
-    Object.assign(state, before, { recording: false });
-    $("#record").disabled = false;
-    settle();
-    download(new Blob(parts, { type: kind }), `${document.title}.${kind.includes("mp4") ? "mp4" : "webm"}`);
-  };
   state.recording = true;
   $("#record").disabled = true;
-  say("Recording …");
-  const start = performance.now();
+  const size = state.share < 1 ? 256 : 512, frames = [];
+  for (let index = 0; index < FRAMES; index++) {
+    const yaw = 0.6 * Math.sin((2 * Math.PI * index) / FRAMES);
+    renderer.draw({ yaw, pitch: state.pitch, view: state.view, size });
+    frames.push(await createImageBitmap(canvas));
+    say(`Turntable: frame ${index + 1} of ${FRAMES}`);
+    await pause(0);
+  }
+  say("Turntable: recording …");
+  const screen = document.createElement("canvas"), parts = [];
+  screen.width = screen.height = size;
+  const context = screen.getContext("2d");
+  context.drawImage(frames[0], 0, 0);
+  const recorder = new MediaRecorder(screen.captureStream(FPS), { mimeType: kind, videoBitsPerSecond: 6e6 });
+  const stopped = new Promise((done) => { recorder.onstop = done; });
+  recorder.ondataavailable = (event) => parts.push(event.data);
   recorder.start();
-  const step = (now) => {
-    const share = Math.min(1, (now - start) / 1000 / seconds);
-    renderer.draw({ yaw: 0.6 * Math.sin(2 * Math.PI * share), pitch: before.pitch, view: state.view, size });
-    if (share < 1) requestAnimationFrame(step);
-    else recorder.stop();
-  };
-  requestAnimationFrame(step);
+  const start = performance.now();
+  for (const [index, frame] of frames.entries()) {
+    context.drawImage(frame, 0, 0);
+    frame.close();
+    await pause(start + (1000 * (index + 1)) / FPS - performance.now());
+  }
+  recorder.stop();
+  await stopped;
+  state.recording = false;
+  $("#record").disabled = false;
+  redraw();
+  download(new Blob(parts, { type: kind }), `${document.title}.${kind.includes("mp4") ? "mp4" : "webm"}`);
 }
 
 // --- start -----------------------------------------------------------------------------------
