@@ -52,6 +52,8 @@ def test_the_shader_draws_what_the_reference_draws(
     same = (found["labels"] == expected["semantics"][0].numpy()).all(-1)
     assert same.mean() > 0.99
     assert psnr(found["depth"], expected["depth"][0].numpy()) > 35
+    moving = drawn(page, *pose, 96, coarse=True)
+    assert psnr(moving, expected["image"][0].numpy()) > 31
 
 
 def test_a_group_takes_another_look(page: Page, face: BakedFace) -> None:

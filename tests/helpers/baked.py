@@ -9,7 +9,8 @@ from semfaceedit.baking.bake import BakedFace, bake
 from semfaceedit.model.generator import Generator, seed_codes
 
 DRAW = """(() => {{
-  face.renderer.draw({{ yaw: {yaw}, pitch: {pitch}, view: "{view}", size: {size} }});
+  const [yaw, pitch, size] = [{yaw}, {pitch}, {size}];
+  face.renderer.draw({{ yaw, pitch, size, view: "{view}", coarse: {coarse} }});
   return btoa(Array.from(face.renderer.pixels(), (byte) => String.fromCharCode(byte)).join(""));
 }})()"""
 
@@ -19,8 +20,11 @@ def baked(generator: Generator, seed: int, size: int, looks: int = 1) -> BakedFa
     return bake(generator, seed_codes(generator, seed), size=size, looks=others)
 
 
-def drawn(page: Page, yaw: float, pitch: float, size: int, view: str = "face") -> np.ndarray:
-    """(size, size, 3) uint8: what the page's renderer draws."""
-    script = DRAW.format(yaw=yaw, pitch=pitch, view=view, size=size)
+def drawn(
+    page: Page, yaw: float, pitch: float, size: int, view: str = "face", *, coarse: bool = False
+) -> np.ndarray:
+    """(size, size, 3) uint8: what the page's renderer draws; `coarse` while the head moves."""
+    wanted = str(coarse).lower()
+    script = DRAW.format(yaw=yaw, pitch=pitch, view=view, size=size, coarse=wanted)
     data = np.frombuffer(base64.b64decode(page.run(script)), np.uint8)
     return data.reshape(size, size, 4)[..., :3]

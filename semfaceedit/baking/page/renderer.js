@@ -49,7 +49,9 @@ export class FaceRenderer {
     const definitions = { SETS: this.sets, SAMPLES: h.samples };
     this.distances = this._program(DISTANCES, definitions);
     this.masks = this._program(masks(h.layers), definitions);
-    this.picture = this._program(picture({ layers: h.layers, quads: this.quads }), definitions);
+    const sizes = { layers: h.layers, quads: this.quads };
+    this.picture = this._program(picture({ ...sizes, quick: false }), definitions);
+    this.quickPicture = this._program(picture({ ...sizes, quick: true }), definitions);
     this.normals = this._program(NORMALS, {});
   }
 
@@ -66,7 +68,7 @@ export class FaceRenderer {
   }
 
   // Draw from a pose in radians, `size` rays along each edge.
-  // coarse: fewer distances, for a head that moves.
+  // coarse: fewer distances, and no sums of class scores; for a head that moves.
   draw({ yaw = 0, pitch = 0, view = "face", size = this.canvas.width, coarse = false }) {
     const { gl } = this;
     if (this.canvas.width !== size) this.canvas.width = this.canvas.height = size;
@@ -88,7 +90,7 @@ export class FaceRenderer {
     if (normals) this._depthTarget(size);
     else gl.bindFramebuffer(gl.FRAMEBUFFER, null);
     gl.viewport(0, 0, size, size);
-    this._use(this.picture, { ...pose, nodes, size, view: VIEWS.indexOf(view) });
+    this._use(coarse ? this.quickPicture : this.picture, { ...pose, nodes, size, view: VIEWS.indexOf(view) });
     gl.drawArrays(gl.TRIANGLES, 0, 3);
     if (normals) {
       gl.bindFramebuffer(gl.FRAMEBUFFER, null);

@@ -83,7 +83,9 @@ bool shown(vec3 origin, vec3 direction, float d, float k) {
 // The picture. The class that leads behind and at each surface (Eq. 2) decides whose colour the
 // surface has there. Where one class holds more than half of the running sum at every surface that
 // shows, it leads for sure, and its index is in the layer; elsewhere all class scores are composited.
-export const picture = ({ layers, quads }) => RAYS + `
+// quick: elsewhere the nearest texel's class stands for a mixture. That is a program of its own, since
+// what it leaves out costs time without a GPU even where no ray gets there.
+export const picture = ({ layers, quads, quick }) => RAYS + `
 uniform sampler2DArray grid;     // distances less 1, of DISTANCES
 uniform sampler2D maskBits;
 uniform sampler2DArray sheets;   // opacity, share of the leading class, its index, its group
@@ -102,9 +104,10 @@ vec2 texel(vec3 p, vec4 b) { return (p.xy - b.xy) * b.zw; }
 
 vec4 met(vec3 origin, vec3 direction, vec2 node, int set) {
   vec4 d = textureLod(grid, vec3(node, float(set)), 0.);
+${quick ? "" : `
   // Between a node that misses a surface and one that meets it there is nothing to interpolate.
   uvec4 mixed = uvec4(greaterThan(d, vec4(1.))) * uvec4(lessThan(d, vec4(MISSED * .99)));
-  if (any(bvec4(mixed))) d = march(origin, direction, set);
+  if (any(bvec4(mixed))) d = march(origin, direction, set);`}
   return d + 1.;
 }
 
@@ -153,15 +156,21 @@ ${unrolled(layers - 1, (k) => `
 ${unrolled(layers, (index) => { const k = layers - 1 - index; return `
   if (sheet${k}.r > 0.) {
     vec4 sheet = sheet${k};
-    float share = sheet.g > .502 ? sheet.r * sheet.g : 0., kept = held * (1. - sheet.r);
+    vec2 uv = ${place(k, layers)};
+    float share = 0., kept = held * (1. - sheet.r);
+    if (sheet.g > .502) share = sheet.r * sheet.g;
+    ${!quick ? "" : `else {
+      share = .6 * sheet.r;
+      sheet.ba = texelFetch(sheets, ivec3(uv * vec2(textureSize(sheets, 0).xy), ${k}), 0).ba;
+    }`}
     bool same = abs(sheet.b - leader.x) < .001, taken = !same && share > kept;
     held = same ? kept + share : max(share, kept);
     leader = taken ? sheet.ba : leader;
-    sure = sure && held > .502;
-    vec2 uv = ${place(k, layers)};
+    ${quick ? "" : "sure = sure && held > .502;"}
     seen = mix(seen, colorOf(uv, floor(max(leader.y, 0.) * 255. + .5), ${k}.), sheet.r);
   }`; })}
   int lead = int(leader.x * 255. + .5);
+${quick ? "" : `
   if (!sure) {
     ${unrolled(quads, (q) => `vec4 c${q} = vec4(0.), s${q};`)}
     seen = vec3(0.);
@@ -174,7 +183,7 @@ ${unrolled(layers, (index) => { const k = layers - 1 - index; return `
         `if (c${q}.${XYZW[i]} > most) { most = c${q}.${XYZW[i]}; lead = ${4 * q + i}; }`).join("\n      "))}
       if (painted) seen = mix(seen, colorOf(uv, classColors[lead].w, ${k}.), sheet${k}.r);
     }`; })}
-  }
+  }`}
   color = vec4(painted ? seen : classColors[lead].rgb, 1.);
 }`;
 
