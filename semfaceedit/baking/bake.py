@@ -81,8 +81,8 @@ def bake(
     device = next(generator.parameters()).device
     on_surfaces = seen_index[seen_index < (layers - 1) * area]
     for some in on_surfaces.split(CHUNK_POINTS):
-        found = generator.geometry.opacity(points[some].to(device), codes.geometry)
-        alpha[some.numpy()] = _bytes(found)
+        opacity = generator.geometry.opacity(points[some].to(device), codes.geometry)
+        alpha[some.numpy()] = _bytes(opacity)
     alpha[seen_index[len(on_surfaces) :].numpy()] = 255
     square = (layers, size, size)
     # Filtering mixes a texel with its neighbours, so those beside a visible one count too.

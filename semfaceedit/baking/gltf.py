@@ -165,7 +165,8 @@ def _chosen(colors: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 def _masks(face: BakedFace, groups: np.ndarray) -> list[tuple[Sequence[str], np.ndarray]]:
     """Pictures (H, W, 3) of where three groups at a time are, and their names."""
-    count, found = len(face.group_names), []
+    count = len(face.group_names)
+    found: list[tuple[Sequence[str], np.ndarray]] = []
     for start in range(0, count, 3):
         names = face.group_names[start : start + 3]
         planes = [255 * (groups == group) for group in range(start, start + 3)]
