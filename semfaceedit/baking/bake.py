@@ -93,14 +93,10 @@ def bake(
     chunks = torch.from_numpy(visible.nonzero()[0]).split(CHUNK_POINTS)
     for index in watch(range(len(chunks))):
         some = chunks[index]
-        where = some.numpy()
-        found = _evaluate(
-            generator, codes, films, points[some].to(device), some >= len(seen) - area
-        )
+        where, on_plane = some.numpy(), some >= len(seen) - area
+        found = _evaluate(generator, codes, films, points[some].to(device), on_plane)
         scores[where] = _bytes(found[0])
-        for look in range(len(films)):
-            for group in range(config.groups):
-                colors[look, group, where] = _bytes(found[1][look, group])
+        colors[:, :, where] = _bytes(found[1])
     for look in colors:
         _spread(look.reshape(-1, *square, 3), visible.reshape(square))
     return BakedFace(
