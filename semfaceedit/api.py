@@ -19,20 +19,22 @@ saved and taken up again.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .editing.encoder import Encoder, find_encoder
 from .editing.fit import FitSettings, Watch
-from .editing.inversion import InversionResult, InvertSettings, invert
+from .editing.inversion import InversionResult, InvertSettings, invert, near_settings
 from .editing.map_edit import edit
 from .editing.mask_edits import paint
 from .editing.project import FaceProject
-from .editing.refit import EditedFace, EditSettings
+from .editing.refit import EditedFace, EditSettings, near_edit_settings
 from .editing.region_transfer import What, transfer
 from .editing.target import OVERSAMPLING, SourceCrop, read_edited_labels, read_target
 from .editing.tuning import weights_of
@@ -66,17 +68,22 @@ def load(
     *,
     device: torch.device | str = "cpu",
     vgg_weights: Path | str | None = None,
+    encoder: Path | str | bool = True,
 ) -> "Editor":
     """Open a checkpoint, by default the weights that come with the package.
 
     vgg_weights: torchvision's vgg16 for the perceptual term; without it the settings of each call
-    must leave that term out (`perceptual_weight=0`).
+    must leave that term out (`perceptual_weight=0`). encoder: a file of `train-encoder`; True: the
+    one beside the weights, if there is one; False: none.
     """
     generator, config = load_generator(Path(path) if path else None, device=device)
     perceptual = None
     if vgg_weights is not None:
         perceptual, _ = load_perceptual(Path(vgg_weights), device=device)
-    return Editor(generator, config, perceptual)
+    found = None
+    if encoder is not False:
+        found = find_encoder(generator, None if encoder is True else Path(encoder))
+    return Editor(generator, config, perceptual, encoder=found)
 
 
 @torch.no_grad()
@@ -189,9 +196,10 @@ class Editor:
         config: Config,
         perceptual: PerceptualFeatures | None = None,
         parser: OwnParser | None = None,  # reads label maps in place of the network that ships
+        encoder: Encoder | None = None,  # reads faces, from which fits start
     ):
         self.generator, self.config, self.perceptual = generator, config, perceptual
-        self.parser = parser
+        self.parser, self.encoder = parser, encoder
 
     def generate(
         self,
@@ -222,7 +230,7 @@ class Editor:
         Without labels they are read off the photograph, and so is the pose. crop: where arrays were
         cut out of a photograph. See `invert.invert`.
         """
-        settings = settings or InvertSettings()
+        settings = settings or self.invert_settings()
         size = OVERSAMPLING * (settings.resolution or self.config.model.resolution)
         if isinstance(image, Path) and labels is None:
             with TemporaryDirectory() as folder:
@@ -244,6 +252,7 @@ class Editor:
             perceptual=self._perceptual(settings),
             crop=crop,
             watch=watch,
+            encoder=self.encoder,
         )
 
     def edit(
@@ -256,7 +265,7 @@ class Editor:
         watch: Watch | None = None,
     ) -> EditedFace:
         """Change a face through its label map, an array or a file: see `edit.edit`."""
-        settings = settings or EditSettings()
+        settings = settings or self.edit_settings()
         if isinstance(labels, Path):
             labels = read_edited_labels(labels, len(project.labels), project.crop)
         return edit(
@@ -267,6 +276,7 @@ class Editor:
             settings=settings,
             perceptual=self._perceptual(settings),
             watch=watch,
+            encoder=self.encoder,
         )
 
     def transfer(
@@ -280,7 +290,7 @@ class Editor:
         watch: Watch | None = None,
     ) -> EditedFace:
         """Give `target` a region of `source`: see `transfer.transfer`."""
-        settings = settings or EditSettings()
+        settings = settings or self.edit_settings()
         return transfer(
             self.generator,
             target,
@@ -290,7 +300,18 @@ class Editor:
             settings=settings,
             perceptual=self._perceptual(settings),
             watch=watch,
+            encoder=self.encoder,
         )
+
+    def invert_settings(self, **changes: Any) -> InvertSettings:
+        """How it inverts by default: few steps where an encoder reads the face; with changes."""
+        near = InvertSettings() if self.encoder is None else near_settings()
+        return replace(near, **changes)
+
+    def edit_settings(self, **changes: Any) -> EditSettings:
+        """How it edits and transfers by default, with changes."""
+        near = EditSettings() if self.encoder is None else near_edit_settings()
+        return replace(near, **changes)
 
     def _perceptual(self, settings: FitSettings) -> PerceptualFeatures | None:
         return self.perceptual if settings.perceptual_weight else None

@@ -9,7 +9,15 @@ from .editing.mask_edits import paint
 from .editing.project import FaceProject
 from .editing.target import read_edited_labels
 from .errors import UserError
-from .options import EDIT_PICTURES, RefitOptions, edit_settings, finish_edit, open_checkpoint, tools
+from .options import (
+    EDIT_PICTURES,
+    RefitOptions,
+    edit_settings,
+    finish_edit,
+    open_checkpoint,
+    open_encoder,
+    tools,
+)
 
 
 @dataclass(kw_only=True)
@@ -42,13 +50,14 @@ def run(options: EditOptions) -> None:
     if options.labels is None and not options.paint:
         raise UserError("nothing to do: give --labels with an edited label map, or --paint")
     generator, _ = open_checkpoint(options)
+    encoder = open_encoder(options, generator)
     project = FaceProject.load(options.project, generator)
     labels = project.labels
     if options.labels is not None:
         labels = read_edited_labels(options.labels, len(labels), project.crop)
     labels = paint(labels, options.paint)
     with tools(options, options.out, beside=EDIT_PICTURES) as using:
-        settings = edit_settings(options, using)
+        settings = edit_settings(options, using, encoder)
         edited = edit(
             generator,
             project,
@@ -56,11 +65,17 @@ def run(options: EditOptions) -> None:
             settings=settings,
             perceptual=using.perceptual,
             watch=using.live,
+            encoder=encoder,
         )
         if options.compare_unmasked and not edited.interrupted:
             try:
                 edited = compare_unmasked(
-                    generator, project, edited, settings, perceptual=using.perceptual
+                    generator,
+                    project,
+                    edited,
+                    settings,
+                    perceptual=using.perceptual,
+                    encoder=encoder,
                 )
             except KeyboardInterrupt:
                 edited = replace(edited, interrupted=True)

@@ -19,7 +19,7 @@ from .files import cache_root
 from .kernels import use_backend
 from .memory import keep_freed_memory
 from .metrics.perceptual import load_perceptual
-from .options import CheckpointOptions, open_checkpoint
+from .options import EncoderOptions, open_checkpoint, open_encoder
 from .parsing.network import load_parser
 from .web_editor.session import EditingSession
 
@@ -28,7 +28,7 @@ KEY_BYTES = 16
 
 
 @dataclass(kw_only=True)
-class EditorOptions(CheckpointOptions):
+class EditorOptions(EncoderOptions):
     """Edit faces in the browser: turn the head, paint the label map, change the look of a region.
 
     Example: semfaceedit editor --out faces
@@ -76,7 +76,7 @@ def run(options: EditorOptions) -> None:
         perceptual, _ = load_perceptual(options.vgg_weights, device=device)
     parser = None if options.parser is None else load_parser(options.parser, device)
     session = EditingSession(
-        Editor(generator, config, perceptual, parser),
+        Editor(generator, config, perceptual, parser, open_encoder(options, generator)),
         options.out,
         resolution=options.resolution,
     )

@@ -1,12 +1,12 @@
 """Photograph -> face project (Eq. 9): `python -m semfaceedit.invert`."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .cli import remark, run_command, wrote
 from .data.mask_checks import MaskOrder
-from .editing.inversion import InvertSettings, invert, seed_target
+from .editing.inversion import InvertSettings, invert, near_settings, seed_target
 from .editing.target import (
     OVERSAMPLING,
     Target,
@@ -14,7 +14,7 @@ from .editing.target import (
 )
 from .errors import UserError
 from .model.generator import Generator
-from .options import FitOptions, finish, open_checkpoint, tools
+from .options import FitOptions, finish, given, open_checkpoint, open_encoder, tools
 from .parsing.network import load_parser
 from .parsing.photographs import parse_file
 
@@ -50,12 +50,14 @@ class InvertOptions(FitOptions):
     """Starting yaw in radians (default: estimated)."""
     pitch: float | None = None
     """Starting pitch in radians (default: estimated)."""
-    geometry_iterations: int = InvertSettings.geometry_iterations
-    """Iterations of the geometry offsets alone."""
-    appearance_iterations: int = InvertSettings.appearance_iterations
-    """Iterations of all offsets under all terms."""
-    patience: int = InvertSettings.patience
-    """Evaluations (one in ten iterations) without progress that end a stage; 0: never."""
+    geometry_iterations: int | None = None
+    """Iterations of the geometry offsets alone (default: 200, with an encoder 0)."""
+    appearance_iterations: int | None = None
+    """Iterations of all offsets under all terms (default: 300, with an encoder 5, after 15 at
+    half the resolution)."""
+    patience: int | None = None
+    """Evaluations without progress that end a stage; 0: never (default: 10, one in ten iterations;
+    with an encoder 2, one in five)."""
     tune: int = InvertSettings.tune_iterations
     """Pivotal tuning: so many steps of the weights after the offsets (0: none; 100 to 350)."""
     tune_rate: float = InvertSettings.tune_learning_rate
@@ -69,22 +71,27 @@ def run(options: InvertOptions) -> None:
     if options.parser is not None and (options.labels is not None or not photograph):
         raise UserError("--parser reads the map of --image: leave out --labels and --seed")
     generator, run = open_checkpoint(options)
+    encoder = open_encoder(options, generator)
     resolution = options.resolution or run.model.resolution
     beside = ("labels", "preview", *(["mask"] if photograph and not options.labels else []))
     with tools(options, options.out, beside=beside) as using:
-        target = _target(options, generator, resolution)
+        target = _target(options, generator, resolution, reads=encoder is not None)
         result = invert(
             generator,
             target.image,
             target.labels,
             pose=_start_pose(options, target),
-            settings=InvertSettings(
+            settings=replace(
+                InvertSettings() if encoder is None else near_settings(),
+                **given(
+                    options,
+                    "geometry_iterations",
+                    "appearance_iterations",
+                    "patience",
+                    "learning_rate",
+                ),
                 resolution=resolution,
-                geometry_iterations=options.geometry_iterations,
-                appearance_iterations=options.appearance_iterations,
-                learning_rate=options.learning_rate,
                 image_weight=options.image_weight,
-                patience=options.patience,
                 tune_iterations=options.tune,
                 tune_learning_rate=options.tune_rate,
                 perceptual_weight=InvertSettings.perceptual_weight if using.perceptual else 0.0,
@@ -92,11 +99,15 @@ def run(options: InvertOptions) -> None:
             perceptual=using.perceptual,
             crop=target.crop,
             watch=using.live,
+            encoder=encoder,
         )
         finish(result.project, options.out, using.live, interrupted=result.interrupted)
 
 
-def _target(options: InvertOptions, generator: Generator, resolution: int) -> Target:
+def _target(
+    options: InvertOptions, generator: Generator, resolution: int, *, reads: bool
+) -> Target:
+    """The pair to invert; reads: an encoder tells its pose where nothing else does."""
     size = OVERSAMPLING * resolution
     if options.image is None:
         return seed_target(generator, options.seed or 0, resolution)
@@ -104,7 +115,7 @@ def _target(options: InvertOptions, generator: Generator, resolution: int) -> Ta
         target = read_target(
             options.image, options.labels, size, align=options.align, mask_order=options.mask_order
         )
-        if target.pose is None and options.yaw is None:
+        if target.pose is None and options.yaw is None and not reads:
             raise UserError(
                 f"{options.labels}: shows no face whose pose could be estimated: give --yaw and "
                 "--pitch (radians)"

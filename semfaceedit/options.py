@@ -4,15 +4,16 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .cli import remark, select_device, wrote
 from .data.decoding import save_label_map
-from .editing.fit import FitSettings
+from .editing.encoder import Encoder, find_encoder
 from .editing.fit_display import LiveFit, view_sheet
 from .editing.project import FORMAT, FaceProject
-from .editing.refit import EditedFace, EditSettings
+from .editing.refit import EditedFace, EditSettings, near_edit_settings
 from .errors import UserError
 from .kernels import use_backend
 from .memory import keep_freed_memory
@@ -37,12 +38,23 @@ class CheckpointOptions:
 
 
 @dataclass(kw_only=True)
-class FitOptions(CheckpointOptions):
+class EncoderOptions(CheckpointOptions):
+    """Which encoder reads faces."""
+
+    encoder: Path | None = None
+    """Encoder of `train-encoder` (default: W-encoder.safetensors beside the weights
+    W.safetensors, if there is one)."""
+    no_encoder: bool = False
+    """Use no encoder: inversion starts at the mean face, as in the paper."""
+
+
+@dataclass(kw_only=True)
+class FitOptions(EncoderOptions):
     """What every fit takes."""
 
-    learning_rate: float = FitSettings.learning_rate
-    """Learning rate (Adam) at the start of each stage."""
-    image_weight: float = FitSettings.image_weight
+    learning_rate: float | None = None
+    """Learning rate (Adam) at the start of each stage (default: 0.01, with an encoder 0.02)."""
+    image_weight: float = EditSettings.image_weight
     """Weight of the image term (1 in the paper); 10 preserves more of the picture outside the
     edit."""
     resolution: int | None = None
@@ -63,13 +75,14 @@ class RefitOptions(FitOptions):
     """Fit the appearance as well as the geometry."""
     dilation: float = EditSettings.dilation
     """Widen the edited region by this share of the picture's width."""
-    iterations: int = EditSettings.iterations
-    """Maximum number of steps."""
-    learning_rate: float = EditSettings.learning_rate
-    """Initial learning rate (Adam)."""
+    iterations: int | None = None
+    """Maximum number of steps (default: 150, with an encoder 20)."""
+    learning_rate: float | None = None
+    """Initial learning rate (Adam; default: 0.005, with an encoder 0.01)."""
     start_samples: int = EditSettings.start_samples
     """If the face lacks a class (say, a hat), its gradient vanishes; so this many samples are drawn
-    to find better starting points. 0: start from the face alone."""
+    to find better starting points. 0: start from the face alone. An encoder makes them
+    needless."""
 
 
 FOLLOWED = 0.3  # of the labels inside, below which an edit is said to have failed
@@ -93,6 +106,19 @@ def open_checkpoint(
         raise UserError(f"--checkpoint {path} is a folder: give the file of weights in it")
     device = select_device(options.device)
     return load_generator(path, device=device, preset=preset)
+
+
+def open_encoder(options: EncoderOptions, generator: Generator) -> Encoder | None:
+    """The encoder that the options name, or the one beside the weights; None for none."""
+    if options.no_encoder and options.encoder is not None:
+        raise UserError("give --encoder or --no-encoder, not both")
+    return None if options.no_encoder else find_encoder(generator, options.encoder)
+
+
+def given(options: Any, *names: str) -> dict[str, Any]:
+    """Those options that are not left open (None), by name."""
+    values = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 @contextmanager
@@ -132,15 +158,15 @@ def make_folder(path: Path) -> None:
         raise UserError(f"--out: {path} is or lies in a file: name another folder") from None
 
 
-def edit_settings(options: RefitOptions, tools: Tools) -> EditSettings:
+def edit_settings(options: RefitOptions, tools: Tools, encoder: Encoder | None) -> EditSettings:
     """The settings that the options ask for."""
     if not 0 <= options.dilation < 1:
         raise UserError(f"--dilation {options.dilation}: must be at least 0 and less than 1")
-    return EditSettings(
-        iterations=options.iterations,
+    return replace(
+        EditSettings() if encoder is None else near_edit_settings(),
+        **given(options, "iterations", "learning_rate"),
         appearance=options.appearance,
         dilation=options.dilation,
-        learning_rate=options.learning_rate,
         start_samples=options.start_samples,
         image_weight=options.image_weight,
         resolution=options.resolution,

@@ -6,7 +6,15 @@ from pathlib import Path
 from .cli import run_command
 from .editing.project import FaceProject
 from .editing.region_transfer import What, transfer
-from .options import EDIT_PICTURES, RefitOptions, edit_settings, finish_edit, open_checkpoint, tools
+from .options import (
+    EDIT_PICTURES,
+    RefitOptions,
+    edit_settings,
+    finish_edit,
+    open_checkpoint,
+    open_encoder,
+    tools,
+)
 
 
 @dataclass(kw_only=True)
@@ -35,6 +43,7 @@ class TransferOptions(RefitOptions):
 
 def run(options: TransferOptions) -> None:
     generator, _ = open_checkpoint(options)
+    encoder = open_encoder(options, generator)
     target = FaceProject.load(options.target, generator)
     source = FaceProject.load(options.source, generator)
     vgg = options.what != "appearance"
@@ -45,9 +54,10 @@ def run(options: TransferOptions) -> None:
             source,
             what=options.what,
             region=options.region,
-            settings=edit_settings(options, using),
+            settings=edit_settings(options, using, encoder),
             perceptual=using.perceptual,
             watch=using.live,
+            encoder=encoder,
         )
         finish_edit(generator, target, edited, options.out, using.live)
 

@@ -171,6 +171,13 @@ class Fit:
                 raise
             self.interrupted = True
 
+    def begin_after(self, history: list[Step]) -> None:
+        """Count and time on from the evaluations of a fit before this one."""
+        if history:
+            self.history = list(history)
+            self.iteration = history[-1].iteration
+            self._began -= history[-1].seconds
+
     @torch.no_grad()
     def render(self) -> RenderOutput:
         """The face as it is now."""

@@ -20,7 +20,30 @@ LEADERS = (2, 8)  # how many samples nearest to the goal; each mean gives a dire
 RESOLUTION = 32  # pixels along an edge at which maps are compared, at most
 BATCH = 8
 STEPS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # lengths tried, in distances of such a mean
+GAINS = (0.5, 1.0, 1.5, 2.0)  # of an encoder's answer, that are tried
 OUTSIDE = (1.0, 0.25)  # what errors outside the region count; each gives a start
+
+
+@torch.no_grad()
+def best_along(
+    generator: Generator,
+    offsets: Codes,  # batch 1
+    way: Film,  # (1, L + 1, W) of geometry offsets
+    pose: Tensor,  # (1, 2)
+    semantics: Tensor,  # (1, N, r, r) class shares asked for
+) -> Codes:
+    """`offsets`, or those some way along `way` whose label map differs least from what is asked."""
+    size = min(RESOLUTION, semantics.shape[-1])
+    goal = adaptive_avg_pool2d(semantics, size)
+    own = offsets.geometry
+    ahead = own + way
+    tried = own.cat(*(own.lerp(ahead, gain) for gain in GAINS))
+    count = len(tried.phases)
+    mean = mean_codes(generator)
+    codes = Codes(tried + mean.geometry, mean.appearance[[0] * count])
+    output = render(generator, codes, pose.expand(count, 2), size, shade=False)
+    errors = (output.semantics - goal).square().sum((1, 2, 3))
+    return Codes(tried[[int(errors.argmin())]], offsets.appearance)
 
 
 @torch.no_grad()

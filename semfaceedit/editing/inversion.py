@@ -1,6 +1,7 @@
 """Photograph and label map -> face project (Eq. 9)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +11,13 @@ from torch.nn.functional import adaptive_avg_pool2d, mse_loss
 from ..metrics.perceptual import PerceptualFeatures
 from ..model.camera import sample_poses
 from ..model.checkpoint import discriminators_beside, load_discriminators
+from ..model.codes import Codes
 from ..model.discriminator import image_input
 from ..model.generator import Generator, seed_codes
 from ..model.mean_face import mean_codes
 from ..model.renderer import RenderOutput, render
 from ..pictures.grids import picture_rows
+from .encoder import Encoder
 from .fit import Fit, FitSettings, Goal, Stage, Step, Watch, zero_offsets
 from .project import FaceProject
 from .target import (
@@ -44,6 +47,7 @@ class InvertSettings(FitSettings):
     tune_iterations: int = 0  # of pivotal tuning; PTI takes up to 350
     tune_learning_rate: float = 3e-4  # PTI's
     resolution: int | None = None  # pixels along an edge (default: the checkpoint's)
+    coarse_iterations: int = 0  # before all others, with all terms, at half the resolution
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class InversionResult:
     """A fitted face, the evaluations on the way, and its last rendering."""
 
     project: FaceProject
-    history: list[Step]  # [0] is the mean face
+    history: list[Step]  # [0] is the start: the mean face, or what an encoder read
     output: RenderOutput
     interrupted: bool
 
@@ -66,12 +70,15 @@ def invert(
     perceptual: PerceptualFeatures | None = None,
     crop: SourceCrop | None = None,
     watch: Watch | None = None,
+    encoder: Encoder | None = None,
 ) -> InversionResult:
     """Find the offsets and the pose whose rendering is this face.
 
     The pair is aligned as training data are (`target.read_target`); R is a multiple of the
-    rendered resolution. pose: where to start; by default estimated (`start_pose`). watch: is called
-    at every evaluation. Ctrl-C ends the search with the best face so far.
+    rendered resolution. pose: where to start; by default estimated (`start_pose`). encoder: reads
+    the face from which the search starts, and its pose unless one that is given suits the map
+    better; `settings` are then those of `near_settings` by default. watch: is called at every
+    evaluation. Ctrl-C ends the search with the best face so far.
 
     The result's `history` is the curve of the fit: an evaluation without noise at iteration 0 (the
     mean face at the starting pose), after every `settings.evaluate_every` iterations, and at the
@@ -80,30 +87,79 @@ def invert(
     `pose`, and `score` with mIoU over `groups` and `classes`, and IoU `per_group` and `per_class`
     (NaN where absent).
     """
-    settings = settings or InvertSettings()
+    if settings is None:
+        settings = InvertSettings() if encoder is None else near_settings()
     labels = check_labels(labels)
     image = check_image(image, labels)
     device = next(generator.parameters()).device
     resolution = settings.resolution or generator.config.resolution
     wanted, shares = pictures(Target(image, labels, None), resolution)
     goal = Goal(shares.to(device), wanted.to(device))
-    if pose is None:
-        start = start_pose(generator, labels, goal)
+    given = None if pose is None else torch.tensor([pose], device=device, dtype=torch.float32)
+    offsets = zero_offsets(generator)
+    if encoder is not None:
+        offsets, start = read_face(generator, encoder, goal, given)
     else:
-        start = torch.tensor([pose], device=device, dtype=torch.float32)
-    fit = Fit(
-        generator,
-        goal,
-        zero_offsets(generator),
-        start,
-        settings,
-        perceptual=perceptual,
-        watch=watch,
-    )
-    fit.run(*_stages(settings))
+        start = start_pose(generator, labels, goal) if given is None else given
+
+    def fit_to(goal: Goal) -> Fit:
+        return Fit(
+            generator, goal, offsets, start, settings, perceptual=perceptual, watch=watch
+        )  # fmt: skip
+
+    history: list[Step] = []
+    if settings.coarse_iterations and resolution % 2 == 0:
+        small, less = pictures(Target(image, labels, None), resolution // 2)
+        fit = fit_to(Goal(less.to(device), small.to(device)))
+        fit.run(_all_offsets("coarse", settings.coarse_iterations, settings))
+        history = fit.history
+        if not fit.interrupted:
+            offsets, start = fit.offsets, fit.pose
+    fine = fit_to(goal)
+    fine.begin_after(history)
+    if not (history and fit.interrupted):
+        fine.run(*_stages(settings))
     return InversionResult(
-        fit.project(labels, image, crop), fit.history, fit.render(), fit.interrupted
+        fine.project(labels, image, crop), fine.history, fine.render(), fine.interrupted
     )
+
+
+def near_settings(**changes: Any) -> InvertSettings:
+    """Settings for a start that an encoder read: few, long steps of all offsets, without noise, and
+    an end as soon as the scores stand still."""
+    return replace(
+        InvertSettings(
+            geometry_iterations=0,
+            coarse_iterations=15,
+            appearance_iterations=5,
+            learning_rate=2e-2,
+            noise=0.0,
+            pose_every=10,
+            pose_step=0.03,
+            evaluate_every=5,
+            patience=2,
+        ),
+        **changes,
+    )
+
+
+@torch.no_grad()
+def read_face(
+    generator: Generator, encoder: Encoder, goal: Goal, pose: Tensor | None
+) -> tuple[Codes, Tensor]:
+    """Offsets and pose (1, 2) that the encoder reads; `pose`, or what D_c says of it, where the map
+    suits that better."""
+    read = encoder.read(goal.image, goal.semantics)
+    poses = [read.pose, *([] if pose is None else [pose]), *_pose_heads(generator, goal)]
+    if len(poses) == 1:
+        return read.offsets, read.pose
+    size = min(goal.resolution, encoder.settings.size)
+    wanted = adaptive_avg_pool2d(goal.semantics, size)
+    codes = mean_codes(generator) + read.offsets
+    errors = [
+        mse_loss(render(generator, codes, p, size, shade=False).semantics, wanted) for p in poses
+    ]
+    return read.offsets, poses[int(torch.stack(errors).argmin())]
 
 
 @torch.no_grad()
@@ -150,17 +206,10 @@ def _pose_heads(generator: Generator, goal: Goal) -> list[Tensor]:
 
 
 def _stages(settings: InvertSettings) -> list[Stage]:
-    stages = [
-        Stage(name="geometry", iterations=settings.geometry_iterations, pose=True),
-        Stage(
-            name="appearance",
-            iterations=settings.appearance_iterations,
-            geometry=settings.joint,
-            appearance=True,
-            image=True,
-            pose=True,
-        ),
-    ]
+    stages = [_all_offsets("appearance", settings.appearance_iterations, settings)]
+    if settings.geometry_iterations or not settings.coarse_iterations:
+        geometry = Stage(name="geometry", iterations=settings.geometry_iterations, pose=True)
+        stages.insert(0, geometry)
     if settings.tune_iterations:
         stages.append(
             Stage(
@@ -173,6 +222,17 @@ def _stages(settings: InvertSettings) -> list[Stage]:
             )
         )
     return stages
+
+
+def _all_offsets(name: str, iterations: int, settings: InvertSettings) -> Stage:
+    return Stage(
+        name=name,
+        iterations=iterations,
+        geometry=settings.joint,
+        appearance=True,
+        image=True,
+        pose=True,
+    )
 
 
 @torch.no_grad()

@@ -7,9 +7,19 @@ import numpy as np
 from ..errors import UserError
 from ..metrics.perceptual import PerceptualFeatures
 from ..model.generator import Generator
+from .encoder import Encoder
 from .fit import Goal, Watch
 from .project import FaceProject
-from .refit import EditedFace, EditSettings, dilate, footprint, refit, render_project, with_metrics
+from .refit import (
+    EditedFace,
+    EditSettings,
+    dilate,
+    footprint,
+    near_edit_settings,
+    refit,
+    render_project,
+    with_metrics,
+)
 from .target import check_labels, class_shares
 
 
@@ -22,13 +32,16 @@ def edit(
     settings: EditSettings | None = None,
     perceptual: PerceptualFeatures | None = None,
     watch: Watch | None = None,
+    encoder: Encoder | None = None,
 ) -> EditedFace:
     """Change the face so that its semantic map becomes `labels`.
 
     region: (R, R) bool, where the picture may change; by default where `labels` differ from the
     project's map, widened by `settings.dilation`. Outside it the face as rendered before is kept.
+    encoder: gives the start (`refit`); `settings` are then `near_edit_settings` by default.
     """
-    settings = settings or EditSettings()
+    if settings is None:
+        settings = EditSettings() if encoder is None else near_edit_settings()
     labels = check_labels(labels)
     chosen = _changed(project, labels, region, settings.dilation)
     resolution = settings.resolution or len(project.preview)
@@ -48,6 +61,8 @@ def edit(
         settings,
         perceptual=perceptual,
         watch=watch,
+        encoder=encoder,
+        semantics=class_shares(project.labels, resolution).to(before.image),
     )
 
 
@@ -74,6 +89,7 @@ def compare_unmasked(
     *,
     region: np.ndarray | None = None,
     perceptual: PerceptualFeatures | None = None,
+    encoder: Encoder | None = None,
 ) -> EditedFace:
     """`edited` with the same edit's change without Eq. 10's masking among its metrics.
 
@@ -88,6 +104,7 @@ def compare_unmasked(
         region=region,
         settings=replace(settings, masked=False),
         perceptual=perceptual,
+        encoder=encoder,
     )
     if without.interrupted:
         raise KeyboardInterrupt

@@ -1,6 +1,7 @@
 """What editing and transfer share: a face moves from where it is to a goal, and is compared."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ from ..metrics.pictures import ssim
 from ..model.codes import Codes
 from ..model.generator import Generator
 from ..model.renderer import RenderOutput, render
+from .encoder import Encoder, map_change
 from .fit import Fit, FitSettings, Goal, Stage, Step, Watch
-from .initialisation import other_starts
+from .initialisation import best_along, other_starts
 from .project import FaceProject
 
 
@@ -33,6 +35,13 @@ class EditSettings(FitSettings):
     noise: float = 0.0
     pose_every: int = 0
     resolution: int | None = None  # pixels along an edge (default: the project's)
+
+
+def near_edit_settings(**changes: Any) -> EditSettings:
+    """Settings for a start that an encoder gives: few, long steps that end as soon as the scores
+    stand still."""
+    near = EditSettings(iterations=20, learning_rate=1e-2, evaluate_every=5, patience=2)
+    return replace(near, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,17 +77,24 @@ def refit(
     *,
     perceptual: PerceptualFeatures | None,
     watch: Watch | None,
+    encoder: Encoder | None = None,
+    semantics: Tensor | None = None,
 ) -> EditedFace:
     """Move the offsets of `project` towards `goal` under all terms.
 
     They begin where they are, or at one of the `other_starts` if a short trial from there is nearer
-    to the goal.
+    to the goal. encoder: they begin where its answer to the changed map leads instead (`map_change`
+    from `semantics` (1, N, s, s), by default what `before` shows), as far as that helps.
     """
     own = project.generator(generator)
     pose = project.pose[None].to(before.image.device)
     fit = Fit(own, goal, project.offsets, pose, settings, perceptual=perceptual, watch=watch)
     starts: list[Codes] = []
-    if settings.start_samples:
+    if encoder is not None:
+        shown = before.semantics if semantics is None else semantics
+        way = map_change(encoder, shown, goal.semantics)
+        fit.offsets = best_along(own, fit.offsets, way, pose, goal.semantics)
+    elif settings.start_samples:
         starts = other_starts(
             own, fit.offsets, pose, goal.semantics, region, samples=settings.start_samples
         )

@@ -16,9 +16,19 @@ from ..model.generator import Generator
 from ..model.labels import CLASS_NAMES
 from ..model.renderer import RenderOutput, recolor
 from ..pictures.grids import picture_rows
+from .encoder import Encoder
 from .fit import Goal, Watch
 from .project import FaceProject
-from .refit import EditedFace, EditSettings, dilate, footprint, refit, render_project, with_metrics
+from .refit import (
+    EditedFace,
+    EditSettings,
+    dilate,
+    footprint,
+    near_edit_settings,
+    refit,
+    render_project,
+    with_metrics,
+)
 from .target import OVERSAMPLING, resize_labels
 
 What = Literal["appearance", "geometry", "both"]
@@ -58,6 +68,7 @@ def transfer(
     settings: EditSettings | None = None,
     perceptual: PerceptualFeatures | None = None,
     watch: Watch | None = None,
+    encoder: Encoder | None = None,
 ) -> EditedFace:
     """Give `target` (face A) the region of `source` (face B).
 
@@ -71,7 +82,8 @@ def transfer(
         raise UserError(f"--what {what!r}: use one of {', '.join(get_args(What))}")
     target.check(generator, "the target")
     source.check(generator, "the source")
-    settings = settings or EditSettings()
+    if settings is None:
+        settings = EditSettings() if encoder is None else near_edit_settings()
     classes = parse_region(region, generator.config)
     resolution = settings.resolution or len(target.preview)
     before = render_project(generator, target, resolution, keep_shading=what == "appearance")
@@ -88,7 +100,17 @@ def transfer(
         ~mask | _shows(guide.labels, classes)[:, None] if what == "both" else ~mask,
     )
     start = replace(start, labels=_labels_with(generator, target, source, mask))
-    return refit(generator, start, goal, mask, before, settings, perceptual=perceptual, watch=watch)
+    return refit(
+        generator,
+        start,
+        goal,
+        mask,
+        before,
+        settings,
+        perceptual=perceptual,
+        watch=watch,
+        encoder=encoder,
+    )
 
 
 def _labels_with(

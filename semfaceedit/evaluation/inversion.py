@@ -11,20 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..cli import progress
+from ..editing.encoder import Encoder
 from ..editing.fit import Goal, Step
-from ..editing.inversion import InversionResult, InvertSettings, invert
+from ..editing.inversion import InversionResult, InvertSettings, invert, near_settings
 from ..editing.project import FaceProject
-from ..editing.target import OVERSAMPLING
+from ..editing.target import OVERSAMPLING, Target, pictures
 from ..errors import UserError
 from ..metrics.pictures import ssim
 from ..model.labels import CLASS_NAMES
-from ..model.renderer import RenderOutput
+from ..model.mean_face import hash_tensors, mean_codes
+from ..model.renderer import RenderOutput, render
 from ..procedural.render import render_faces
 from .session import HELD_OUT, Evaluation, Unmeasured
 
 CURVES = ("groups", "classes", "psnr", "ssim")
+SCORES = ("groups", "classes", "psnr")
+AFTER = (0, 5, 20, 50)  # iterations from an encoder's start that are reported
 
 
 @dataclass(frozen=True)
@@ -188,6 +193,100 @@ def load_project(evaluation: Evaluation, index: int) -> FaceProject:
 def inversion(evaluation: Evaluation) -> None:
     inputs = {"pairs": [pair_inputs(evaluation, i) for i in range(pair_count(evaluation))]}
     evaluation.results.attempt("inversion", inputs, lambda: curves(evaluation))
+    encoder = evaluation.encoder
+    if encoder is not None:
+        read = inputs | {"encoder": hash_tensors(encoder.state_dict())}
+        evaluation.results.attempt(
+            "inversion.encoder", read, lambda: encoder_curves(evaluation, encoder)
+        )
+
+
+def encoder_curves(evaluation: Evaluation, encoder: Encoder) -> dict[str, Any]:
+    """The same pairs from what an encoder reads: alone and after a few iterations at full size, and
+    at the end of what the `invert` command does, with its seconds; of procedural heads also the
+    depth error of all three, of the plain inversion and of the mean face."""
+    network, _ = evaluation.perceptual
+    shared = {
+        "resolution": evaluation.resolution,
+        "perceptual_weight": InvertSettings.perceptual_weight if network else 0.0,
+    }
+    rows: dict[int, list[list[float]]] = {count: [] for count in AFTER}
+    last, seconds, depths = [], [], []
+    for kept in kept_pairs(evaluation):
+        chosen = pair(evaluation, kept["index"])
+
+        def fit(settings: InvertSettings, chosen: Pair = chosen) -> InversionResult:
+            result = invert(
+                evaluation.generator,
+                chosen.image,
+                chosen.labels,
+                settings=settings,
+                perceptual=network,
+                encoder=encoder,
+            )
+            if result.interrupted:
+                raise KeyboardInterrupt
+            return result
+
+        steps = near_settings(
+            coarse_iterations=0, appearance_iterations=max(AFTER), patience=0, **shared
+        )
+        history = {step.iteration: step for step in fit(steps).history}
+        for count, found in rows.items():
+            found.append(_scores(history[count]))
+        began = time.monotonic()
+        result = fit(near_settings(**shared))
+        seconds.append(time.monotonic() - began)
+        last.append([*_scores(result.history[-1]), result.project.iterations])
+        if chosen.seed is not None:
+            depths.append(_depth_errors(evaluation, encoder, chosen, result, kept["index"]))
+    table: dict[str, Any] = {
+        "pairs": len(last),
+        "after": {
+            str(count): dict(zip(SCORES, _mean(_array(found)), strict=True))
+            for count, found in rows.items()
+        },
+        "end": dict(zip((*SCORES, "iterations"), _mean(_array(last)), strict=True)),
+        "timings": {"seconds_per_face": float(np.median(seconds))},
+    }
+    if depths:
+        names = list(depths[0])
+        means = _mean(_array([[row[name] for name in names] for row in depths]))
+        table["depth_error"] = dict(zip(names, means, strict=True))
+    return table
+
+
+def _scores(step: Step) -> list[float]:
+    return [step.score.groups, step.score.classes, step.psnr]
+
+
+@torch.no_grad()
+def _depth_errors(
+    evaluation: Evaluation,
+    encoder: Encoder,
+    head: Pair,
+    result: InversionResult,
+    index: int,
+) -> dict[str, float]:
+    """Mean depth error (world units) where both show the head, of each way to its face."""
+    generator, size = evaluation.generator, evaluation.resolution
+    assert head.seed is not None
+    true_pose = torch.from_numpy(np.asarray(head.pose, np.float32))[None]
+    truth = render_faces([head.seed], size, generator.config.camera, true_pose)
+    image, shares = pictures(Target(head.image, head.labels, None), size)
+    read = encoder.read(image.to(evaluation.device), shares.to(evaluation.device))
+    plain, mean = load_project(evaluation, index), mean_codes(generator)
+    errors = {}
+    for name, codes, pose in (
+        ("encoder", mean + read.offsets, read.pose),
+        ("from_encoder", result.project.codes(generator), result.project.pose[None]),
+        ("plain", plain.codes(generator), plain.pose[None]),
+        ("mean_face", mean, true_pose),
+    ):
+        made = render(generator, codes, pose.to(evaluation.device), size, shade=False)
+        both = (made.labels.cpu() > 0) & (truth.labels > 0)
+        errors[name] = float((made.depth[:, 0].cpu() - truth.depth)[both].abs().mean())
+    return errors
 
 
 def curves(evaluation: Evaluation) -> dict[str, Any]:

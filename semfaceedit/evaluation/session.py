@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..data.dataset import FaceDataset
+from ..editing.encoder import Encoder
 from ..errors import UserError
 from ..files import write_text
 from ..metrics.perceptual import PerceptualFeatures, load_perceptual
@@ -25,7 +26,7 @@ from ..model.checkpoint import load_generator, read_header
 from ..model.config import Config
 from ..model.generator import Generator
 from ..model.mean_face import fingerprint
-from ..options import CheckpointOptions
+from ..options import EncoderOptions, open_encoder
 from ..procedural.sources import open_training_data
 from ..training.distributed import World
 
@@ -37,7 +38,7 @@ HELD_OUT = 1_000_000  # first seed of procedural faces that no training sees
 
 
 @dataclass(kw_only=True)
-class EvaluateOptions(CheckpointOptions):
+class EvaluateOptions(EncoderOptions):
     """Measure a checkpoint and write report.json, report.md and plots.
 
     Example: semfaceedit evaluate --all --checkpoint RUN/generator-ema0.998.safetensors
@@ -170,6 +171,7 @@ class Evaluation:
     config: Config
     header: dict[str, Any]
     results: Results
+    encoder: Encoder | None = None
 
     @classmethod
     def open(cls, options: EvaluateOptions, device: torch.device, world: World) -> "Evaluation":
@@ -178,7 +180,10 @@ class Evaluation:
         assert generator.source is not None  # where it was loaded from
         header = read_header(generator.source)
         results = Results(options.out / "results")
-        return cls(options, device, world, generator, generator.source, config, header, results)
+        encoder = open_encoder(options, generator)
+        return cls(
+            options, device, world, generator, generator.source, config, header, results, encoder
+        )
 
     @property
     def resolution(self) -> int:

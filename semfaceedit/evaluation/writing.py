@@ -296,7 +296,35 @@ def _inversion(values: Mapping[str, Any], timings: Mapping[str, Any]) -> list[st
         for name, value in found["per_class"].items()
         if value is not None
     ]
-    return [*lines, "", *table(["class", "IoU of the mean face", "IoU at the end"], classes)]
+    lines += ["", *table(["class", "IoU of the mean face", "IoU at the end"], classes)]
+    return [*lines, *from_encoder(values, timings)]
+
+
+def from_encoder(values: Mapping[str, Any], timings: Mapping[str, Any]) -> list[str]:
+    """What `evaluate inversion` says of the encoder's way; nothing where there is none."""
+    if "encoder" not in values:
+        return []
+    found, seconds = values["encoder"], timings.get("encoder", {}).get("seconds_per_face")
+    ends = {f"{count} iterations": row for count, row in found["after"].items()}
+    ends["as `invert` ends"] = found["end"]
+    names = {"groups": "mIoU over groups", "classes": "mIoU over classes", "psnr": "PSNR, dB"}
+    rows = [[label, *(row[name] for row in ends.values())] for name, label in names.items()]
+    lines = [
+        "",
+        f"From what the encoder reads ({found['pairs']} faces); the `invert` command takes "
+        f"{number(found['end']['iterations'])} iterations and {number(seconds)} seconds a face.",
+        "",
+        *table(["", *ends], rows),
+    ]
+    if "depth_error" in found:
+        error = {name: number(value) for name, value in found["depth_error"].items()}
+        lines += [
+            "",
+            f"Depth error over the head (world units): encoder alone {error['encoder']}, inverted "
+            f"from it {error['from_encoder']}, inverted from the mean face {error['plain']}, mean "
+            f"face {error['mean_face']}.",
+        ]
+    return lines
 
 
 def _marks(iterations: Sequence[int], stage: int) -> list[int]:

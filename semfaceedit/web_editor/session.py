@@ -21,7 +21,6 @@ from torch import Tensor
 from ..api import Editor
 from ..data.decoding import save_label_map
 from ..editing.fit import Watch
-from ..editing.inversion import InvertSettings
 from ..editing.project import FaceProject
 from ..editing.refit import EditedFace, EditSettings, render_project
 from ..editing.region_transfer import What
@@ -200,7 +199,7 @@ class EditingSession:
 
         Without `labels` a map is read off it.
         """
-        settings = InvertSettings(perceptual_weight=self._perceptual_weight)
+        settings = self.editor.invert_settings(perceptual_weight=self._perceptual_weight)
         found = self.editor.invert(image, labels, settings=settings, watch=watch)
         self._add(image.stem, found.project, metrics=found.project.metrics, root=True)
 
@@ -382,7 +381,7 @@ class EditingSession:
         save_label_map(labels, face.labels)
 
     def _settings(self, iterations: int) -> EditSettings:
-        return EditSettings(
+        return self.editor.edit_settings(
             iterations=iterations,
             resolution=self.model.resolution,
             perceptual_weight=self._perceptual_weight,

@@ -10,8 +10,15 @@ from faces import SIZE, write_checkpoint
 from training import drawn_faces
 
 from semfaceedit.data.dataset import flip_labels
-from semfaceedit.evaluation import consistency, inversion, locality, pictures, semantics
-from semfaceedit.evaluation.session import HELD_OUT, EvaluateOptions, Evaluation, Unmeasured
+from semfaceedit.editing.encoder import new_encoder
+from semfaceedit.evaluation import consistency, inversion, locality, pictures, semantics, writing
+from semfaceedit.evaluation.session import (
+    HELD_OUT,
+    EvaluateOptions,
+    Evaluation,
+    Unmeasured,
+    plain,
+)
 from semfaceedit.evaluation.writing import number, table
 from semfaceedit.metrics.generator_checks import widened
 from semfaceedit.model.labels import CLASS_NAMES, GROUP_OF_CLASS
@@ -189,6 +196,21 @@ def test_inversion_and_ground_truth_of_procedural_heads(evaluation):
     # the own pose is what was fitted
     own = [one["groups"][-1] for one in inversion.kept_pairs(evaluation)]
     assert truth["inverted"]["own pose"]["groups"] == pytest.approx(np.mean(own), abs=0.1)
+
+
+def test_inversion_from_an_encoder(evaluation):
+    inversion.invert_pairs(evaluation)
+    encoder = new_encoder(evaluation.generator).eval()
+    found = inversion.encoder_curves(evaluation, encoder)
+    assert found["pairs"] == 2 and list(found["after"]) == ["0", "5", "20", "50"]
+    assert found["after"]["50"]["psnr"] > found["after"]["0"]["psnr"]
+    assert found["end"]["iterations"] <= 30
+    errors = found["depth_error"]
+    truth = consistency.ground_truth(evaluation)
+    assert errors["plain"] == pytest.approx(truth["inverted"]["own pose"]["depth"], rel=0.02)
+    assert errors["mean_face"] == pytest.approx(truth["mean_face"]["own pose"]["depth"], rel=0.02)
+    lines = writing.from_encoder({"encoder": plain(found)}, {"encoder": found["timings"]})
+    assert "Depth error" in lines[-1] and any("as `invert` ends" in line for line in lines)
 
 
 def test_a_map_without_a_face_is_skipped(evaluation, monkeypatch):

@@ -385,7 +385,7 @@ def test_a_photograph(editor, tmp_path, monkeypatch):
     Image.fromarray(paint(labels)).save(tmp_path / "ann.png")
     save_label_map(tmp_path / "mask.png", labels)
     short = functools.partial(InvertSettings, geometry_iterations=2, appearance_iterations=2)
-    monkeypatch.setattr(module, "InvertSettings", short)
+    monkeypatch.setattr(editor, "invert_settings", short)
     seen = []
     session.invert(
         tmp_path / "ann.png", tmp_path / "mask.png", watch=lambda step, *_: seen.append(step)
@@ -412,7 +412,7 @@ def test_a_photograph_without_a_map(editor, tmp_path, monkeypatch):
 
     Image.fromarray(paint(labels)).save(tmp_path / "ann.png")
     short = functools.partial(InvertSettings, geometry_iterations=2, appearance_iterations=2)
-    monkeypatch.setattr(module, "InvertSettings", short)
+    monkeypatch.setattr(editor, "invert_settings", short)
     monkeypatch.setattr(api, "parse_file", read)
     monkeypatch.setattr(editor, "parser", parser)
     session = EditingSession(editor, tmp_path)

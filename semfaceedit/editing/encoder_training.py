@@ -1,0 +1,563 @@
+"""The frozen generator's own samples, procedural heads and real pairs -> an encoder.
+
+Of a sample the codes and the pose are known, so that most steps need no gradient of the generator:
+errors of coefficients count by what they change in the picture (a metric measured once by rendering
+each component). Samples are kept and seen several times. Other steps go through the generator under
+the terms of Eq. 9, a quarter of the rays at a time, on samples and on pairs, whose codes nobody
+knows.
+"""
+
+import json
+import math
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, huber_loss
+
+from ..data.dataset import FaceDataset, area_one_hot
+from ..data.seeds import mixed_seed
+from ..errors import UserError
+from ..files import write_atomically
+from ..model.camera import sample_poses
+from ..model.codes import Codes
+from ..model.generator import Generator, sample_latents
+from ..model.labels import FLIP_IDS
+from ..model.mean_face import fingerprint, mean_codes
+from ..model.renderer import render
+from ..procedural.render import render_faces
+from .encoder import Encoder, EncoderSettings, Estimate, film_of, flat_film, new_encoder
+from .fit import FitSettings
+from .mask_edits import EDITS, paint
+
+STATE_FORMAT = "semfaceedit-encoder-training"
+VERSION = 1  # changes when the same settings train another encoder
+SEMANTIC, IMAGE = FitSettings.semantic_weight, FitSettings.image_weight
+DEPTH = 0.1  # weight of the depth term ...
+DEPTH_UNIT = 0.01  # ... in these world units, where the squared error turns linear
+POSE, POSE_UNIT = 0.5, 0.05  # weight of the pose term; radians
+FLOOR = 0.02  # share of the metric that counts every component alike
+METRIC_FACES, METRIC_SIZE, METRIC_STEP = 8, 16, 0.5
+POSE_SPREAD = 1.2  # of the samples, in deviations of the prior
+SUPERVISED_SHARE = 0.25  # of the time: samples and supervised steps alone
+HELD_OUT_EVERY, MOST_HELD_OUT = 20, 48  # pairs kept out for the report
+HEAD_SEEDS = 2_000_000  # first seed of the procedural heads
+REFILL = 1024  # samples drawn anew where a training goes on, at most
+SAY_EVERY, KEEP_EVERY = 10.0, 60.0  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How an encoder is trained.
+
+    Example: TrainingSettings(minutes=25, heads=0)
+    """
+
+    minutes: float = 25.0  # of computing, over all resumptions
+    steps: int | None = None  # end after so many rounds instead
+    heads: int = 0  # procedural heads, whose depth is known
+    seed: int = 0
+    learning_rate: float = 1e-3
+    buffer: int = 8192  # samples kept
+    first: int = 256  # samples before the first step
+    added: int = 4  # samples a round in the supervised share; a quarter of it later
+    batch: int = 32  # of a supervised step
+    generator_batch: int = 16  # of a step through the generator
+    sizes: EncoderSettings = field(default_factory=EncoderSettings)
+
+
+@dataclass
+class Kept:
+    """Pictures in bytes, at s x s pixels, with what is known of them."""
+
+    images: Tensor  # (M, 3, s, s) uint8
+    semantics: Tensor  # (M, 19, s, s) uint8 shares
+    poses: Tensor  # (M, 2); NaN where unknown
+    depth: Tensor | None = None  # (M, 1, s, s) fp16; NaN where it does not count
+    geometry: Tensor | None = None  # (M, k) true coefficients
+    appearance: Tensor | None = None  # (M, n, k)
+    count: int = 0  # how many rows hold something
+
+    def rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Images in [-1, 1] and shares in [0, 1]."""
+        return self.images[index].float() / 127.5 - 1, self.semantics[index].float() / 255
+
+
+def train_encoder(
+    generator: Generator,
+    settings: TrainingSettings,
+    *,
+    data: FaceDataset | None = None,
+    keep: Path | None = None,
+) -> Encoder:
+    """An encoder of this generator.
+
+    data: real pairs; one in twenty is kept out. keep: a file for the state of training every
+    minute; a training of the same weights, data and settings goes on from it. A line every ten
+    seconds tells the errors.
+    """
+    training = _Training(generator, settings, data)
+    if keep is not None:
+        training.restore(keep)
+    training.run(keep)
+    return training.encoder.eval().requires_grad_(False)
+
+
+def held_out(count: int) -> np.ndarray:
+    """Places of the pairs that training does not see."""
+    return np.arange(count)[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY][:MOST_HELD_OUT]
+
+
+class _Training:
+    def __init__(self, generator: Generator, settings: TrainingSettings, data: FaceDataset | None):
+        self.generator, self.settings = generator, settings
+        self.mean = mean_codes(generator)
+        self.device = self.mean.geometry.phases.device
+        self.encoder = new_encoder(generator, settings.sizes, seed=settings.seed)
+        self.size = self.encoder.settings.size
+        decayed = [p for p in self.encoder.parameters() if p.ndim > 1]
+        plain = [p for p in self.encoder.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, settings.learning_rate, betas=(0.9, 0.98))
+        self.round, self.elapsed, self.placed = 0, 0.0, 0
+        self.seen = 0  # samples that a state had
+        self.random = torch.Generator().manual_seed(settings.seed)
+        self.samples = self._empty(settings.buffer, codes=True)
+        self.heads = self._empty(settings.heads, depth=True) if settings.heads else None
+        self.pairs = self._pairs(data) if data is not None else None
+        identity = [] if data is None else [data.info["sha256"], len(data)]
+        self.key = json.dumps(
+            [
+                VERSION,
+                fingerprint(generator),
+                identity,
+                asdict(settings.sizes),
+                settings.heads,
+                settings.seed,
+            ]
+        )
+        self.said: dict[str, float] = {}
+
+    # The loop.
+
+    def run(self, keep: Path | None) -> None:
+        self.metric = self._metric()
+        began, before = time.monotonic(), self.elapsed
+        said = kept = began
+        self._fill(max(self.settings.first, min(self.seen, REFILL)))
+        while (share := self._share()) < 1:
+            rate = self._rate(share)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            early = share < SUPERVISED_SHARE
+            self._fill(self.settings.added if early else max(1, self.settings.added // 4))
+            for _ in range(2 if early else 1):
+                self._supervised()
+            if not early:
+                self._through_generator()
+            self.round += 1
+            now = time.monotonic()
+            self.elapsed = before + now - began
+            if now - said > SAY_EVERY:
+                said = now
+                self._say()
+            if keep is not None and now - kept > KEEP_EVERY:
+                kept = now
+                self.save(keep)
+        self._say()
+
+    def _share(self) -> float:
+        """How much of the training is done, in [0, 1]."""
+        if self.settings.steps is not None:
+            return self.round / self.settings.steps
+        return min(1.0, self.elapsed / (60 * self.settings.minutes))
+
+    def _rate(self, share: float) -> float:
+        """A short rise, then half a cosine down."""
+        rise = min(1.0, (self.round + 1) / 100)
+        return self.settings.learning_rate * rise * (0.02 + 0.98 * math.cos(share * math.pi / 2))
+
+    def _say(self) -> None:
+        parts = ", ".join(f"{name} {value:.4f}" for name, value in self.said.items())
+        heads = f", {self.heads.count} heads" if self.heads else ""
+        print(
+            f"training the encoder: {self._share():.0%}, {self.elapsed / 60:.1f} min, round "
+            f"{self.round}, {self.samples.count} samples{heads}; errors: {parts}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def _tell(self, name: str, value: Tensor) -> None:
+        now = float(value.detach())
+        if not math.isfinite(now):
+            raise UserError(f"the training diverged ({name} is {now}): lower --learning-rate")
+        self.said[name] = 0.97 * self.said.get(name, now) + 0.03 * now
+
+    # Steps.
+
+    def _supervised(self) -> None:
+        """Known codes and poses of samples, and poses of heads and pairs."""
+        kept, count = self.samples, self.settings.batch
+        index = torch.randint(kept.count, (count,), generator=self.random)
+        image, semantics = kept.rows(index)
+        semantics, poses = self._sharpened(semantics), kept.poses[index]
+        for source in (self.heads, self.pairs):
+            if source is not None and source.count:
+                rows = torch.randint(source.count, (count // 3,), generator=self.random)
+                other, shares = source.rows(rows)
+                image, semantics = torch.cat([image, other]), torch.cat([semantics, shares])
+                poses = torch.cat([poses, source.poses[rows]])
+        with_image, with_map = self._shown(len(image))
+        read = self._read(self._noisy(image), semantics, with_image, with_map)
+        assert kept.geometry is not None and kept.appearance is not None
+        geometry = self._by_metric(read.geometry[:count] - kept.geometry[index].to(self.device), 0)
+        looks = self._by_metric(read.appearance[:count] - kept.appearance[index].to(self.device), 1)
+        pose = self._pose_error(read.pose, poses)
+        free = self._free(read)
+        self._step(geometry.mean() + looks.mean() + pose + free)
+        self._tell("geometry", geometry.mean())
+        self._tell("appearance", looks.mean())
+        self._tell("pose", pose)
+
+    def _through_generator(self) -> None:
+        """Eq. 9 through the generator, on a quarter of the rays of samples, heads and pairs."""
+        count = self.settings.generator_batch
+        sources = [s for s in (self.pairs, self.heads, self.samples) if s is not None and s.count]
+        shares = [count // len(sources)] * len(sources)
+        shares[0] += count - sum(shares)
+        images, maps, poses, depths = [], [], [], []
+        known: list[bool] = []  # whose pose is known exactly: the picture is rendered from there
+        for source, share in zip(sources, shares, strict=True):
+            index = torch.randint(source.count, (share,), generator=self.random)
+            image, semantics = source.rows(index)
+            pose = source.poses[index].clone()
+            depth = torch.full((share, 1, self.size, self.size), math.nan)
+            if source.depth is not None:
+                depth = source.depth[index].float()
+            if source is self.samples:
+                semantics = self._sharpened(semantics)
+            else:
+                flips = torch.rand(share, generator=self.random) < 0.5
+                image[flips] = image[flips].flip(-1)
+                semantics[flips] = semantics[flips][:, FLIP_IDS.tolist()].flip(-1)
+                depth[flips] = depth[flips].flip(-1)
+                pose[flips, 0] *= -1
+            images.append(image)
+            maps.append(semantics)
+            poses.append(pose)
+            known += [source is not self.pairs] * share
+            depths.append(depth)
+        image, semantics = torch.cat(images), torch.cat(maps)
+        pose, depth = torch.cat(poses).to(self.device), torch.cat(depths).to(self.device)
+        with_image, with_map = self._shown(count)
+        exact = torch.tensor(known).to(self.device)
+        painted = self._painted(semantics, with_image)
+        with_map = torch.maximum(with_map, painted)
+        depth[painted.bool()] = math.nan
+        read = self._read(self._noisy(image), semantics, with_image, with_map)
+        corner = torch.randint(2, (2,), generator=self.random)
+        dx, dy = int(corner[0]), int(corner[1])
+        shift = torch.tensor([[dx - 0.5, dy - 0.5]]).to(self.device).expand(count, 2) / 2
+        seen_from = torch.where(exact[:, None], pose, read.pose.detach().clamp(-1.3, 1.3))
+        output = render(
+            self.generator, self.mean + read.offsets, seen_from, self.size // 2, shift=shift
+        )
+
+        def rays(picture: Tensor) -> Tensor:
+            return picture[:, :, dy::2, dx::2].to(self.device)
+
+        goal = rays(semantics)
+        errors = (2 * output.semantics - 2 * goal).square().mean((1, 2, 3))
+        entropy = -(goal * output.semantics.clamp(min=1e-3).log()).sum(1).mean((1, 2))
+        shown = with_image.to(self.device)
+        colours = (output.image - rays(image)).square().mean((1, 2, 3)) * shown
+        depth = rays(depth)
+        deep = depth.isfinite()
+        gap = torch.where(deep, output.depth - depth.nan_to_num(), 0.0) / DEPTH_UNIT
+        relief = huber_loss(gap, torch.zeros_like(gap), reduction="sum") / deep.sum().clamp(min=1)
+        pose_error = self._pose_error(read.pose, pose)
+        total = (
+            SEMANTIC * errors.mean()
+            + 0.1 * entropy.mean()
+            + IMAGE * colours.sum() / shown.sum().clamp(min=1)
+            + DEPTH * relief * min(1.0, float(deep.any((1, 2, 3)).sum()) / count * 2)
+            + pose_error
+            + self._free(read)
+        )
+        self._step(total)
+        self._tell("maps", errors.mean())
+        self._tell("images", colours.sum() / shown.sum().clamp(min=1))
+        if deep.any():
+            self._tell("depth", (gap.abs().sum() / deep.sum()) * DEPTH_UNIT)
+
+    def _step(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
+        self.optimizer.step()
+
+    def _read(
+        self, image: Tensor, semantics: Tensor, with_image: Tensor, with_map: Tensor
+    ) -> Estimate:
+        return self.encoder(
+            image.to(self.device),
+            semantics.to(self.device),
+            keep_image=with_image,
+            keep_semantics=with_map,
+        )
+
+    def _shown(self, count: int) -> tuple[Tensor, Tensor]:
+        """Which inputs are given: both for half, the map for three in ten, else the picture."""
+        draw = torch.rand(count, generator=self.random)
+        return ((draw < 0.5) | (draw > 0.8)).float(), (draw <= 0.8).float()
+
+    def _painted(self, semantics: Tensor, with_image: Tensor) -> Tensor:
+        """Paint into some maps that are read alone, in place; (B,) 1 where that was done."""
+        done = torch.zeros(len(semantics))
+        draw = torch.rand(len(semantics), generator=self.random)
+        for row in ((with_image == 0) & (draw < 0.5)).nonzero()[:, 0].tolist():
+            labels = semantics[row].argmax(0).to(torch.uint8).numpy()
+            large = np.repeat(np.repeat(labels, 2, 0), 2, 1)
+            name = list(EDITS)[int(torch.randint(len(EDITS), (1,), generator=self.random))]
+            try:
+                changed = paint(large, (name,))
+            except UserError:  # a face from the side, or nothing to change
+                continue
+            semantics[row] = area_one_hot(changed[None], self.size)[0]
+            done[row] = 1
+        return done
+
+    def _noisy(self, image: Tensor) -> Tensor:
+        noise = torch.randn(image.shape, generator=self.random)
+        amount = 0.05 * torch.rand(len(image), 1, 1, 1, generator=self.random)
+        return image + amount * noise
+
+    def _sharpened(self, semantics: Tensor) -> Tensor:
+        """Composited shares, made as sharp as averaged label maps are, more or less."""
+        power = 1 + 5 * torch.rand(len(semantics), 1, 1, 1, generator=self.random)
+        shares = semantics.clamp(min=1e-4) ** power
+        return shares / shares.sum(1, keepdim=True)
+
+    def _pose_error(self, read: Tensor, pose: Tensor) -> Tensor:
+        pose = pose.to(self.device)
+        known = pose.isfinite()
+        gap = torch.where(known, read - pose.nan_to_num(), 0.0) / POSE_UNIT
+        return POSE * huber_loss(gap, torch.zeros_like(gap))
+
+    def _free(self, read: Estimate) -> Tensor:
+        """The free part stays small."""
+        weight = self.encoder.free_out.weight
+        return 1e-4 * weight.square().sum() / max(1, weight.shape[1])
+
+    # What the metric is.
+
+    def _by_metric(self, error: Tensor, part: int) -> Tensor:
+        if part == 0:
+            return torch.einsum("bi,ij,bj->b", error, self.metric[0], error)
+        return torch.einsum("bni,nij,bnj->b", error, self.metric[1], error)
+
+    @torch.no_grad()
+    def _metric(self) -> tuple[Tensor, Tensor]:
+        """(k, k) and (n, k, k): the squared change of the terms of Eq. 9 that coefficients make.
+
+        Each component is moved by half a deviation at sampled faces; a group's counts where it
+        shows.
+        """
+        generator, count = self.generator, self.encoder.settings.components
+        groups = generator.config.groups
+        random = torch.Generator().manual_seed(mixed_seed(self.settings.seed, 1))
+        geometry = torch.zeros(count, count, device=self.device)
+        looks = torch.zeros(groups, count, count, device=self.device)
+        width = generator.config.width
+        for _ in range(METRIC_FACES):
+            codes, pose, _ = self._drawn(1, random)
+            here = render(generator, codes, pose, METRIC_SIZE)
+            table = generator.group_table(here.labels)[:, None]  # (1, 1, H, H)
+            moved: list[Tensor] = []
+            shaded: list[Tensor] = []
+            for part in range(0, count, 16):
+                chosen = slice(part, min(part + 16, count))
+                number = chosen.stop - chosen.start
+                step = METRIC_STEP * self.encoder.geometry_basis[chosen]
+                look = METRIC_STEP * self.encoder.appearance_basis[:, chosen].transpose(0, 1)
+                for ways, kept in (
+                    (Codes(film_of(step, width), film_of(torch.zeros_like(look), width)), moved),
+                    (Codes(film_of(torch.zeros_like(step), width), film_of(look, width)), shaded),
+                ):
+                    there = render(generator, codes + ways, pose.expand(number, 2), METRIC_SIZE)
+                    kept.append(
+                        torch.cat(
+                            [
+                                SEMANTIC**0.5
+                                * 2
+                                * (there.semantics - here.semantics).flatten(1)
+                                / here.semantics.numel() ** 0.5,
+                                IMAGE**0.5
+                                * (there.image - here.image).flatten(1)
+                                / here.image.numel() ** 0.5,
+                                DEPTH**0.5
+                                * (there.depth - here.depth).flatten(1)
+                                / DEPTH_UNIT
+                                / here.depth.numel() ** 0.5,
+                            ],
+                            1,
+                        )
+                        if kept is moved
+                        else (there.image - here.image) / here.image.numel() ** 0.5
+                    )
+            change = torch.cat(moved) / METRIC_STEP
+            geometry += change @ change.T / METRIC_FACES
+            colour = torch.cat(shaded) / METRIC_STEP
+            for group in range(groups):
+                own = (colour * (table == group)).flatten(1)
+                looks[group] += IMAGE * own @ own.T / METRIC_FACES
+        eye = torch.eye(count, device=self.device)
+        geometry += FLOOR * geometry.trace() / count * eye
+        looks += FLOOR * looks.diagonal(dim1=1, dim2=2).mean() * eye  # of groups never seen too
+        return geometry, looks
+
+    # What is learned from.
+
+    def _empty(self, count: int, *, codes: bool = False, depth: bool = False) -> Kept:
+        size, number = self.size, self.encoder.settings.components
+        groups = self.generator.config.groups
+        return Kept(
+            torch.zeros(count, 3, size, size, dtype=torch.uint8),
+            torch.zeros(count, len(FLIP_IDS), size, size, dtype=torch.uint8),
+            torch.full((count, 2), math.nan),
+            torch.zeros(count, 1, size, size, dtype=torch.float16) if depth else None,
+            torch.zeros(count, number) if codes else None,
+            torch.zeros(count, groups, number) if codes else None,
+        )
+
+    def _drawn(self, count: int, random: torch.Generator) -> tuple[Codes, Tensor, Tensor]:
+        """Codes of samples, more or less near the mean face, their poses, and flat offsets."""
+        model = self.generator.config
+        z, looks = sample_latents(model, count, generator=random)
+        pose = POSE_SPREAD * sample_poses(count, model.camera, generator=random)
+        share = (0.6 + 0.6 * torch.rand(count, generator=random)).to(self.device)
+        codes = self.generator.map(z.to(self.device), looks.to(self.device))
+        pulled = Codes(
+            self.mean.geometry.lerp(codes.geometry, share[:, None, None]),
+            self.mean.appearance.lerp(codes.appearance, share[:, None, None, None]),
+        )
+        return pulled, pose.to(self.device).clamp(-1.2, 1.2), share
+
+    @torch.no_grad()
+    def _fill(self, count: int) -> None:
+        """Render samples into the buffer, the oldest go; and a head."""
+        kept = self.samples
+        for first in range(0, count, 8):
+            number = min(8, count - first)
+            codes, pose, _ = self._drawn(number, self.random)
+            output = render(self.generator, codes, pose, self.size)
+            at = self.placed + torch.arange(number)
+            self.placed = int(at[-1]) + 1
+            at %= len(kept.images)
+            kept.images[at] = _bytes((output.image + 1) * 127.5)
+            kept.semantics[at] = _bytes(output.semantics * 255)
+            kept.poses[at] = pose.cpu()
+            offsets = codes - self.mean
+            assert kept.geometry is not None and kept.appearance is not None
+            basis, looks = self.encoder.geometry_basis, self.encoder.appearance_basis
+            kept.geometry[at] = (
+                flat_film(offsets.geometry) @ basis.T / basis.square().sum(1).clamp(min=1e-12)
+            ).cpu()
+            kept.appearance[at] = (
+                torch.einsum("bnf,nkf->bnk", flat_film(offsets.appearance), looks)
+                / looks.square().sum(2).clamp(min=1e-12)
+            ).cpu()
+            kept.count = min(len(kept.images), self.placed)
+        if self.round % 2 == 0:
+            self._add_head()
+
+    def _add_head(self) -> None:
+        """Render one procedural head more, while there is room."""
+        heads = self.heads
+        if heads is None or heads.count == len(heads.images):
+            return
+        made = render_faces([HEAD_SEEDS + heads.count], 2 * self.size, self.generator.config.camera)
+        assert heads.depth is not None
+        row = heads.count
+        heads.images[row] = _bytes((adaptive_avg_pool2d(made.images, self.size)[0] + 1) * 127.5)
+        heads.semantics[row] = _bytes(area_one_hot(made.labels.numpy(), self.size)[0] * 255)
+        heads.poses[row] = made.poses[0]
+        heads.depth[row] = head_depth(made.depth, made.labels, self.size)[0].half()
+        heads.count += 1
+
+    def _pairs(self, data: FaceDataset) -> Kept:
+        """All pairs but those kept out, in memory."""
+        out = set(held_out(len(data)).tolist())
+        chosen = [index for index in range(len(data)) if index not in out]
+        kept = self._empty(len(chosen))
+        for first in range(0, len(chosen), 32):
+            part = chosen[first : first + 32]
+            batch = data.batch(part, [False] * len(part), self.size)
+            rows = slice(first, first + len(part))
+            kept.images[rows] = _bytes((batch.images + 1) * 127.5)
+            kept.semantics[rows] = _bytes(batch.semantics * 255)
+            kept.poses[rows] = batch.poses
+        kept.count = len(chosen)
+        return kept
+
+    # Going on from a state.
+
+    def save(self, path: Path) -> None:
+        tensors = {f"encoder.{name}": t for name, t in self.encoder.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{name}": t for name, t in state.items()}
+        header = {
+            "format": STATE_FORMAT,
+            "key": self.key,
+            "round": self.round,
+            "elapsed": self.elapsed,
+            "samples": self.samples.count,
+            "heads": self.heads.count if self.heads else 0,
+        }
+        metadata = {"semfaceedit": json.dumps(header)}
+        contiguous = {name: t.contiguous() for name, t in tensors.items()}
+        write_atomically(path, lambda temporary: save_file(contiguous, temporary, metadata))
+
+    def restore(self, path: Path) -> None:
+        """Go on from a state of the same training; samples are drawn anew."""
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads((file.metadata() or {}).get("semfaceedit", "{}"))
+            if header.get("key") != self.key:
+                return
+            tensors = load_file(path)
+        except (SafetensorError, OSError, ValueError):
+            return
+        parts: dict[int, dict[str, Tensor]] = {}
+        for name in [name for name in tensors if name.startswith("adam.")]:
+            _, index, what = name.split(".", 2)
+            parts.setdefault(int(index), {})[what] = tensors.pop(name)
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.encoder.load_state_dict({n.removeprefix("encoder."): t for n, t in tensors.items()})
+        self.optimizer.load_state_dict({"state": parts, "param_groups": groups})
+        self.round, self.elapsed = int(header["round"]), float(header["elapsed"])
+        self.seen = int(header["samples"])
+        for _ in range(int(header["heads"])):
+            self._add_head()
+        self.random.manual_seed(mixed_seed(self.settings.seed, self.round))
+        print(f"going on after {self.elapsed / 60:.1f} minutes", file=sys.stderr)
+
+
+def head_depth(depth: Tensor, labels: Tensor, size: int) -> Tensor:
+    """Depth (B, R, R) and labels -> (B, 1, s, s): means over footprints, NaN where one is not all
+    of the head or holds a step."""
+    far = torch.where(labels > 0, depth, torch.full_like(depth, math.inf))
+    largest = torch.nn.functional.adaptive_max_pool2d(far[:, None], size)
+    smallest = -torch.nn.functional.adaptive_max_pool2d(-depth[:, None], size)
+    mean = adaptive_avg_pool2d(depth[:, None], size)
+    return torch.where(largest - smallest < 0.02, mean, torch.full_like(mean, math.nan))
+
+
+def _bytes(values: Tensor) -> Tensor:
+    return values.round().clamp(0, 255).to(torch.uint8).cpu()

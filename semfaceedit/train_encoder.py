@@ -1,0 +1,105 @@
+"""The frozen generator -> an encoder of faces: `python -m semfaceedit.train_encoder`."""
+
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .cli import run_command, select_device, wrote
+from .editing.encoder import FORMAT, encoder_beside, save_encoder
+from .editing.encoder_report import FACES, lines, report
+from .editing.encoder_training import STATE_FORMAT, TrainingSettings, train_encoder
+from .errors import UserError
+from .files import write_text
+from .kernels import use_backend
+from .memory import keep_freed_memory
+from .options import CheckpointOptions, make_folder, open_checkpoint
+from .outputs import check_outputs, paths_in
+from .procedural.sources import open_training_data
+
+
+@dataclass(kw_only=True)
+class TrainEncoderOptions(CheckpointOptions):
+    """Train the encoder of a checkpoint: `invert`, `edit`, `transfer` and `editor` start from what
+    it reads, and need few steps.
+
+    Example: semfaceedit train-encoder --checkpoint W.safetensors --data CelebAMask-HQ
+
+    It learns from the generator's own samples, and from real pairs where --data names some; one
+    pair in twenty is held out. Figures are printed and written to OUT.report.json. If interrupted,
+    run the same command again to continue.
+    """
+
+    data: Path | None = None
+    """Photographs with label maps, in any layout that `train` reads, such as those that the
+    checkpoint was trained on (default: samples alone)."""
+    heads: int = 0
+    """Number of procedural heads to learn depth from too: for checkpoints of procedural faces."""
+    out: Path | None = None
+    """Encoder file to write (default: beside the weights W.safetensors, W-encoder.safetensors,
+    where it is found without being named)."""
+    minutes: float = TrainingSettings.minutes
+    """Minutes of training, over all resumptions."""
+    steps: int | None = None
+    """Train for so many rounds instead."""
+    learning_rate: float = TrainingSettings.learning_rate
+    """AdamW's rate at the start."""
+    seed: int = 0
+    """Random seed of weights, samples and order."""
+    report_faces: int = FACES
+    """Faces of each kind that the report is measured on."""
+
+
+def run(options: TrainEncoderOptions) -> None:
+    for name, least in (("heads", 0), ("steps", 1), ("report_faces", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+    for name in ("minutes", "learning_rate"):
+        value = getattr(options, name)
+        if not 0 < value < math.inf:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be more than 0")
+    generator, _ = open_checkpoint(options)
+    assert generator.source is not None  # where it was loaded from
+    out = options.out or encoder_beside(generator.source)
+    if out.suffix != ".safetensors" or out.is_dir():
+        raise UserError(f"--out {out}: name a file that ends in .safetensors")
+    keep, told = out.with_suffix(".training.safetensors"), out.with_suffix(".report.json")
+    inputs = [*paths_in(options), generator.source]
+    check_outputs([out], inputs, kind=FORMAT)
+    check_outputs([keep], inputs, kind=STATE_FORMAT)
+    check_outputs([told], inputs)
+    make_folder(out.parent)
+    if select_device(options.device).type == "cpu":
+        keep_freed_memory()
+    data = None
+    if options.data is not None:
+        data = open_training_data(options.data, resolution=32, procedural_count=0)
+    settings = TrainingSettings(
+        minutes=options.minutes,
+        steps=options.steps,
+        heads=options.heads,
+        seed=options.seed,
+        learning_rate=options.learning_rate,
+    )
+    with use_backend(options.backend):
+        encoder = train_encoder(generator, settings, data=data, keep=keep)
+        save_encoder(out, encoder, generator, {})
+        keep.unlink(missing_ok=True)
+        wrote(out, f"{out.stat().st_size / 1e6:.1f} MB")
+        found = report(
+            generator, encoder, data=data, heads=options.heads > 0, faces=options.report_faces
+        )
+    for line in lines(found):
+        print(line, file=sys.stderr)
+    write_text(told, json.dumps({"format": f"{FORMAT}-report", **found}, indent=1) + "\n")
+    wrote(told)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(TrainEncoderOptions, run, argv, name="train-encoder")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,407 @@
+"""The encoder: what it reads, its files, its training, and what starts from it."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from faces import SIZE, face, open_editor, write_checkpoint
+from safetensors.torch import load_file, save_file
+
+from semfaceedit.api import load
+from semfaceedit.editing import encoder_training
+from semfaceedit.editing.encoder import (
+    SIZE as READ,
+)
+from semfaceedit.editing.encoder import (
+    EncoderSettings,
+    encoder_beside,
+    film_of,
+    find_encoder,
+    flat_film,
+    follow_map,
+    load_encoder,
+    map_change,
+    new_encoder,
+    save_encoder,
+)
+from semfaceedit.editing.encoder_report import heads_not_seen
+from semfaceedit.editing.encoder_training import TrainingSettings, head_depth, train_encoder
+from semfaceedit.editing.fit import Goal
+from semfaceedit.editing.initialisation import best_along
+from semfaceedit.editing.inversion import (
+    InvertSettings,
+    invert,
+    near_settings,
+    read_face,
+    seed_target,
+)
+from semfaceedit.editing.map_edit import edit
+from semfaceedit.editing.mask_edits import paint
+from semfaceedit.editing.refit import near_edit_settings, render_project
+from semfaceedit.editing.target import class_shares, pictures
+from semfaceedit.errors import UserError
+from semfaceedit.metrics.segmentation import segmentation_score
+from semfaceedit.model.generator import Generator, sample_latents
+from semfaceedit.model.labels import CLASS_NAMES
+from semfaceedit.model.mean_face import mean_codes
+from semfaceedit.model.renderer import render
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(one_thread):
+    pass
+
+
+@pytest.fixture(scope="module")
+def editor(tmp_path_factory):
+    return open_editor(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="module")
+def generator(editor) -> Generator:
+    return editor.generator
+
+
+@pytest.fixture
+def encoder(generator):
+    """Untrained, but for a free part that is not 0."""
+    made = new_encoder(generator, seed=3)
+    torch.nn.init.normal_(made.free_out.weight, std=0.02)
+    torch.nn.init.normal_(made.geometry.weight, std=0.1)
+    return made.eval().requires_grad_(False)
+
+
+def inputs(count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(5)
+    image = torch.rand(count, 3, READ, READ, generator=random) * 2 - 1
+    return image, torch.rand(count, 19, READ, READ, generator=random).softmax(1)
+
+
+def test_offsets_have_the_shapes_of_codes(generator, encoder):
+    read, mean = encoder.read(*inputs()), mean_codes(generator)
+    assert read.pose.shape == (2, 2)
+    for part in ("geometry", "appearance"):
+        own, like = getattr(read.offsets, part), getattr(mean, part)
+        assert own.phases.shape[1:] == like.phases.shape[1:]
+        assert own.frequencies.shape[1:] == like.frequencies.shape[1:]
+    render(generator, mean + read.offsets, read.pose, 8)
+
+
+def test_what_is_missing_does_not_count(encoder):
+    image, shares = inputs()
+    alone = encoder.read(None, shares)
+    left_out = encoder(
+        image, shares, keep_image=torch.zeros(2), keep_semantics=torch.ones(2)
+    )  # fmt: skip
+    torch.testing.assert_close(alone.offsets.geometry.phases, left_out.offsets.geometry.phases)
+    both = encoder.read(image, shares)
+    assert not torch.allclose(alone.offsets.geometry.phases, both.offsets.geometry.phases)
+    assert not torch.allclose(
+        encoder.read(image, None).offsets.geometry.phases, both.offsets.geometry.phases
+    )
+    with pytest.raises(ValueError, match="a picture, a label map or both"):
+        encoder.read(None, None)
+
+
+def test_larger_pictures_are_averaged(encoder):
+    image, shares = inputs()
+    large = [t.repeat_interleave(2, 2).repeat_interleave(2, 3) for t in (image, shares)]
+    small, averaged = encoder.read(image, shares), encoder.read(*large)
+    torch.testing.assert_close(small.pose, averaged.pose)
+
+
+def test_components_span_the_codes(generator):
+    """Codes that the generator draws are found again from their coefficients."""
+    encoder = new_encoder(generator)
+    z, looks = sample_latents(generator.config, 5, generator=torch.Generator().manual_seed(9))
+    offsets = generator.map(z, looks) - mean_codes(generator)
+    flat, basis = flat_film(offsets.geometry), encoder.geometry_basis
+    found = (flat @ basis.T / basis.square().sum(1).clamp(min=1e-12)) @ basis
+    assert (found - flat).norm() < 0.1 * flat.norm()
+    back = film_of(flat, generator.config.width)
+    assert torch.equal(back.frequencies, offsets.geometry.frequencies)
+    assert torch.equal(back.phases, offsets.geometry.phases)
+
+
+# Files.
+
+
+def test_a_file_gives_the_same_encoder(tmp_path, generator, encoder):
+    path = tmp_path / "e.safetensors"
+    save_encoder(path, encoder, generator, {})
+    assert path.stat().st_size < 8e6
+    read = load_encoder(path, generator)
+    torch.testing.assert_close(
+        read.read(*inputs()).offsets.geometry.phases,
+        encoder.read(*inputs()).offsets.geometry.phases,
+        atol=5e-3, rtol=0,
+    )  # fmt: skip
+
+
+def test_it_is_found_beside_the_weights(tmp_path, encoder):
+    generator = Generator.from_checkpoint(write_checkpoint(tmp_path))
+    assert find_encoder(generator) is None
+    save_encoder(encoder_beside(generator.source), encoder, generator, {})
+    assert find_encoder(generator) is not None
+    assert load(generator.source).encoder is not None
+    assert load(generator.source, encoder=False).encoder is None
+
+
+def changed(path, to, *, header=None, tensors=None):
+    """A copy with a changed header or tensors."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        told = json.loads(file.metadata()["semfaceedit"])
+    told |= header or {}
+    kept = load_file(path) | (tensors or {})
+    save_file(kept, to, {"semfaceedit": json.dumps(told)})
+    return to
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [({"checkpoint": "0" * 16}, "encoder of other weights"),
+     ({"group_of_class": [0] * 19}, "another grouping"),
+     ({"format": "semfaceedit-parser"}, "holds no encoder"),
+     ({"version": 99}, "newer semfaceedit"),
+     ({"settings": {"width": 10**9}}, "not a readable encoder"),
+     ({"settings": {"wide": 1}}, "not a readable encoder"),
+     ({"sha256": "0"}, "changed since it was written")],
+)  # fmt: skip
+def test_a_file_that_does_not_fit_is_one_line(tmp_path, generator, encoder, header, said):
+    path = tmp_path / "e.safetensors"
+    save_encoder(path, encoder, generator, {})
+    with pytest.raises(UserError, match=said) as error:
+        load_encoder(changed(path, tmp_path / "other.safetensors", header=header), generator)
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def test_damaged_files_are_one_line(tmp_path, generator, encoder):
+    path = tmp_path / "e.safetensors"
+    save_encoder(path, encoder, generator, {})
+    broken = {"pose.bias": torch.full((2,), float("nan")).half()}
+    nan = changed(path, tmp_path / "nan.safetensors", tensors=broken)
+    with pytest.raises(UserError, match="NaN or infinity"):
+        load_encoder(nan, generator)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(path.read_bytes()[:-100])
+    for bad in (cut, tmp_path):
+        with pytest.raises(UserError, match="not a readable encoder"):
+            load_encoder(bad, generator)
+    with pytest.raises(UserError, match="no encoder at"):
+        load_encoder(tmp_path / "none.safetensors", generator)
+
+
+# Training.
+
+SIZES = EncoderSettings(width=8, features=32, components=12)
+SHORT = TrainingSettings(
+    steps=4, first=8, buffer=16, batch=4, generator_batch=4, heads=1, sizes=SIZES
+)
+
+
+def test_training_goes_on_where_it_stopped(tmp_path, generator, capsys):
+    keep = tmp_path / "t.safetensors"
+    training = encoder_training._Training(generator, dataclasses.replace(SHORT, steps=3), None)
+    training.run(None)
+    training.save(keep)
+    again = encoder_training._Training(generator, SHORT, None)
+    again.restore(keep)
+    assert again.round == 3
+    for name, tensor in training.encoder.state_dict().items():
+        assert torch.equal(again.encoder.state_dict()[name], tensor), name
+    other = encoder_training._Training(generator, dataclasses.replace(SHORT, seed=1), None)
+    other.restore(keep)
+    assert other.round == 0
+    assert "going on" in capsys.readouterr().err
+
+
+def test_training_lowers_the_errors_of_known_codes(generator):
+    settings = dataclasses.replace(SHORT, heads=0, batch=16)
+    training = encoder_training._Training(generator, settings, None)
+    training.metric = training._metric()
+    training._fill(16)
+    first = last = 0.0
+    for _ in range(80):
+        training._supervised()
+        last = training.said["geometry"]  # a running mean
+        first = first or last
+    assert last < 0.8 * first
+
+
+def test_the_metric_counts_what_is_seen(generator):
+    geometry, looks = encoder_training._Training(generator, SHORT, None)._metric()
+    for matrix in (geometry, *looks):
+        torch.testing.assert_close(matrix, matrix.T)
+        assert torch.linalg.eigvalsh(matrix).min() > 0
+
+
+def test_a_training_that_diverges_says_so(generator):
+    training = encoder_training._Training(generator, SHORT, None)
+    with pytest.raises(UserError, match="diverged"):
+        training._tell("maps", torch.tensor(float("nan")))
+
+
+def test_heads_have_depth_where_it_is_smooth():
+    labels = torch.ones(1, 4, 4, dtype=torch.uint8)
+    labels[0, :2, :2] = 0
+    depth = torch.full((1, 4, 4), 1.0)
+    depth[0, 2, 2] = 1.5
+    found = head_depth(depth, labels, 2)
+    assert found.isnan().flatten().tolist() == [True, False, False, True]
+
+
+def test_training_gives_an_encoder_without_gradients(generator):
+    made = train_encoder(generator, dataclasses.replace(SHORT, steps=2))
+    assert not any(p.requires_grad for p in made.parameters()) and not made.training
+
+
+# What starts from it.
+
+
+def test_inversion_starts_at_what_it_reads(generator, encoder):
+    target = seed_target(generator, 5, 8)
+    found = invert(
+        generator, target.image, target.labels, encoder=encoder,
+        settings=near_settings(perceptual_weight=0, resolution=8, coarse_iterations=0,
+                               appearance_iterations=10),
+    )  # fmt: skip
+    image, shares = pictures(target, 8)
+    read = encoder.read(
+        *(t.repeat_interleave(4, 2).repeat_interleave(4, 3) for t in (image, shares))
+    )
+    assert found.history[0].pose == pytest.approx(read.pose[0].tolist(), abs=1e-6)
+    assert found.history[-1].loss < found.history[0].loss
+    assert found.project.iterations == 10
+
+
+def test_coarse_iterations_count_on(generator, encoder):
+    target = seed_target(generator, 5, 8)
+    settings = near_settings(
+        perceptual_weight=0, resolution=8, coarse_iterations=5, appearance_iterations=5, patience=0
+    )
+    found = invert(generator, target.image, target.labels, encoder=encoder, settings=settings)
+    assert [step.stage for step in found.history] == ["coarse"] * 2 + ["appearance"] * 2
+    assert [step.iteration for step in found.history] == [0, 5, 5, 10]
+    seconds = [step.seconds for step in found.history]
+    assert seconds == sorted(seconds) and found.project.iterations == 10
+    assert found.output.image.shape[-1] == 8
+
+
+def test_without_an_encoder_all_is_as_before(generator):
+    target = seed_target(generator, 5, 8)
+    settings = InvertSettings(
+        geometry_iterations=3, appearance_iterations=3, perceptual_weight=0, resolution=8
+    )
+    found = invert(generator, target.image, target.labels, pose=(0.1, 0.0), settings=settings)
+    assert [step.stage for step in found.history] == ["geometry"] * 2 + ["appearance"] * 2
+
+
+def test_a_pose_that_suits_the_map_better_is_taken(generator, encoder):
+    encoder.pose.bias.fill_(0.9)
+    target = seed_target(generator, 5, 32)
+    image, shares = pictures(target, 32)
+    read = encoder.read(image, shares)
+    codes = mean_codes(generator) + read.offsets
+    true = torch.tensor([[0.1, 0.0]])
+    shown = render(generator, codes, true, 32)
+    moved = Goal(shown.semantics, image)
+    assert torch.equal(
+        read_face(generator, encoder, moved, None)[1], encoder.read(image, shown.semantics).pose
+    )
+    # its own answer is a profile; the true pose shows the map
+    assert torch.equal(read_face(generator, encoder, moved, true)[1], true)
+
+
+def test_following_a_map(generator, editor, encoder):
+    project = face(editor, 3)
+    labels = project.labels.copy()
+    labels[: SIZE // 3] = CLASS_NAMES.index("hat")
+    followed = follow_map(encoder, project, labels)
+    assert np.array_equal(followed.labels, labels)
+    assert torch.equal(followed.appearance.phases, project.appearance.phases)
+    assert torch.equal(followed.pose, project.pose)
+    way = map_change(encoder, class_shares(project.labels, READ), class_shares(labels, READ))
+    assert way.phases.abs().max() > 0
+    gone = followed.geometry.phases - project.geometry.phases
+    torch.testing.assert_close(gone, way.phases[0], atol=1e-6, rtol=1e-4)
+    half = follow_map(encoder, project, labels, gain=0.5)
+    torch.testing.assert_close(
+        half.geometry.phases - project.geometry.phases, way.phases[0] / 2, atol=1e-6, rtol=1e-4
+    )
+    same = follow_map(encoder, project, project.labels)
+    assert torch.equal(same.geometry.phases, project.geometry.phases)
+
+
+def test_the_best_step_along_an_answer(generator, editor):
+    """The way to another face's geometry leads to it; one that helps nothing is not taken."""
+    here, there = face(editor, 3), face(editor, 8)
+    way = there.offsets.geometry - here.offsets.geometry
+    pose = here.pose[None]
+    with torch.no_grad():
+        goal = render(generator, there.codes(generator), pose, 16).semantics
+        own = render(generator, here.codes(generator), pose, 16).semantics
+    found = best_along(generator, here.offsets, way, pose, goal)
+    torch.testing.assert_close(found.geometry.phases, there.offsets.geometry.phases)
+    stayed = best_along(generator, here.offsets, way, pose, own)
+    assert torch.equal(stayed.geometry.phases, here.offsets.geometry.phases)
+
+
+def test_an_edit_needs_no_samples_to_start_from(generator, editor, encoder, monkeypatch):
+    project = face(editor, 3)
+    labels = project.labels.copy()
+    labels[: SIZE // 3] = CLASS_NAMES.index("hat")
+
+    def fail(*_, **__):
+        raise AssertionError("samples were drawn")
+
+    monkeypatch.setattr("semfaceedit.editing.refit.other_starts", fail)
+    settings = near_edit_settings(iterations=5, perceptual_weight=0, resolution=SIZE)
+    edited = edit(generator, project, labels, settings=settings, encoder=encoder)
+    assert edited.history[-1].loss <= edited.history[0].loss
+    with pytest.raises(AssertionError, match="samples were drawn"):
+        edit(generator, project, labels, settings=settings)
+
+
+# The encoder that comes with the package.
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load()
+
+
+def test_the_shipped_encoder_reads_heads(shipped):
+    """Procedural heads that no training saw: nearer than the mean face at their true pose."""
+    size, read_scores, mean_scores = 32, [], []
+    mean = mean_codes(shipped.generator)
+    for face_ in heads_not_seen(shipped.generator, size, 4):
+        read = shipped.encoder.read(face_.goal.image, face_.goal.semantics)
+        assert (read.pose - face_.pose).abs().max() < 0.25
+        wanted = face_.goal.semantics.argmax(1)
+        for codes, pose, scores in (
+            (mean + read.offsets, read.pose, read_scores),
+            (mean, face_.pose, mean_scores),
+        ):
+            labels = render(shipped.generator, codes, pose, size).labels
+            groups = shipped.generator.config.group_of_class
+            scores.append(segmentation_score(labels, wanted, groups).groups)
+    assert np.mean(read_scores) > np.mean(mean_scores) + 0.08
+    assert np.mean(read_scores) > 0.75
+
+
+def test_a_painted_hat_is_followed_without_a_fit(shipped):
+    followed = []
+    for seed in (100, 101, 102):
+        project = shipped.generate(seed, resolution=64).project
+        labels = paint(project.labels, ("hat",))
+        asked = class_shares(labels, 32).argmax(1) == CLASS_NAMES.index("hat")
+        after = render_project(shipped.generator, follow_map(shipped.encoder, project, labels), 32)
+        before = render_project(shipped.generator, project, 32)
+        shown = [(o.labels == CLASS_NAMES.index("hat"))[asked].float() for o in (before, after)]
+        assert float(shown[0].mean()) < 0.3
+        followed.append(float(shown[1].mean()))
+    assert np.mean(followed) > 0.6
