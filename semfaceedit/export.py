@@ -117,7 +117,7 @@ def _bake(options: ExportOptions, folder: Path) -> None:
         codes = seed_codes(base, options.seed or 0)
     seeds = LOOK_SEEDS[: options.looks]
     looks = {f"seed {seed}": seed_codes(generator, seed).appearance for seed in seeds}
-    make_folder(folder)
+    make_folder(folder, "--bake")
     with use_backend(options.backend):
         face = bake(
             generator, codes, size=options.texture_size, looks=looks, shared=base,
