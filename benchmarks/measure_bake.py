@@ -115,6 +115,8 @@ def main() -> None:
                         found[group].append(differences(true, drawn.image, drawn.labels))
                     else:
                         found[group].append(differences(true, *shown[pose]))
+            done = {name: np.mean(values, 0).round(4).tolist() for name, values in found.items()}
+            print(f"seed {seed}, means so far: {done}", file=sys.stderr, flush=True)
         for group, values in found.items():
             ratio, agree = np.array(values).T
             report[group] = {
