@@ -20,7 +20,7 @@ COMMANDS = {
     "gallery": "make a page of figures that shows what a checkpoint can do",
     "evaluate": "measure a checkpoint; `evaluate ablate` trains the ablations",
     "profile": "time a render stage by stage",
-    "export": "write the weights of a run as files to share",
+    "export": "write the weights of a run to share, or a face for browsers and 3-D programs",
     "info": "show versions, backends and parameter counts",
 }
 

@@ -1,4 +1,4 @@
-"""Weights of a run, ready to share: `python -m semfaceedit.export`."""
+"""Weights of a run to share, or a face for other programs: `python -m semfaceedit.export`."""
 
 import json
 import math
@@ -7,13 +7,18 @@ from pathlib import Path
 
 import torch
 
-from .cli import run_command, wrote
+from .baking.bake import bake
+from .baking.container import ImageFormat
+from .baking.writing import KINDS, check_bake, kinds_here, write_bake
+from .cli import progress, remark, run_command, wrote
+from .editing.project import FaceProject
 from .errors import UserError
+from .kernels import use_backend
 from .model import checkpoint, config
 from .model.discriminator import build_discriminators
 from .model.generator import Generator, seed_codes
 from .model.renderer import RenderOutput, render
-from .options import make_folder
+from .options import CheckpointOptions, make_folder, open_checkpoint
 from .outputs import check_outputs
 from .training.trainer import images_before
 
@@ -22,36 +27,119 @@ CHECK_POSE = (0.2, 0.1)  # yaw, pitch
 HALF_PSNR = 50.0  # dB; below it the pictures of half-precision weights differ to the eye
 
 
+LOOK_SEEDS = range(1_000, 1_100)  # whose appearance codes are the other looks
+
+
 @dataclass(kw_only=True)
-class ExportOptions:
-    """Write the averaged weights of a run, and its discriminators, as files to share.
+class ExportOptions(CheckpointOptions):
+    """Write the weights of a run as files to share, or a face for browsers and 3-D programs.
 
     Example: semfaceedit export --run runs/00000-small-procedural --out weights/small.safetensors
 
-    The discriminators are written beside the weights, as NAME-discriminators.safetensors;
-    `train --init` starts from both.
+    Writes the averaged weights of the run and, beside them, its discriminators as
+    NAME-discriminators.safetensors; `train --init` starts from both.
+
+    Example: semfaceedit export --project face.safetensors --bake face
+
+    Bakes a face, of a project or of a seed, onto the surfaces of its checkpoint and writes a page
+    that shows it without a server.
     """
 
-    run: Path
+    run: Path | None = None
     """Run folder of `train`, finished or not; its newest state is exported."""
-    out: Path
-    """Weights file to write (.safetensors)."""
+    out: Path | None = None
+    """With --run: weights file to write (.safetensors)."""
     ema_decay: float | None = None
-    """Decay of the moving average to export (default: the run's first, which its samples show)."""
+    """With --run: decay of the moving average to export (default: the run's first, which its
+    samples show)."""
     half: bool = True
-    """Write fp16, after a check that pictures stay the same; --no-half writes fp32."""
+    """With --run: write fp16, after a check that pictures stay the same; --no-half writes fp32."""
     discriminators: bool = True
-    """Write the discriminators too, in fp16."""
+    """With --run: write the discriminators too, in fp16."""
+    project: Path | None = None
+    """Face project to bake."""
+    seed: int | None = None
+    """Generated face to bake instead."""
+    bake: Path | None = None
+    """Folder for the baked face."""
+    texture_size: int = 384
+    """Texels along each edge of a layer; 256 suits pictures of 256 x 256 pixels."""
+    texture_format: ImageFormat = "webp"
+    """Of the colours: png keeps them exactly, webp and jpeg are smaller."""
+    files: tuple[str, ...] = ()
+    """What to write: page (face.html), gltf (face.glb), surface (surface.ply, and surface.obj with
+    its texture), depth (depth.png, 16 bits) (default: all of them)."""
+    mesh_size: int = 96
+    """Vertices along each edge of a layer's mesh in face.glb."""
+    looks: int = 5
+    """Other colours for each region, of other seeds, among which the page lets one choose."""
 
 
 def run(options: ExportOptions) -> None:
-    if options.out.suffix != ".safetensors":
-        raise UserError(f"--out {options.out}: weights are written as .safetensors")
-    beside = checkpoint.discriminators_beside(options.out)
-    check_outputs([options.out], [options.run], kind=checkpoint.FORMAT)
+    baked = (options.project, options.seed, options.bake)
+    if options.run is not None and any(value is not None for value in baked):
+        raise UserError("--run exports weights, --bake a face: give one of them")
+    if options.run is not None:
+        _export_weights(options, options.run, options.out)
+    elif options.bake is not None:
+        _bake(options, options.bake)
+    elif options.project is not None or options.seed is not None:
+        raise UserError("--bake is missing: name the folder for the baked face")
+    else:
+        raise UserError("give --run and --out for weights, or --project and --bake for a face")
+
+
+def _bake(options: ExportOptions, folder: Path) -> None:
+    """Bake the face of the options and write it."""
+    if (options.project is None) == (options.seed is None):
+        raise UserError("--bake: give the face with either --project or --seed")
+    if options.out is not None:
+        raise UserError(f"--out {options.out} is for weights: --bake names the folder of a face")
+    if not 16 <= options.texture_size <= 2048:
+        raise UserError(f"--texture-size {options.texture_size}: use 16 to 2048")
+    if not 0 <= options.looks <= len(LOOK_SEEDS):
+        raise UserError(f"--looks {options.looks}: use 0 to {len(LOOK_SEEDS)}")
+    if not 2 <= options.mesh_size <= 512:
+        raise UserError(f"--mesh-size {options.mesh_size}: use 2 to 512")
+    for kind in options.files:
+        if kind not in KINDS:
+            raise UserError(f"--files {kind}: use {', '.join(KINDS)}")
+    kinds = options.files or kinds_here()
+    if options.files == () and "gltf" not in kinds:
+        remark("face.glb is left out: pip install 'semfaceedit[gltf]' to write it")
+    check_bake(folder, kinds)
+    base, _ = open_checkpoint(options)
+    generator, title = base, f"Face {options.seed}"
+    if options.project is not None:
+        project = FaceProject.load(options.project, base)
+        generator, codes, title = project.generator(base), project.codes(base), options.project.stem
+    else:
+        codes = seed_codes(base, options.seed or 0)
+    seeds = LOOK_SEEDS[: options.looks]
+    looks = {f"seed {seed}": seed_codes(generator, seed).appearance for seed in seeds}
+    make_folder(folder, "--bake")
+    with use_backend(options.backend):
+        face = bake(
+            generator, codes, size=options.texture_size, looks=looks, shared=base,
+            watch=lambda chunks: progress(chunks, total=len(chunks), title="baking"),
+        )  # fmt: skip
+    for path, size in write_bake(
+        face, folder, kinds=kinds, title=title, image_format=options.texture_format,
+        mesh_size=options.mesh_size,
+    ):  # fmt: skip
+        wrote(path, f"{size / 1e6:.1f} MB" if size > 1e5 else f"{size / 1e3:.0f} kB")
+
+
+def _export_weights(options: ExportOptions, run_folder: Path, out: Path | None) -> None:
+    if out is None:
+        raise UserError("--out is missing: name the weights file to write (.safetensors)")
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out {out}: weights are written as .safetensors")
+    beside = checkpoint.discriminators_beside(out)
+    check_outputs([out], [run_folder], kind=checkpoint.FORMAT)
     if options.discriminators:
         check_outputs([beside], kind=checkpoint.DISCRIMINATORS_FORMAT)
-    state = checkpoint.load_state(options.run, flag="--run")
+    state = checkpoint.load_state(run_folder, flag="--run")
     run = config.from_dict(json.loads(state["config"]))
     decay = options.ema_decay if options.ema_decay is not None else run.train.ema_decays[0]
     if decay not in run.train.ema_decays:
@@ -68,9 +156,9 @@ def run(options: ExportOptions) -> None:
         if options.half:
             _check_half(generator, path)
 
-    make_folder(options.out.parent)
-    checkpoint.write_atomically(options.out, write)
-    wrote(options.out)
+    make_folder(out.parent)
+    checkpoint.write_atomically(out, write)
+    wrote(out)
     if options.discriminators:
         networks = build_discriminators(run)
         for network, name in zip(networks, ("d_image", "d_semantic"), strict=True):

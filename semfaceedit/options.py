@@ -151,12 +151,12 @@ def tools(
         yield Tools(perceptual, LiveFit(out.with_suffix(".preview.png")))
 
 
-def make_folder(path: Path) -> None:
-    """Make the folder of --out; UserError where a file is in its place."""
+def make_folder(path: Path, flag: str = "--out") -> None:
+    """Make the folder of an option; UserError where a file is in its place."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise UserError(f"--out: {path} is or lies in a file: name another folder") from None
+        raise UserError(f"{flag}: {path} is or lies in a file: name another folder") from None
 
 
 def edit_settings(options: RefitOptions, tools: Tools, encoder: Encoder | None) -> EditSettings:

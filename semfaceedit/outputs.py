@@ -1,8 +1,8 @@
 """What the commands write: marked as their own, so that no file of anybody else is replaced.
 
 A PNG carries a hash of its pixels and a page one of its text, so that a file that was changed
-since, such as a label map mended by hand, counts as its owner's. Moving pictures carry a plain
-mark, .safetensors files the format in their header, JSON files the key "format".
+since, such as a label map mended by hand, counts as its owner's. Moving pictures and meshes carry a
+plain mark, .safetensors files the format in their header, JSON files the key "format".
 """
 
 import hashlib
@@ -24,30 +24,35 @@ SOFTWARE = 0x131  # the tag of EXIF that names the program
 
 
 def check_outputs(
-    outputs: Iterable[Path], inputs: Iterable[Path] = (), *, kind: str | None = None
+    outputs: Iterable[Path],
+    inputs: Iterable[Path] = (),
+    *,
+    kind: str | None = None,
+    flag: str = "--out",
 ) -> None:
     """UserError, before any work, where one of `outputs` is an input or not ours to replace.
 
-    kind: the format that the header of a .safetensors file must name.
+    kind: the format that the header of a .safetensors file must name. flag: the option that says
+    where to write.
     """
     read = [path for path in inputs if path.is_file()]
     for output in outputs:
         for path in read:
             if output.exists() and output.samefile(path):
                 raise UserError(
-                    f"{output} would be replaced, but it is read ({path}): choose another --out"
+                    f"{output} would be replaced, but it is read ({path}): choose another {flag}"
                 )
-        check_replaceable(output, kind=kind)
+        check_replaceable(output, kind=kind, flag=flag)
 
 
-def check_replaceable(path: Path, *, kind: str | None = None) -> None:
+def check_replaceable(path: Path, *, kind: str | None = None, flag: str = "--out") -> None:
     """UserError where something is at `path` that the commands did not write as it is."""
     if path.is_dir():
-        raise UserError(f"{path} is a folder: move it away or choose another --out")
+        raise UserError(f"{path} is a folder: move it away or choose another {flag}")
     if path.exists() and not is_own(path, kind=kind):
         raise UserError(
             f"{path} exists, and semfaceedit did not write it or it was changed since: move it "
-            "away or choose another --out"
+            f"away or choose another {flag}"
         )
 
 
@@ -81,7 +86,7 @@ def save_picture(path: Path, picture: Image.Image, **settings: Any) -> None:
 
 
 def save_page(path: Path, text: str) -> None:
-    """Write a marked page of Markdown; UserError where it would replace what is not ours."""
+    """Write a marked page, Markdown or HTML; UserError where it would replace what is not ours."""
     check_replaceable(path)
     write_text(path, text + _page_mark(text))
 
@@ -119,6 +124,19 @@ def _own_page(path: Path, _kind: str | None) -> bool:
     return path.read_text(encoding="utf-8") == text + _page_mark(text)
 
 
+def _own_mesh(path: Path, _kind: str | None) -> bool:
+    """.ply, .obj and .mtl name us in a comment among their first lines."""
+    with open(path, "rb") as file:
+        return MARK.encode() in file.read(100)
+
+
+def _own_glb(path: Path, _kind: str | None) -> bool:
+    with open(path, "rb") as file:
+        header = file.read(20)
+        text = file.read(int.from_bytes(header[12:16], "little"))
+    return bool(json.loads(text)["asset"]["generator"] == MARK)
+
+
 def _own_json(path: Path, _kind: str | None) -> bool:
     return str(json.loads(path.read_text())["format"]).startswith(MARK)
 
@@ -131,5 +149,6 @@ def _own_tensors(path: Path, kind: str | None) -> bool:
 
 _KINDS = {
     ".png": _own_png, ".gif": _own_gif, ".webp": _own_webp, ".mp4": _own_mp4, ".md": _own_page,
+    ".html": _own_page, ".glb": _own_glb, ".ply": _own_mesh, ".obj": _own_mesh, ".mtl": _own_mesh,
     ".json": _own_json, ".safetensors": _own_tensors,
 }  # fmt: skip

@@ -23,6 +23,7 @@ LAYERS = (
     ("pictures",),
     ("training",),
     ("editing",),
+    ("baking",),
     ("parsing",),
     ("options", "api", "machine"),
     ("evaluation",),

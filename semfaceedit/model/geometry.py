@@ -93,6 +93,18 @@ class GeometryModule(nn.Module):
             dense_alpha.view(shape), dense_scores.view(*shape, NUM_CLASSES), descriptor, hit_index
         )
 
+    def opacity(self, points: Tensor, film: Film) -> Tensor:  # (P, 3) world, (1, L + 1, W)
+        """alpha (P,) of points on iso-surfaces of one face; density never sees the direction."""
+        sigma = self.stack(
+            points * self.config.coordinate_scale,
+            torch.zeros_like(points),
+            film,
+            torch.tensor([0, len(points)], device=points.device),
+            torch.zeros(1, dtype=torch.int64, device=points.device),
+            channels=1,
+        )
+        return self._opacity(sigma[:, 0])
+
     def _opacity(self, sigma: Tensor) -> Tensor:
         density = nn.functional.softplus(sigma + self.config.density_shift)
         return 1 - torch.exp(-self.config.density_scale * density)

@@ -58,17 +58,18 @@ def share_means(generator: Generator, base: Generator) -> None:
     _means[generator], _fingerprints[generator] = mean_codes(base), fingerprint(base)
 
 
-def _files(generator: Generator) -> list[Path]:
-    """Where the means of a generator may be kept, first choice first; none without a source."""
+def cache_files(generator: Generator, what: str = "mean-codes") -> list[Path]:
+    """Where what was found out about a checkpoint may be kept, first choice first; none without a
+    source."""
     if generator.source is None:
         return []
-    name = f"mean-codes-{fingerprint(generator)}.safetensors"
+    name = f"{what}-{fingerprint(generator)}.safetensors"
     return [generator.source.parent / name, cache_root() / name]
 
 
 def _read(generator: Generator) -> Codes | None:
     device = generator.device
-    for path in _files(generator):
+    for path in cache_files(generator):
         try:
             with safe_open(path, "pt") as file:
                 if file.metadata() != _metadata():
@@ -85,7 +86,7 @@ def _found(generator: Generator) -> Codes:
     films = (codes.geometry, codes.appearance)
     tensors = dict(zip(PARTS, (t for f in films for t in (f.frequencies, f.phases)), strict=True))
     kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    for path in _files(generator):
+    for path in cache_files(generator):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda temporary: save_file(kept, temporary, _metadata()))
