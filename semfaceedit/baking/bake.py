@@ -78,7 +78,7 @@ def bake(
     seen_index = seen.nonzero()[:, 0]
 
     alpha = np.zeros(layers * area, np.uint8)
-    device = next(generator.parameters()).device
+    device = generator.device
     on_surfaces = seen_index[seen_index < (layers - 1) * area]
     for some in on_surfaces.split(CHUNK_POINTS):
         opacity = generator.geometry.opacity(points[some].to(device), codes.geometry)

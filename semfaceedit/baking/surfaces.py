@@ -124,7 +124,7 @@ def find_surfaces(generator: Generator) -> Surfaces:
 
 def _hits(generator: Generator) -> list[Tensor]:
     """World x, y of what poses within the limits show of each layer, the plane last."""
-    config, device = generator.config, next(generator.parameters()).device
+    config, device = generator.config, generator.device
     yaws = torch.linspace(-YAW_LIMIT, YAW_LIMIT, 9)
     pitches = torch.linspace(-PITCH_LIMIT, PITCH_LIMIT, 5)
     found: list[list[Tensor]] = [[] for _ in range(config.manifolds)]
