@@ -41,12 +41,12 @@ from ..pictures.grids import picture_rows
 from .http import Guard, PatientProtocol
 from .messages import number, one_of, pack, quoted, unpack, whole, word
 from .outbox import Outbox, receive, send
-from .session import EditingSession
+from .session import EditingSession, unpainted
 from .uploads import check_picture, clean_name
 
 WEB = Path(__file__).with_name("page")
 HOSTS = ["127.0.0.1", "localhost"]
-PICTURES = ("view", "faces", "looks", "thumbnail")
+PICTURES = ("view", "follow", "faces", "looks", "thumbnail")
 CANVASES = ("face", "map", "before")  # that a view may be for
 MOST_WANTED = 32  # pictures that one page waits for
 MOST_SEED, STRIP = 2**31 - 1, 8  # faces in a strip of thumbnails
@@ -76,8 +76,11 @@ class EditorServer:
         self.keeper: asyncio.Task[None] | None = None
         self.changed_at = 0.0  # by `time.monotonic`; what came before is kept, or will be
         self.stopping = threading.Event()
+        self.sharpening: asyncio.Task[None] | None = None  # the face after a stroke
+        self.painting = threading.Event()  # or another change: no more sharpening
         self.handlers: dict[str, Callable[[WebSocket, dict[str, Any], bytes], Awaitable[None]]] = {
             "view": self._view,
+            "follow": self._view,
             "faces": self._faces,
             "looks": self._looks,
             "thumbnail": self._thumbnail,
@@ -87,6 +90,7 @@ class EditorServer:
             "turn": self._turn,
             "go": self._go,
             "paint": self._paint,
+            "stroke": self._stroke,
             "edit": self._edit,
             "transfer": self._transfer,
             "invert": self._invert,
@@ -108,6 +112,7 @@ class EditorServer:
     def end(self) -> Path | None:
         """Stop what runs and keep a face that is not on the disk."""
         self.stopping.set()
+        self.painting.set()
         return self.session.autosave()
 
     async def _index(self, request: Request) -> Response:
@@ -130,7 +135,10 @@ class EditorServer:
             await self._tell_state(outbox)
             while True:
                 message = await receive(socket)
-                if _type(message) not in PICTURES:
+                kind = _type(message)
+                if kind == "follow":  # the next stroke: the last one is sharp enough
+                    self.painting.set()
+                if kind not in PICTURES:
                     await self._answer(socket, message)
                 elif wanted.full():
                     await send(socket, _error("too many pictures are asked for at once: wait"))
@@ -178,6 +186,7 @@ class EditorServer:
             _pose(header),
             moving=moving,
             revision=None if step is None else whole(header, "step", 0, 10**6),
+            labels=self._labels(payload) if header["type"] == "follow" else None,
         )
         answer = {
             "type": "frame",
@@ -238,6 +247,50 @@ class EditorServer:
         path = await self._change(lambda: self.session.save(name))
         self.pages[socket].put("saved", pack({"type": "saved", "path": str(path)}))
 
+    async def _stroke(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        """The face follows a stroke at once, and is sharpened until something else happens."""
+        labels, name = self._labels(payload), word(header, "name")
+        painted_on = whole(header, "number", 0, MOST_SEED)
+
+        def work() -> None:
+            self._check_painted_on(painted_on)
+            self.session.stroke(labels, name)
+
+        await self._change(work)
+        self.painting.clear()
+        if self.sharpening is None and self.job is None:
+            self.sharpening = asyncio.create_task(self._sharpen())
+
+    async def _sharpen(self) -> None:
+        def watch(step: Step, output: RenderOutput, goal: Goal) -> None:
+            if self.painting.is_set():
+                raise StopFit
+
+        try:
+            async with self.changing:
+                await self._thread(self.session.sharpen, watch)
+        except UserError as error:
+            self._tell("error", _error(str(error)))
+        except Exception:
+            traceback.print_exc()
+            self._tell("error", _error(_DEFECT))
+        finally:
+            self.sharpening = None
+        await self._tell_state()
+        self._keep_soon()
+
+    async def _settle(self) -> None:
+        """End the sharpening of the last stroke: the face stays as it is by then."""
+        self.painting.set()
+        if (task := self.sharpening) is not None:
+            await asyncio.shield(task)
+
+    def _check_painted_on(self, number: int) -> None:
+        if self.session.revision.number != number:
+            raise UserError(
+                "the face has changed since this map was painted: look, and apply again"
+            )
+
     # Changes that take a while.
 
     async def _edit(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
@@ -247,10 +300,7 @@ class EditorServer:
         name = word(header, "name") if "name" in header else "painted map"
 
         def work(watch: Watch) -> None:
-            if self.session.revision.number != painted_on:
-                raise UserError(
-                    "the face has changed since this map was painted: look, and apply again"
-                )
+            self._check_painted_on(painted_on)
             self.session.edit(
                 labels, iterations=iterations, appearance=appearance, name=name, watch=watch
             )
@@ -312,6 +362,7 @@ class EditorServer:
     async def _change(self, work: Callable[[], Any]) -> Any:
         """A change of the face; then every page is told."""
         self._check_idle()
+        await self._settle()
         async with self.changing:
             result = await self._thread(work)
         await self._tell_state()
@@ -353,6 +404,7 @@ class EditorServer:
 
         problem = None
         try:
+            await self._settle()
             await self._tell_state()
             async with self.changing:
                 await self._thread(work, watch)
@@ -401,13 +453,15 @@ class EditorServer:
             "group_of_class": model.group_of_class,
             "edits": list(EDITS),
             "strip": STRIP,
+            "follows": self.session.follows,
             "folder": str(self.session.out),
             "recovered": self.session.recovered,
         }
         return pack(header)
 
     def _state(self) -> bytes:
-        """The revisions and where the face at hand stands among them, with its label map."""
+        """The revisions and where the face at hand stands among them, with its label map and, where
+        it was painted on, the map that it had before."""
         revisions, at = self.session.history
         face = revisions[at].project
         header = {
@@ -417,6 +471,7 @@ class EditorServer:
             "seeds": [revision.seed for revision in revisions],
             "looks": [revision.look and asdict(revision.look) for revision in revisions],
             "at": at,
+            "version": revisions[at].version,
             "pose": face.pose.tolist(),
             "size": len(face.labels),
             "metrics": {name: _finite(value) for name, value in revisions[at].metrics},
@@ -424,7 +479,11 @@ class EditorServer:
             "busy": self.job_name,
             "job": self.job_kind,
         }
-        return pack(header, np.ascontiguousarray(face.labels).tobytes())
+        maps = [face.labels]
+        before = unpainted(revisions, at).labels
+        if not np.array_equal(before, face.labels):
+            maps.append(before)
+        return pack(header, b"".join(np.ascontiguousarray(labels).tobytes() for labels in maps))
 
     async def _tell_state(self, *outboxes: Outbox) -> None:
         """How things stand, to these pages or to all."""
@@ -457,6 +516,7 @@ class PageServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.editor.stopping.set()
+        self.editor.painting.set()
         super().handle_exit(sig, frame)
 
 
