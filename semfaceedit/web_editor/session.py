@@ -42,7 +42,8 @@ SHADING_BYTES = 256 << 20  # what may be kept of a view, so that a changed look 
 MOST_STEPS = 200
 MOST_NAME = 200  # bytes; a file's name with all that is put around it may have 255
 THUMBNAIL = 64  # pixels along an edge, at most
-SHARPEN_STEPS, SHARPEN_SECONDS = 10, 1.0  # of the fit after a stroke, at most
+SHARPEN_STEPS, SHARPEN_SECONDS = 20, 1.0  # of the fit after a stroke, at most
+SHARPEN_IMAGE_WEIGHT = 4.0  # its picture outside what was painted counts more than in a long fit
 AUTOSAVE = "autosave-"  # how the names of faces begin that nobody saved
 
 
@@ -194,8 +195,9 @@ class EditingSession:
         self._add(name, project, painted=True)
 
     def sharpen(self, watch: Watch | None = None) -> None:
-        """Bring the face nearer to the map after a stroke: `SHARPEN_STEPS` of Eq. 10's fit, or as
-        many as `SHARPEN_SECONDS` allow. It takes the place of the stroke's own face."""
+        """Bring the face nearer to the map after a stroke: `SHARPEN_STEPS` of Eq. 10's fit at half
+        the resolution, or as many as `SHARPEN_SECONDS` allow. It takes the place of the
+        stroke's own face."""
         revisions, at = self._history
         before, revision = unpainted(revisions, at), revisions[at]
         project, metrics = revision.project, revision.metrics
@@ -218,9 +220,10 @@ class EditingSession:
 
         settings = self.editor.edit_settings(
             iterations=SHARPEN_STEPS,
-            resolution=self.model.resolution,
+            resolution=max(1, self.model.resolution // 2),
+            image_weight=SHARPEN_IMAGE_WEIGHT,
             perceptual_weight=0.0,
-            evaluate_every=2,
+            evaluate_every=4,
         )
         edited = self.editor.refine(before, project, settings=settings, watch=limited)
         edited.project.check_values("the new face")

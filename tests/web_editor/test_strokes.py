@@ -66,11 +66,11 @@ def test_a_stroke_is_what_the_encoder_says_and_one_step(session):
 def test_a_preview_changes_nothing_and_shows_the_stroke(session):
     labels, pose = painted(session.face.labels), (0.0, 0.0)
     history = session.history
-    shown = session.view("image", pose, moving=True, labels=labels)
+    shown = session.view("image", pose, labels=labels)
     assert session.history is history
-    own = session.view("image", pose, moving=True)
+    own = session.view("image", pose)
     session.stroke(labels)
-    again = session.view("image", pose, moving=True)
+    again = session.view("image", pose)
     assert np.array_equal(shown, again) and not np.array_equal(shown, own)
     labels[0, 0] = 77
     with pytest.raises(UserError, match="labels hold 77"):
