@@ -36,7 +36,7 @@ from ..pictures.grids import picture_rows
 KINDS = ("image", "semantics", "depth", "normals")
 FRAME_SECONDS = 0.08  # what a frame may take while the head turns
 FRAME_CULL = 1e-3  # compositing weight below which such a frame leaves points black
-SMALLEST_FRAME = 16  # pixels along an edge
+SMALLEST_FRAME, SMALLEST_FOLLOWED = 16, 32  # pixels along an edge; of a face that follows the brush
 CHUNK_RAYS = 16384
 SHADING_BYTES = 256 << 20  # what may be kept of a view, so that a changed look needs no geometry
 MOST_STEPS = 200
@@ -358,7 +358,8 @@ class EditingSession:
             if labels is not None:
                 project = self._follow(project, labels)
             if moving:
-                output = self._frame(project, pose, colored=kind == "image")
+                least = SMALLEST_FRAME if labels is None else SMALLEST_FOLLOWED
+                output = self._frame(project, pose, least, colored=kind == "image")
             else:
                 output = self._still(project, pose)
             picture = picture_rows(output, self.model.camera)[kind][0].numpy()
@@ -476,14 +477,14 @@ class EditingSession:
 
     @torch.no_grad()
     def _frame(
-        self, project: FaceProject, pose: tuple[float, float], *, colored: bool
+        self, project: FaceProject, pose: tuple[float, float], least: int, *, colored: bool
     ) -> RenderOutput:
         """A rendering in as many pixels as time allows, without colours where none are shown."""
         return render(
             project.generator(self.generator),
             project.codes(self.generator),
             self._pose(pose),
-            self._frame_resolution(),
+            self._frame_resolution(least),
             chunk_rays=CHUNK_RAYS,
             shade=colored,
             cull=FRAME_CULL,
@@ -511,13 +512,10 @@ class EditingSession:
         self._shown = _Shown(project, pose, output)
         return output
 
-    def _frame_resolution(self) -> int:
+    def _frame_resolution(self, least: int) -> int:
         """The still size, halved until a frame is expected to take at most `FRAME_SECONDS`."""
         resolution = self.resolution
-        while (
-            resolution // 2 >= SMALLEST_FRAME
-            and self._seconds_per_pixel * resolution**2 > FRAME_SECONDS
-        ):
+        while resolution // 2 >= least and self._seconds_per_pixel * resolution**2 > FRAME_SECONDS:
             resolution //= 2
         return resolution
 
