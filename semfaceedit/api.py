@@ -31,7 +31,7 @@ from torch import Tensor
 from .editing.encoder import Encoder, find_encoder
 from .editing.fit import FitSettings, Watch
 from .editing.inversion import InversionResult, InvertSettings, invert, near_settings
-from .editing.map_edit import edit
+from .editing.map_edit import edit, refine
 from .editing.mask_edits import paint
 from .editing.project import FaceProject
 from .editing.refit import EditedFace, EditSettings, near_edit_settings
@@ -277,6 +277,25 @@ class Editor:
             perceptual=self._perceptual(settings),
             watch=watch,
             encoder=self.encoder,
+        )
+
+    def refine(
+        self,
+        before: FaceProject,
+        after: FaceProject,
+        *,
+        settings: EditSettings | None = None,
+        watch: Watch | None = None,
+    ) -> EditedFace:
+        """Bring a face that follows a painted map nearer to it: see `map_edit.refine`."""
+        settings = settings or self.edit_settings()
+        return refine(
+            self.generator,
+            before,
+            after,
+            settings,
+            perceptual=self._perceptual(settings),
+            watch=watch,
         )
 
     def transfer(

@@ -238,7 +238,7 @@ class Fit:
         if stage.weights:
             self.generator = trainable_copy(pivot)
         try:
-            best.offer(self._evaluate(stage), self)
+            self._evaluate(stage, best)
             leaves = self._leaves(stage)
             rate = settings.learning_rate if stage.learning_rate is None else stage.learning_rate
             optimizer = torch.optim.Adam(leaves, rate, weight_decay=settings.weight_decay)
@@ -252,7 +252,7 @@ class Fit:
                 if stage.pose and settings.pose_every and index % settings.pose_every == 0:
                     self._step_pose(stage)
                 if index % settings.evaluate_every == 0 or index == stage.iterations:
-                    best.offer(self._evaluate(stage), self)
+                    self._evaluate(stage, best)
                     if best.stale:
                         break
         finally:
@@ -303,7 +303,8 @@ class Fit:
         return weighted(terms, self.settings), terms
 
     @torch.no_grad()
-    def _evaluate(self, stage: Stage) -> Step:
+    def _evaluate(self, stage: Stage, best: _Best) -> None:
+        """Score the face as it is; a watch that ends the fit here does not lose it."""
         output = self.render()
         loss, terms = self._loss(output, stage)
         step = Step(
@@ -317,9 +318,9 @@ class Fit:
             time.monotonic() - self._began,
         )
         self.history.append(step)
+        best.offer(step, self)
         if self.watch is not None:
             self.watch(step, output, self.goal)
-        return step
 
     @torch.no_grad()
     def _step_pose(self, stage: Stage) -> None:

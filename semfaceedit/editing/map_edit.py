@@ -66,6 +66,33 @@ def edit(
     )
 
 
+def refine(
+    generator: Generator,
+    before: FaceProject,
+    after: FaceProject,
+    settings: EditSettings,
+    *,
+    perceptual: PerceptualFeatures | None = None,
+    watch: Watch | None = None,
+) -> EditedFace:
+    """Bring a face that follows a painted map nearer to it, from where it is (Eq. 10).
+
+    after: the face, with the painted map, as `follow_map` gives it; before: the face that was
+    painted on, whose picture is kept where the maps of the two agree.
+    """
+    chosen = _changed(before, after.labels, None, settings.dilation)
+    resolution = settings.resolution or len(before.preview)
+    shown = render_project(generator, before, resolution)
+    mask = footprint(chosen, resolution).to(shown.image.device)
+    goal = Goal(
+        footprint_shares(after.labels, resolution).to(shown.image),
+        shown.image,
+        ~mask if settings.masked else None,
+    )
+    here = replace(settings, start_samples=0)
+    return refit(generator, after, goal, mask, shown, here, perceptual=perceptual, watch=watch)
+
+
 def _changed(
     project: FaceProject, labels: np.ndarray, region: np.ndarray | None, dilation: float
 ) -> np.ndarray:

@@ -15,7 +15,7 @@ from ..model.labels import CLASS_NAMES, PALETTE
 from ..model.renderer import RenderOutput
 from ..pictures.grids import picture_rows
 from .messages import STRIP, pack
-from .session import EditingSession
+from .session import EditingSession, unpainted
 
 DEFECT = "Internal error; see the terminal for the traceback"
 
@@ -31,6 +31,7 @@ def about(session: EditingSession) -> bytes:
         "group_of_class": model.group_of_class,
         "edits": list(EDITS),
         "strip": STRIP,
+        "follows": session.follows,
         "folder": str(session.out),
         "recovered": session.recovered,
     }
@@ -38,7 +39,8 @@ def about(session: EditingSession) -> bytes:
 
 
 def state(session: EditingSession, job_name: str, job_kind: str) -> bytes:
-    """The revisions and where the face at hand stands among them, with its label map."""
+    """The revisions and where the face at hand stands among them, with its label map and, where
+    it was painted on, the map that it had before."""
     revisions, at = session.history
     face = revisions[at].project
     header = {
@@ -48,6 +50,7 @@ def state(session: EditingSession, job_name: str, job_kind: str) -> bytes:
         "seeds": [revision.seed for revision in revisions],
         "looks": [revision.look and asdict(revision.look) for revision in revisions],
         "at": at,
+        "version": revisions[at].version,
         "pose": face.pose.tolist(),
         "size": len(face.labels),
         "metrics": {name: _finite(value) for name, value in revisions[at].metrics},
@@ -55,7 +58,11 @@ def state(session: EditingSession, job_name: str, job_kind: str) -> bytes:
         "busy": job_name,
         "job": job_kind,
     }
-    return pack(header, np.ascontiguousarray(face.labels).tobytes())
+    maps = [face.labels]
+    before = unpainted(revisions, at).labels
+    if not np.array_equal(before, face.labels):
+        maps.append(before)
+    return pack(header, b"".join(np.ascontiguousarray(labels).tobytes() for labels in maps))
 
 
 def encoded(picture: np.ndarray, form: str = "PNG") -> bytes:

@@ -52,7 +52,7 @@ from .uploads import check_picture, clean_name
 
 WEB = Path(__file__).with_name("page")
 HOSTS = ["127.0.0.1", "localhost"]
-PICTURES = ("view", "faces", "looks", "thumbnail")
+PICTURES = ("view", "follow", "faces", "looks", "thumbnail")
 CANVASES = ("face", "map", "before")  # that a view may be for
 MOST_WANTED = 32  # pictures that one page waits for
 KEEP_AFTER = 1.5  # seconds without a change, until the face is kept on the disk
@@ -80,8 +80,11 @@ class EditorServer:
         self.keeper: asyncio.Task[None] | None = None
         self.changed_at = 0.0  # by `time.monotonic`; what came before is kept, or will be
         self.stopping = threading.Event()
+        self.sharpening: asyncio.Task[None] | None = None  # the face after a stroke
+        self.painting = threading.Event()  # or another change: no more sharpening
         self.handlers: dict[str, Callable[[WebSocket, dict[str, Any], bytes], Awaitable[None]]] = {
             "view": self._view,
+            "follow": self._view,
             "faces": self._faces,
             "looks": self._looks,
             "thumbnail": self._thumbnail,
@@ -91,6 +94,7 @@ class EditorServer:
             "turn": self._turn,
             "go": self._go,
             "paint": self._paint,
+            "stroke": self._stroke,
             "edit": self._edit,
             "transfer": self._transfer,
             "invert": self._invert,
@@ -112,6 +116,7 @@ class EditorServer:
     def end(self) -> Path | None:
         """Stop what runs and keep a face that is not on the disk."""
         self.stopping.set()
+        self.painting.set()
         return self.session.autosave()
 
     async def _index(self, request: Request) -> Response:
@@ -134,7 +139,10 @@ class EditorServer:
             await self._tell_state(outbox)
             while True:
                 message = await receive(socket)
-                if _type(message) not in PICTURES:
+                kind = _type(message)
+                if kind == "follow":  # the next stroke: the last one is sharp enough
+                    self.painting.set()
+                if kind not in PICTURES:
                     await self._answer(socket, message)
                 elif wanted.full():
                     await send(
@@ -184,6 +192,7 @@ class EditorServer:
             pose_of(header),
             moving=moving,
             revision=None if step is None else whole(header, "step", 0, 10**6),
+            labels=self._labels(payload) if header["type"] == "follow" else None,
         )
         answer = {
             "type": "frame",
@@ -244,6 +253,50 @@ class EditorServer:
         path = await self._change(lambda: self.session.save(name))
         self.pages[socket].put("saved", pack({"type": "saved", "path": str(path)}))
 
+    async def _stroke(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        """The face follows a stroke at once, and is sharpened until something else happens."""
+        labels, name = self._labels(payload), word(header, "name")
+        painted_on = whole(header, "number", 0, MOST_SEED)
+
+        def work() -> None:
+            self._check_painted_on(painted_on)
+            self.session.stroke(labels, name)
+
+        await self._change(work)
+        self.painting.clear()
+        if self.sharpening is None and self.job is None:
+            self.sharpening = asyncio.create_task(self._sharpen())
+
+    async def _sharpen(self) -> None:
+        def watch(step: Step, output: RenderOutput, goal: Goal) -> None:
+            if self.painting.is_set():
+                raise StopFit
+
+        try:
+            async with self.changing:
+                await self._thread(self.session.sharpen, watch)
+        except UserError as error:
+            self._tell("error", answers.error(str(error)))
+        except Exception:
+            traceback.print_exc()
+            self._tell("error", answers.error(answers.DEFECT))
+        finally:
+            self.sharpening = None
+        await self._tell_state()
+        self._keep_soon()
+
+    async def _settle(self) -> None:
+        """End the sharpening of the last stroke: the face stays as it is by then."""
+        self.painting.set()
+        if (task := self.sharpening) is not None:
+            await asyncio.shield(task)
+
+    def _check_painted_on(self, number: int) -> None:
+        if self.session.revision.number != number:
+            raise UserError(
+                "the face has changed since this map was painted: look, and apply again"
+            )
+
     # Changes that take a while.
 
     async def _edit(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
@@ -253,10 +306,7 @@ class EditorServer:
         name = word(header, "name") if "name" in header else "painted map"
 
         def work(watch: Watch) -> None:
-            if self.session.revision.number != painted_on:
-                raise UserError(
-                    "the face has changed since this map was painted: look, and apply again"
-                )
+            self._check_painted_on(painted_on)
             self.session.edit(
                 labels, iterations=iterations, appearance=appearance, name=name, watch=watch
             )
@@ -318,6 +368,7 @@ class EditorServer:
     async def _change(self, work: Callable[[], Any]) -> Any:
         """A change of the face; then every page is told."""
         self._check_idle()
+        await self._settle()
         async with self.changing:
             result = await self._thread(work)
         await self._tell_state()
@@ -359,6 +410,7 @@ class EditorServer:
 
         problem = None
         try:
+            await self._settle()
             await self._tell_state()
             async with self.changing:
                 await self._thread(work, watch)
@@ -429,6 +481,7 @@ class PageServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.editor.stopping.set()
+        self.editor.painting.set()
         super().handle_exit(sig, frame)
 
 

@@ -20,11 +20,12 @@ from torch import Tensor
 
 from ..api import Editor
 from ..data.decoding import save_label_map
-from ..editing.fit import Watch
+from ..editing.encoder import follow_map
+from ..editing.fit import Goal, Step, StopFit, Watch
 from ..editing.project import FaceProject
 from ..editing.refit import EditedFace, EditSettings, render_project
 from ..editing.region_transfer import What
-from ..editing.target import OVERSAMPLING
+from ..editing.target import OVERSAMPLING, check_labels
 from ..errors import UserError
 from ..model.codes import Codes, Film, interpolate
 from ..model.generator import seed_codes
@@ -35,12 +36,14 @@ from ..pictures.grids import picture_rows
 KINDS = ("image", "semantics", "depth", "normals")
 FRAME_SECONDS = 0.08  # what a frame may take while the head turns
 FRAME_CULL = 1e-3  # compositing weight below which such a frame leaves points black
-SMALLEST_FRAME = 16  # pixels along an edge
+SMALLEST_FRAME, SMALLEST_FOLLOWED = 16, 32  # pixels along an edge; of a face that follows the brush
 CHUNK_RAYS = 16384
 SHADING_BYTES = 256 << 20  # what may be kept of a view, so that a changed look needs no geometry
 MOST_STEPS = 200
 MOST_NAME = 200  # bytes; a file's name with all that is put around it may have 255
 THUMBNAIL = 64  # pixels along an edge, at most
+SHARPEN_STEPS, SHARPEN_SECONDS = 20, 1.0  # of the fit after a stroke, at most
+SHARPEN_IMAGE_WEIGHT = 4.0  # its picture outside what was painted counts more than in a long fit
 AUTOSAVE = "autosave-"  # how the names of faces begin that nobody saved
 
 
@@ -64,6 +67,8 @@ class Revision:
     seed: int | None = None  # whose face this is
     look: Look | None = None  # the next look of the same group takes this one's place
     metrics: tuple[tuple[str, float], ...] = ()  # of the edit or transfer that made it
+    painted: bool = False  # a stroke, which the face followed at once
+    version: int = 0  # counts on where a short fit has sharpened it
 
 
 @dataclass(frozen=True)
@@ -168,10 +173,61 @@ class EditingSession:
         name: str = "painted map",
         watch: Watch | None = None,
     ) -> None:
-        """Let the face follow a painted map (Eq. 10)."""
+        """Let the face follow a painted map (Eq. 10); the map that it has: follow it closer."""
         settings = replace(self._settings(iterations), appearance=appearance)
-        edited = self.editor.edit(self.face, labels, settings=settings, watch=watch)
+        if np.array_equal(labels, self.face.labels):
+            before = unpainted(*self._history)
+            edited = self.editor.refine(before, self.face, settings=settings, watch=watch)
+        else:
+            edited = self.editor.edit(self.face, labels, settings=settings, watch=watch)
         self._add_edited(name, edited)
+
+    @property
+    def follows(self) -> bool:
+        """Whether there is an encoder, so that the face can follow each stroke."""
+        return self.editor.encoder is not None
+
+    def stroke(self, labels: np.ndarray, name: str = "painted map") -> None:
+        """Let the face follow a stroke at once, by what the encoder reads."""
+        before = unpainted(*self._history)
+        undone = np.array_equal(labels, before.labels)
+        project = before if undone else self._follow(self.face, labels)
+        self._add(name, project, painted=True)
+
+    def sharpen(self, watch: Watch | None = None) -> None:
+        """Bring the face nearer to the map after a stroke: `SHARPEN_STEPS` of Eq. 10's fit at half
+        the resolution, or as many as `SHARPEN_SECONDS` allow. It takes the place of the
+        stroke's own face."""
+        revisions, at = self._history
+        before, revision = unpainted(revisions, at), revisions[at]
+        project, metrics = revision.project, revision.metrics
+        if revision.painted and not np.array_equal(before.labels, project.labels):
+            edited = self._sharpened(before, project, watch)
+            project, metrics = edited.project, tuple(edited.project.metrics.items())
+        sharp = replace(revision, project=project, metrics=metrics, version=revision.version + 1)
+        self._history = ((*revisions[:at], sharp, *revisions[at + 1 :]), at)
+
+    def _sharpened(
+        self, before: FaceProject, project: FaceProject, watch: Watch | None
+    ) -> EditedFace:
+        end = time.monotonic() + SHARPEN_SECONDS
+
+        def limited(step: Step, output: RenderOutput, goal: Goal) -> None:
+            if watch is not None:
+                watch(step, output, goal)
+            if time.monotonic() > end:
+                raise StopFit
+
+        settings = self.editor.edit_settings(
+            iterations=SHARPEN_STEPS,
+            resolution=max(1, self.model.resolution // 2),
+            image_weight=SHARPEN_IMAGE_WEIGHT,
+            perceptual_weight=0.0,
+            evaluate_every=4,
+        )
+        edited = self.editor.refine(before, project, settings=settings, watch=limited)
+        edited.project.check_values("the new face")
+        return edited
 
     def transfer(
         self,
@@ -284,10 +340,12 @@ class EditingSession:
         *,
         moving: bool = False,
         revision: int | None = None,
+        labels: np.ndarray | None = None,
     ) -> np.ndarray:  # (H, H, 3) uint8
         """A picture of the face, or of an earlier revision, from one side.
 
-        moving: as many pixels as `FRAME_SECONDS` allow, by what views took before.
+        moving: as many pixels as `FRAME_SECONDS` allow, by what views took before. labels: of the
+        face as it follows this map, (R, R) class ids.
         """
         if kind not in KINDS:
             raise UserError(f"there is no picture {kind!r}: use {', '.join(KINDS)}")
@@ -297,8 +355,11 @@ class EditingSession:
         project = revisions[at].project
         with self._lock:
             began = time.monotonic()
+            if labels is not None:
+                project = self._follow(project, labels)
             if moving:
-                output = self._frame(project, pose, colored=kind == "image")
+                least = SMALLEST_FRAME if labels is None else SMALLEST_FOLLOWED
+                output = self._frame(project, pose, least, colored=kind == "image")
             else:
                 output = self._still(project, pose)
             picture = picture_rows(output, self.model.camera)[kind][0].numpy()
@@ -350,6 +411,7 @@ class EditingSession:
         look: Look | None = None,
         metrics: dict[str, float] | None = None,
         root: bool = False,
+        painted: bool = False,
     ) -> None:
         """A revision after the one at hand; those after it are dropped.
 
@@ -362,7 +424,7 @@ class EditingSession:
         told = tuple((metrics or {}).items())
         number = next(self._numbers)
         origin = number if root else revisions[at].root
-        added = Revision(name, project, number, origin, seed, look, told)
+        added = Revision(name, project, number, origin, seed, look, told, painted)
         revisions = (*revisions[: at + 1], added)[-MOST_STEPS:]
         self._history = (revisions, len(revisions) - 1)
 
@@ -371,6 +433,11 @@ class EditingSession:
         revisions, at = self._history
         look = revisions[at].look if at > 0 else None
         return look is not None and look.group == group
+
+    def _follow(self, face: FaceProject, labels: np.ndarray) -> FaceProject:
+        if self.editor.encoder is None:
+            raise UserError("these weights have no encoder to follow a stroke: press Apply")
+        return follow_map(self.editor.encoder, face, check_labels(labels))
 
     def _write(self, face: FaceProject, path: Path) -> None:
         """The face, and its label map beside it."""
@@ -410,14 +477,14 @@ class EditingSession:
 
     @torch.no_grad()
     def _frame(
-        self, project: FaceProject, pose: tuple[float, float], *, colored: bool
+        self, project: FaceProject, pose: tuple[float, float], least: int, *, colored: bool
     ) -> RenderOutput:
         """A rendering in as many pixels as time allows, without colours where none are shown."""
         return render(
             project.generator(self.generator),
             project.codes(self.generator),
             self._pose(pose),
-            self._frame_resolution(),
+            self._frame_resolution(least),
             chunk_rays=CHUNK_RAYS,
             shade=colored,
             cull=FRAME_CULL,
@@ -445,15 +512,20 @@ class EditingSession:
         self._shown = _Shown(project, pose, output)
         return output
 
-    def _frame_resolution(self) -> int:
+    def _frame_resolution(self, least: int) -> int:
         """The still size, halved until a frame is expected to take at most `FRAME_SECONDS`."""
         resolution = self.resolution
-        while (
-            resolution // 2 >= SMALLEST_FRAME
-            and self._seconds_per_pixel * resolution**2 > FRAME_SECONDS
-        ):
+        while resolution // 2 >= least and self._seconds_per_pixel * resolution**2 > FRAME_SECONDS:
             resolution //= 2
         return resolution
+
+
+def unpainted(revisions: Sequence[Revision], at: int) -> FaceProject:
+    """The face as it was before it was painted on, with the looks that it has now."""
+    looks = revisions[at].project.appearance
+    while at > 0 and (revisions[at].painted or revisions[at].look is not None):
+        at -= 1
+    return replace(revisions[at].project, appearance=looks)
 
 
 def _same(a: Film, b: Film) -> bool:

@@ -24,6 +24,8 @@ CELLS = 4 * SIZE**2
 GOOD = (
     {"type": "view", "target": "face", "kind": "image", "yaw": 0.2, "pitch": 0.1, "moving": True},
     {"type": "view", "target": "before", "kind": "depth", "yaw": 0, "pitch": 0, "step": 0},
+    {"type": "follow", "target": "face", "kind": "image", "yaw": 0, "pitch": 0, "moving": True},
+    {"type": "stroke", "number": 0, "name": "painted map"},
     {"type": "choose", "seed": 4},
     {"type": "open", "name": "mine"},
     {"type": "thumbnail", "name": "mine"},

@@ -1,5 +1,6 @@
 // The page: what its parts say to the editor, and what the editor's answers do to them.
 
+import { Brush } from "./brush.js";
 import { listen } from "./keys.js";
 import { Looks, MOST_LOOK } from "./looks.js";
 import { Painter } from "./painter.js";
@@ -11,12 +12,14 @@ import { Viewer } from "./viewer.js";
 
 const kept = new Map(); // what was painted on steps that were left, by their numbers
 const looks = new Looks();
+const brush = new Brush();
 const strip = { first: 0, under: false }; // of faces; and whether the viewer's picture is the map's too
 
 page.painter = new Painter(find("map"), {
   changed: () => {
     panels.showPaint();
-    keepStrokes(page.painter);
+    brush.changed();
+    if (!brush.live) keepStrokes(page.painter);
   },
   picked: panels.chooseLabel,
   under: (label) => {
@@ -24,7 +27,7 @@ page.painter = new Painter(find("map"), {
   },
 });
 page.viewer = new Viewer(find("face"), {
-  ask: (view) => send({ type: "view", ...view }),
+  ask: ({ labels, ...view }) => send({ type: labels ? "follow" : "view", ...view }, labels),
   turned: (pose) => {
     panels.showPose(pose);
     if (strip.under && !page.viewer.faces(page.state.pose)) askUnder();
@@ -73,6 +76,10 @@ function begin(header) {
   });
   buildButtons(find("groups"), header.groups, (group) => looks.choose(group));
   looks.begin();
+  if (header.follows) {
+    find("apply").textContent = "Refine";
+    find("apply").title = "A longer fit, after which the face follows the map more closely (Enter)";
+  }
   panels.buildRegions();
   panels.offerRecovered();
   find("folder").textContent = `Face projects in ${header.folder}`;
@@ -82,25 +89,33 @@ function begin(header) {
 function follow(header, labels) {
   const { state } = page;
   const number = header.numbers[header.at];
-  const fresh = number !== state.numbers[state.at];
+  const fresh = number !== state.numbers[state.at] || header.version !== state.version;
   const turned = header.pose.some((angle, axis) => angle !== state.pose[axis]);
   const ended = state.busy && !header.busy;
   page.state = header;
-  takeMap(header, labels, number, fresh);
+  const own = brush.live ? takeStroke(header, labels, number) : takeMap(header, labels, number, fresh);
+  const shown = own || Boolean(brush.live && painter.last); // as it follows the brush
   if (turned || !viewer.picture) viewer.look({ yaw: header.pose[0], pitch: header.pose[1] });
-  else if (fresh || ended) viewer.show();
-  if (fresh || turned || !painter.picture) askUnder();
+  else if ((fresh && !shown) || ended) viewer.show();
+  if ((fresh && !shown) || turned || !painter.picture) askUnder();
   viewer.beforeStep = header.at > 0 ? header.at - 1 : null;
   looks.arrived();
   panels.showSteps();
   panels.showBusy();
   panels.showPaint();
   find("sources").replaceChildren(...header.projects.map((project) => new Option(project)));
-  if (fresh && !header.busy) say(told(header.metrics));
+  if (fresh && !shown && !header.busy) say(told(header.metrics));
+}
+
+// The map of the step at hand and, after it, that of the face before it was painted on.
+function takeStroke({ size }, maps, number) {
+  const labels = maps.slice(0, size * size);
+  return brush.arrived(labels, maps.length > labels.length ? maps.slice(size * size) : labels, size, number);
 }
 
 // The map of the step at hand; what is painted on another one is kept for it.
-function takeMap(header, labels, number, fresh) {
+function takeMap(header, maps, number, fresh) {
+  const labels = maps.subarray(0, header.size ** 2);
   const same = painter.size === header.size && labels.every((label, i) => label === painter.original[i]);
   if (!same || (fresh && !painter.painted)) {
     if (painter.painted) {
@@ -111,6 +126,7 @@ function takeMap(header, labels, number, fresh) {
   }
   painter.step = number;
   for (const old of kept.keys()) if (!header.numbers.includes(old)) kept.delete(old);
+  return false;
 }
 
 async function frame(header, bytes) {
@@ -134,10 +150,11 @@ function faces(header, bytes) {
 }
 
 function map(header, labels) {
-  painter.replace(labels, page.code || "painted map");
+  const name = page.code || "painted map";
   page.code = "";
   panels.lock();
-  say("Painted: press Apply, and the face follows.");
+  painter.replace(labels, name);
+  say(brush.live ? "" : "Painted: press Apply, and the face follows.");
 }
 
 async function progress(header, bytes) {
@@ -157,6 +174,7 @@ function saved(header) {
 function error(header) {
   viewer.failed();
   looks.failed();
+  brush.failed();
   page.code = "";
   panels.lock();
   say(header.message, true);
@@ -175,7 +193,7 @@ function told(metrics) {
 
 function undo() {
   const { state, code } = page;
-  if (state.busy || code) return;
+  if (state.busy || code || brush.puts(undo)) return;
   const last = painter.strokes.at(-1);
   if (last && (last.step === painter.step || state.at === 0)) painter.undo();
   else if (state.at > 0) send({ type: "go", step: state.at - 1 });
@@ -183,16 +201,16 @@ function undo() {
 
 function redo() {
   const { state, code } = page;
-  if (state.busy || code) return;
+  if (state.busy || code || brush.puts(redo)) return;
   const next = painter.undone.at(-1);
   if (next && (next.step === painter.step || state.at === state.steps.length - 1)) painter.redo();
   else if (state.at < state.steps.length - 1) send({ type: "go", step: state.at + 1 });
 }
 
 function apply() {
-  if (find("apply").disabled) return;
+  if (find("apply").disabled || brush.puts(apply)) return;
   send({
-    type: "edit", name: painter.names.join(", ").slice(0, 200), number: painter.step, iterations: Number(find("iterations").value),
+    type: "edit", name: painter.names.join(", ").slice(0, 200) || "refined", number: painter.step, iterations: Number(find("iterations").value),
     appearance: find("appearance").checked,
   }, painter.labels);
 }
@@ -336,9 +354,11 @@ find("name").oninput = () => sessionStorage.setItem("name", find("name").value);
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => offerPhotograph(event, event.dataTransfer));
 addEventListener("paste", (event) => offerPhotograph(event, event.clipboardData));
-addEventListener("pagehide", () => keepNow(painter));
+addEventListener("pagehide", () => {
+  if (!brush.live) keepNow(painter);
+});
 window.onbeforeunload = (event) => {
-  if (painter.painted) event.preventDefault();
+  if (brush.live ? brush.sent : painter.painted) event.preventDefault();
 };
 
 listen({ apply, save, undo, redo, compare });
@@ -353,6 +373,7 @@ page.socket = new Socket(`ws://${location.host}/socket${location.search}`, heard
   if (!open) {
     viewer.failed();
     looks.failed();
+    brush.failed();
     page.code = "";
   }
 });

@@ -106,7 +106,7 @@ export class Painter {
     }, { passive: false });
     canvas.addEventListener("keydown", (event) => this.key(event));
     canvas.addEventListener("keyup", (event) => {
-      if (event.key === " ") this.last = null;
+      if (event.key === " " && this.last) this.lift();
     });
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
@@ -270,7 +270,12 @@ export class Painter {
   up(event) {
     this.held.delete(event.pointerId);
     this.grip = null;
-    if (event.pointerId === this.brushing) this.last = this.brushing = null;
+    if (event.pointerId === this.brushing) this.lift();
+  }
+
+  lift() {
+    this.last = this.brushing = null;
+    this.changed();
   }
 
   // What the first finger began before the second came.

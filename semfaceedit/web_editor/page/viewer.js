@@ -76,6 +76,13 @@ export class Viewer {
     this.request();
   }
 
+  // The face as it follows a map that is being painted.
+  follow(labels) {
+    clearTimeout(this.timer);
+    this.wanted = { kind: this.kind, ...this.pose, moving: true, labels };
+    this.request();
+  }
+
   request() {
     if (this.waiting || !this.wanted) return;
     this.asked = this.wanted;

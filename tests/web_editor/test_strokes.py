@@ -1,0 +1,264 @@
+"""The face follows the brush: strokes are steps, sharpened until something else happens."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from browser import CHROMIUM, open_page
+from editor_server import KEY, Client, running
+from faces import SIZE, open_editor
+
+from semfaceedit.api import Editor
+from semfaceedit.editing.encoder import EncoderSettings, follow_map, new_encoder
+from semfaceedit.editing.fit import StopFit
+from semfaceedit.errors import UserError
+from semfaceedit.web_editor.session import EditingSession, unpainted
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+HAIR = 13
+
+
+def with_encoder(editor):
+    """The same editor with an untrained encoder that answers to maps."""
+    sizes = EncoderSettings(width=8, features=32, components=12)
+    made = new_encoder(editor.generator, sizes, seed=3)
+    torch.nn.init.normal_(made.geometry.weight, std=0.1)
+    editor.encoder = made.eval().requires_grad_(False)
+    return editor
+
+
+@pytest.fixture(scope="module")
+def editor(tmp_path_factory):
+    return with_encoder(open_editor(tmp_path_factory.mktemp("strokes")))
+
+
+@pytest.fixture
+def session(editor, tmp_path) -> EditingSession:
+    made = EditingSession(editor, tmp_path / "faces")
+    made.choose(5)
+    return made
+
+
+def painted(labels: np.ndarray, rows: int = 6) -> np.ndarray:
+    labels = labels.copy()
+    labels[:rows] = HAIR
+    return labels
+
+
+def same_shape(one, other) -> bool:
+    return torch.equal(one.geometry.phases, other.geometry.phases)
+
+
+def test_a_stroke_is_what_the_encoder_says_and_one_step(session):
+    face, labels = session.face, painted(session.face.labels)
+    session.stroke(labels, "painted map")
+    assert [r.painted for r in session.history[0]] == [False, True]
+    assert same_shape(session.face, follow_map(session.editor.encoder, face, labels))
+    assert not same_shape(session.face, face)
+    assert np.array_equal(session.face.labels, labels)
+    session.go(0)
+    assert session.face is face
+    session.go(1)
+    assert np.array_equal(session.face.labels, labels)
+
+
+def test_a_preview_changes_nothing_and_shows_the_stroke(session):
+    labels, pose = painted(session.face.labels), (0.0, 0.0)
+    history = session.history
+    shown = session.view("image", pose, labels=labels)
+    assert session.history is history
+    own = session.view("image", pose)
+    session.stroke(labels)
+    again = session.view("image", pose)
+    assert np.array_equal(shown, again) and not np.array_equal(shown, own)
+    labels[0, 0] = 77
+    with pytest.raises(UserError, match="labels hold 77"):
+        session.view("image", pose, labels=labels)
+
+
+def test_sharpening_takes_the_place_of_the_stroke(session):
+    session.stroke(painted(session.face.labels))
+    before = session.revision
+    session.sharpen()
+    after = session.revision
+    assert (after.number, after.version) == (before.number, before.version + 1)
+    assert not same_shape(after.project, before.project)
+    told = dict(after.metrics)
+    assert told["miou_groups"] >= told["start_miou_groups"] - 0.05
+    assert len(session.history[0]) == 2
+
+
+def test_sharpening_ends_where_it_is_when_the_next_stroke_comes(session):
+    session.stroke(painted(session.face.labels))
+    stroke = session.face
+
+    def stop(*_):
+        raise StopFit
+
+    session.sharpen(stop)
+    assert same_shape(session.face, stroke) and session.revision.version == 1
+
+
+def test_sharpening_is_limited_in_time(session, monkeypatch):
+    monkeypatch.setattr("semfaceedit.web_editor.session.SHARPEN_SECONDS", 0.0)
+    session.stroke(painted(session.face.labels))
+    stroke = session.face
+    session.sharpen()
+    assert same_shape(session.face, stroke)
+
+
+def test_strokes_are_fitted_from_the_face_before_them_all(session):
+    """What is held is the picture before the first stroke, with the looks of now."""
+    first = session.face
+    session.stroke(painted(first.labels))
+    session.sharpen()
+    session.look("hair", 9)
+    session.stroke(painted(session.face.labels, 8))
+    before = unpainted(*session.history)
+    assert np.array_equal(before.labels, first.labels) and same_shape(before, first)
+    assert torch.equal(before.appearance.phases, session.face.appearance.phases)
+    session.stroke(first.labels, "reset")
+    assert same_shape(session.face, first)
+    session.sharpen()
+    assert same_shape(session.face, first)
+
+
+def test_refining_starts_at_the_followed_face(session):
+    labels = painted(session.face.labels)
+    session.stroke(labels)
+    seen = []
+    session.edit(labels, iterations=5, watch=lambda step, output, goal: seen.append(step))
+    assert not session.revision.painted and session.history[1] == 2
+    assert seen[-1].loss < seen[0].loss
+    assert np.array_equal(unpainted(*session.history).labels, labels)
+    with pytest.raises(UserError, match="nothing to do"):
+        session.edit(labels, iterations=5)
+
+
+def test_without_an_encoder_nothing_follows(session, editor):
+    plain = EditingSession(Editor(editor.generator, editor.config), session.out)
+    plain.choose(5)
+    assert session.follows and not plain.follows
+    with pytest.raises(UserError, match="no encoder .* Apply"):
+        plain.stroke(painted(plain.face.labels))
+
+
+# Over the socket.
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("served")) as (server, address):
+        with_encoder(server.session.editor)
+        yield server, address
+
+
+@pytest.fixture
+def page(served):
+    server, address = served
+    server.session.choose(5)
+    with Client(address) as client:
+        client.about = client.wait("about")[0]
+        client.state = client.wait("state")
+        yield client
+
+
+def test_a_page_paints(served, page):
+    server, _ = served
+    assert page.about["follows"]
+    header, maps = page.state
+    cells = header["size"] ** 2
+    number = header["numbers"][header["at"]]
+    labels = painted(np.frombuffer(maps, np.uint8).reshape(2 * SIZE, -1)).tobytes()
+    view = {"target": "face", "kind": "image", "yaw": 0, "pitch": 0, "moving": True}
+    page.send("follow", labels, **view)
+    assert page.wait("frame")[0]["moving"]
+    page.send("stroke", labels, name="painted map", number=number)
+    state, told = page.wait("state", version=0)
+    assert state["at"] == header["at"] + 1 and not state["busy"]
+    assert told[:cells] == labels and told[cells:] == maps
+    state, _ = page.wait("state", version=1)
+    assert state["metrics"]["labels_inside"] is not None and not state["busy"]
+    page.send("go", step=header["at"])
+    assert page.wait("state", at=header["at"])[1] == maps
+    page.send("stroke", labels, name="painted map", number=number + 10**6)
+    assert "has changed" in page.wait("error")[0]["message"]
+    page.send("follow", labels[:-1], **view)
+    assert "bytes" in page.wait("error")[0]["message"]
+
+
+def test_nothing_waits_for_sharpening(served, page, monkeypatch):
+    """A fit without end gives way to the next stroke, to a preview and to any other change."""
+    server, _ = served
+    monkeypatch.setattr("semfaceedit.web_editor.session.SHARPEN_STEPS", 10**6)
+    monkeypatch.setattr("semfaceedit.web_editor.session.SHARPEN_SECONDS", 60.0)
+    header, maps = page.state
+    labels = np.frombuffer(maps, np.uint8).reshape(2 * SIZE, -1)
+    view = {"target": "face", "kind": "image", "yaw": 0, "pitch": 0, "moving": True}
+    number, began = header["numbers"][header["at"]], time.monotonic()
+    for rows in (4, 5):
+        page.send("stroke", painted(labels, rows).tobytes(), name="painted map", number=number)
+        state, _ = page.wait("state", version=0)
+        number = state["numbers"][state["at"]]
+    page.send("follow", painted(labels, 6).tobytes(), **view)
+    page.wait("state", version=1)
+    page.send("stroke", painted(labels, 6).tobytes(), name="painted map", number=number)
+    page.wait("state", version=0)
+    page.send("look", group="hair", seed=3, amount=1)
+    while "hair like face 3" not in page.wait("state")[0]["steps"]:
+        pass
+    assert time.monotonic() - began < 30 and server.sharpening is None
+
+
+# In a browser.
+
+
+def test_the_face_follows_the_brush_in_the_page(tmp_path_factory):
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here")
+    with running(tmp_path_factory.mktemp("editor"), seed=7) as (server, address):
+        with_encoder(server.session.editor)
+        folder = tmp_path_factory.mktemp("profile")
+        with open_page(f"http://{address}/?key={KEY.replace(' ', '%20')}", folder) as page:
+            page.wait("document.querySelectorAll('#looks button').length == 8")
+            shown = "document.querySelector('#apply').textContent"
+            assert page.run(shown) == "Refine"
+            face = "document.querySelector('#face').toDataURL()"
+            page.run("new Promise(done => setTimeout(done, 500))")
+            plain = page.run(face)
+            session = server.session
+
+            def steps(count: int, version: int = 1) -> None:
+                for _ in range(200):
+                    at = session.history[1]
+                    if at == count and session.revision.version >= version:
+                        break
+                    page.run("new Promise(done => setTimeout(done, 50))")
+                assert session.history[1] == count and session.revision.version >= version
+                page.run("new Promise(done => setTimeout(done, 300))")
+
+            page.drag("#map", (0.1, 0.1), (0.5, 0.1), (0.9, 0.1))
+            steps(1)
+            assert session.face.labels[3, 16] == HAIR
+            followed = page.run(face)
+            assert followed != plain
+            page.drag("#map", (0.1, 0.9), (0.9, 0.9))
+            steps(2)
+            assert session.face.labels[3, 16] == session.face.labels[28, 16] == HAIR
+            for count in (1, 0):
+                page.press("z", control=True)
+                steps(count, count)
+            page.wait(f"{face} == {plain!r}")
+            for count in (1, 2):
+                page.press("y", control=True)
+                steps(count)
+            page.click("#reset")  # the map before all strokes, as one more
+            steps(3)
+            assert np.array_equal(session.face.labels, session.history[0][0].project.labels)
+            page.press("z", control=True)
+            steps(2)
+            page.click("#apply")
+            page.wait("document.querySelector('#steps [aria-current]').textContent == 'refined'")
+            assert page.run("document.querySelector('#apply').disabled")
+            assert not page.problems
