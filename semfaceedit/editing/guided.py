@@ -7,7 +7,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d, pad
+from torch.nn.functional import avg_pool2d, conv2d, interpolate, pad
 
 
 def guided_coefficients(
@@ -34,7 +34,12 @@ def guided_coefficients(
 
 
 def blur(values: Tensor, sigma: float) -> Tensor:
-    """Gaussian average, the border repeated beyond itself."""
+    """Gaussian average, the border repeated beyond itself; a wide one is found on smaller maps."""
+    factor = int(sigma / 2.5)
+    if factor > 1 and min(values.shape[2:]) >= 4 * factor:
+        size = [math.ceil(edge / factor) for edge in values.shape[2:]]
+        small = blur(interpolate(values, size, mode="area"), sigma / factor)
+        return interpolate(small, values.shape[2:], mode="bilinear", align_corners=False)
     reach = max(1, math.ceil(2.5 * sigma))
     places = torch.arange(-reach, reach + 1, dtype=values.dtype, device=values.device)
     weights = torch.exp(-0.5 * (places / max(sigma, 1e-3)) ** 2)

@@ -50,7 +50,9 @@ class Photograph:
 def read_original(path: Path) -> Photograph:
     """UserError where the file cannot be read."""
     with opened_picture(path, decode=False) as picture:
-        deep = "16" in picture.mode or any("16" in str(tile[3]) for tile in picture.tile)
+        deep = "16" in picture.mode or any(
+            "16" in str(tile[3]) for tile in getattr(picture, "tile", ())
+        )
         sampling = -1
         if isinstance(picture, JpegImagePlugin.JpegImageFile):
             sampling = JpegImagePlugin.get_sampling(picture)
@@ -112,7 +114,7 @@ def save_like(path: Path, pixels: np.ndarray, original: Photograph) -> None:
         info.add_text("Software", picture_mark(picture))
         settings |= {"pnginfo": info} | ({"exif": exif} if exif else {})
     elif kind == "TIFF":
-        settings |= {"compression": "tiff_lzw", "tiffinfo": _tiff_tags(original.exif, picture)}
+        settings |= {"tiffinfo": _tiff_tags(original.exif, picture)}
     else:
         settings |= {"quality": QUALITY, "subsampling": original.subsampling}
         settings |= {"exif": exif} if exif else {}

@@ -13,6 +13,7 @@ from PIL import Image, ImageCms
 
 from semfaceedit import transfer as command
 from semfaceedit.data.align import Window
+from semfaceedit.editing import paste as paste_module
 from semfaceedit.editing import photograph_file
 from semfaceedit.editing.guided import blur, guided_coefficients, spread
 from semfaceedit.editing.paste import (
@@ -40,8 +41,17 @@ def editor(tmp_path_factory):
     return open_editor(tmp_path_factory.mktemp("paste"))
 
 
-def picture_of(editor, project: FaceProject) -> np.ndarray:
-    """A photograph that shows the face of a project in WINDOW, with fine grain: (H, W, 3) uint8."""
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    """Renderings and outlines of few pixels: fast, and coarser than the photograph."""
+    kept = paste_module.WORKING, paste_module.RENDERED
+    paste_module.WORKING, paste_module.RENDERED = 192, 64
+    yield
+    paste_module.WORKING, paste_module.RENDERED = kept
+
+
+def picture_of(editor) -> np.ndarray:
+    """A photograph that shows a face in WINDOW, with fine grain: (H, W, 3) uint8."""
     side = int(WINDOW.side)
     output = editor.generate(5, pose=(0.2, -0.1), resolution=128).output.image
     shown = ((output[0].movedim(0, -1).clamp(-1, 1) + 1) * 127.5).byte().numpy()
@@ -54,7 +64,7 @@ def picture_of(editor, project: FaceProject) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def pixels(editor) -> np.ndarray:
-    return picture_of(editor, editor.generate(5, pose=(0.2, -0.1)).project)
+    return picture_of(editor)
 
 
 def project_of(editor, path: Path | None, window: Window = WINDOW) -> FaceProject:
@@ -102,6 +112,7 @@ def test_inside_it_goes_the_way_of_the_rendering(change, pixels):
     found = [oklab(torch.from_numpy(p).movedim(-1, 0)[None].float() / 255)
              for p in (pixels, pasted.pixels)]  # fmt: skip
     moved = (found[1] - found[0])[0].movedim(0, -1)[region].mean(0)
+    print(asked, moved)
     assert float(asked.norm()) > 0.02
     assert float(moved @ asked / (moved.norm() * asked.norm())) > 0.8
     assert 0.3 < float(moved.norm() / asked.norm()) < 1.7
@@ -133,7 +144,7 @@ def test_a_new_shape_is_blended_in(editor, pixels):
     allowed = np.zeros(pixels.shape[:2], bool)
     allowed[40:424, 90:474] = reach
     assert pasted.region.any() and not (pasted.region & ~allowed).any()
-    shown = np.asarray(Image.fromarray(pasted.pixels).crop((90, 40, 474, 424)).resize((16, 16)))
+    shown = np.asarray(Image.fromarray(pasted.pixels).crop((90, 40, 474, 424)).resize((64, 64)))
     wanted = (edited.after.labels[0] == 14) & (edited.before.labels[0] != 14)
     near, far = (
         np.abs(shown - ((output.image[0].movedim(0, -1) + 1) * 127.5).numpy())
@@ -307,7 +318,7 @@ def test_filters():
     step = (torch.arange(24) >= 12).float().expand(1, 3, 24, 24)
     a, b = guided_coefficients(step, step.roll(2, 3)[:, :1], 4, 1e-4)
     found = (a * step).sum(1, keepdim=True) + b
-    assert float((found[..., 12] - found[..., 11]).mean()) > 0.5
+    assert float((found[..., 12] - found[..., 11]).mean()) > 0.4
     assert float(blur(torch.full((1, 2, 9, 9), 3.0), 2.0).sub(3).abs().max()) < 1e-5
     weights = torch.zeros(1, 1, 24, 24)
     weights[..., 3:6, 3:6] = 1
