@@ -33,6 +33,7 @@ from .editing.fit import FitSettings, Watch
 from .editing.inversion import InversionResult, InvertSettings, invert, near_settings
 from .editing.map_edit import edit, refine
 from .editing.mask_edits import paint
+from .editing.paste import find_photograph, paste_to_file
 from .editing.project import FaceProject
 from .editing.refit import EditedFace, EditSettings, near_edit_settings
 from .editing.region_transfer import What, transfer
@@ -51,7 +52,7 @@ from .pictures.grids import picture_rows
 __all__ = [
     "EditSettings", "EditedFace", "Editor", "FaceProject", "FitSettings", "GeneratedFace",
     "Generator", "InversionResult", "InvertSettings", "edit", "generate", "invert", "load",
-    "paint", "transfer",
+    "find_photograph", "paint", "paste_to_file", "transfer",
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from .errors import UserError
 from .options import (
     EDIT_PICTURES,
     RefitOptions,
+    check_pasting,
     edit_settings,
     finish_edit,
     open_checkpoint,
@@ -52,6 +53,7 @@ def run(options: EditOptions) -> None:
     generator, _ = open_checkpoint(options)
     encoder = open_encoder(options, generator)
     project = FaceProject.load(options.project, generator)
+    pasting = check_pasting(options, project, options.project)
     labels = project.labels
     if options.labels is not None:
         labels = read_edited_labels(options.labels, len(labels), project.crop)
@@ -79,7 +81,7 @@ def run(options: EditOptions) -> None:
                 )
             except KeyboardInterrupt:
                 edited = replace(edited, interrupted=True)
-        finish_edit(generator, project, edited, options.out, using.live)
+        finish_edit(generator, project, edited, options.out, using.live, pasting)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from .cli import remark, select_device, wrote
 from .data.decoding import save_label_map
 from .editing.encoder import Encoder, find_encoder
 from .editing.fit_display import LiveFit, view_sheet
+from .editing.paste import check_paste, paste_to_file
 from .editing.project import FORMAT, FaceProject
 from .editing.refit import EditedFace, EditSettings, near_edit_settings
 from .errors import UserError
@@ -84,6 +85,10 @@ class RefitOptions(FitOptions):
     """If the face lacks a class (say, a hat), its gradient vanishes; so this many samples are drawn
     to find better starting points. 0: start from the face alone. An encoder makes them
     needless."""
+    paste: Path | None = None
+    """Write the edit into the photograph at its full size, too: a .png, .tif or .jpg file."""
+    photograph: Path | None = None
+    """The photograph for --paste (default: the file that the face was inverted from)."""
 
 
 FOLLOWED = 0.3  # of the labels inside, below which an edit is said to have failed
@@ -176,9 +181,15 @@ def edit_settings(options: RefitOptions, tools: Tools, encoder: Encoder | None) 
 
 
 def finish_edit(
-    generator: Generator, before: FaceProject, edited: EditedFace, out: Path, live: LiveFit
+    generator: Generator,
+    before: FaceProject,
+    edited: EditedFace,
+    out: Path,
+    live: LiveFit,
+    pasting: tuple[Path, Path] | None = None,
 ) -> None:
-    """All of `finish`, and OUT.views.png: the face before and after, from several sides."""
+    """All of `finish`, OUT.views.png: the face before and after, from several sides; and the edit
+    in its photograph. pasting: that and the file to write."""
     _keep(edited.project, out, live)
     faces = [before.codes(generator), edited.project.codes(generator)]
     resolution = edited.after.image.shape[-1]
@@ -187,8 +198,23 @@ def finish_edit(
     own = before.generator(generator)
     save_png(path, view_sheet(own, faces, float(before.pose[1]), resolution))
     wrote(path)
+    if pasting is not None:
+        paste_to_file(generator, before, edited, *pasting)
     if edited.interrupted:
         raise KeyboardInterrupt
+
+
+def check_pasting(
+    options: RefitOptions, project: FaceProject, near: Path
+) -> tuple[Path, Path] | None:
+    """Photograph and output of --paste; UserError, before any work, where that cannot be."""
+    if options.paste is None:
+        if options.photograph is not None:
+            raise UserError("--photograph is for --paste: name the file to write, too")
+        return None
+    photograph = check_paste(project, options.paste, options.photograph, near)
+    make_folder(options.paste.parent)
+    return photograph, options.paste
 
 
 def say_if_not_followed(metrics: dict[str, float]) -> None:

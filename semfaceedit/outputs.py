@@ -1,8 +1,8 @@
 """What the commands write: marked as their own, so that no file of anybody else is replaced.
 
-A PNG carries a hash of its pixels and a page one of its text, so that a file that was changed
-since, such as a label map mended by hand, counts as its owner's. Moving pictures and meshes carry a
-plain mark, .safetensors files the format in their header, JSON files the key "format".
+A PNG, JPEG or TIFF carries a hash of its pixels and a page one of its text, so that a file that
+was changed since, such as a label map mended by hand, counts as its owner's. Moving pictures and
+meshes carry a plain mark, .safetensors files the format in their header, JSON files the key "format".
 """
 
 import hashlib
@@ -20,6 +20,8 @@ from .errors import UserError
 from .files import write_atomically, write_text
 
 MARK = "semfaceedit"
+TIFF_MARK = 65000  # a private tag, so that the camera's program keeps its name
+WRITTEN = ("out", "paste")  # options that name what a command writes
 SOFTWARE = 0x131  # the tag of EXIF that names the program
 
 
@@ -57,12 +59,12 @@ def check_replaceable(path: Path, *, kind: str | None = None, flag: str = "--out
 
 
 def paths_in(options: Any) -> list[Path]:
-    """Every path that an options dataclass names, but for `out`."""
+    """Every path that an options dataclass names, but for those that are written."""
     found: list[Path] = []
     for field in fields(options):
         value = getattr(options, field.name)
         several = value if isinstance(value, tuple) else (value,)
-        if field.name != "out":
+        if field.name not in WRITTEN:
             found += [path for path in several if isinstance(path, Path)]
     return found
 
@@ -79,7 +81,7 @@ def save_picture(path: Path, picture: Image.Image, **settings: Any) -> None:
     """Write a marked PNG; UserError where it would replace what is not ours."""
     check_replaceable(path)
     info = PngInfo()
-    info.add_text("Software", _picture_mark(picture))
+    info.add_text("Software", picture_mark(picture))
     write_atomically(
         path, lambda temporary: picture.save(temporary, format="PNG", pnginfo=info, **settings)
     )
@@ -91,9 +93,15 @@ def save_page(path: Path, text: str) -> None:
     write_text(path, text + _page_mark(text))
 
 
-def _picture_mark(picture: Image.Image) -> str:
+def picture_mark(picture: Image.Image) -> str:
+    """What a PNG of ours says of the pixels in it."""
     rgb = picture.convert("RGB")
     return f"{MARK} {hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()}"
+
+
+def jpeg_mark(picture: Image.Image) -> bytes:
+    """The comment of a JPEG that decodes to this picture."""
+    return picture_mark(picture).encode()
 
 
 def _page_mark(text: str) -> str:
@@ -102,7 +110,17 @@ def _page_mark(text: str) -> str:
 
 def _own_png(path: Path, _kind: str | None) -> bool:
     with Image.open(path) as picture:
-        return picture.info.get("Software") == _picture_mark(picture)
+        return picture.info.get("Software") == picture_mark(picture)
+
+
+def _own_jpeg(path: Path, _kind: str | None) -> bool:
+    with Image.open(path) as picture:
+        return picture.info.get("comment") == jpeg_mark(picture)
+
+
+def _own_tiff(path: Path, _kind: str | None) -> bool:
+    with Image.open(path) as picture:
+        return picture.getexif().get(TIFF_MARK) == picture_mark(picture)
 
 
 def _own_gif(path: Path, _kind: str | None) -> bool:
@@ -148,7 +166,8 @@ def _own_tensors(path: Path, kind: str | None) -> bool:
 
 
 _KINDS = {
-    ".png": _own_png, ".gif": _own_gif, ".webp": _own_webp, ".mp4": _own_mp4, ".md": _own_page,
+    ".png": _own_png, ".jpg": _own_jpeg, ".jpeg": _own_jpeg, ".tif": _own_tiff,
+    ".tiff": _own_tiff, ".gif": _own_gif, ".webp": _own_webp, ".mp4": _own_mp4, ".md": _own_page,
     ".html": _own_page, ".glb": _own_glb, ".ply": _own_mesh, ".obj": _own_mesh, ".mtl": _own_mesh,
     ".json": _own_json, ".safetensors": _own_tensors,
 }  # fmt: skip

@@ -9,6 +9,7 @@ from .editing.region_transfer import What, transfer
 from .options import (
     EDIT_PICTURES,
     RefitOptions,
+    check_pasting,
     edit_settings,
     finish_edit,
     open_checkpoint,
@@ -46,6 +47,7 @@ def run(options: TransferOptions) -> None:
     encoder = open_encoder(options, generator)
     target = FaceProject.load(options.target, generator)
     source = FaceProject.load(options.source, generator)
+    pasting = check_pasting(options, target, options.target)
     vgg = options.what != "appearance"
     with tools(options, options.out, beside=EDIT_PICTURES, vgg=vgg) as using:
         edited = transfer(
@@ -59,7 +61,7 @@ def run(options: TransferOptions) -> None:
             watch=using.live,
             encoder=encoder,
         )
-        finish_edit(generator, target, edited, options.out, using.live)
+        finish_edit(generator, target, edited, options.out, using.live, pasting)
 
 
 def main(argv: list[str] | None = None) -> int:

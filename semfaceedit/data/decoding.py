@@ -47,8 +47,8 @@ def read_photograph(path: Path) -> tuple[np.ndarray, Image.Transpose | None]:
     transparent is laid on white. EXIF data that cannot be read say nothing. A photograph of more
     than 100 million pixels is read at a half, a third, ... of its size.
     """
-    with _opened(path, most_pixels=MOST_PIXELS) as picture:
-        turn = _turn_of(picture)
+    with opened_picture(path, most_pixels=MOST_PIXELS) as picture:
+        turn = turn_of(picture)
         if turn is not None:
             picture = picture.transpose(turn)
         if picture.mode.startswith("I;16"):
@@ -58,11 +58,19 @@ def read_photograph(path: Path) -> tuple[np.ndarray, Image.Transpose | None]:
                 f"{path}: its pixels have 32 bits, and what is white is unknown: save the picture "
                 "with 8 or 16 bits a channel"
             )
-        if _transparent(picture):
+        if is_transparent(picture):
             rgba = picture.convert("RGBA")
             plain = Image.new("RGBA", rgba.size, (BEHIND, BEHIND, BEHIND, 255))
             picture = Image.alpha_composite(plain, rgba)
         return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")), turn
+
+
+def upright_size(path: Path) -> tuple[int, int, int]:
+    """Width and height of a photograph as turned upright, and its EXIF orientation, 1 to 8."""
+    with opened_picture(path, decode=False) as picture:
+        width, height = picture.size
+        number = next((n for n, turn in TURNS.items() if turn == turn_of(picture)), 1)
+    return (height, width, number) if number > 4 else (width, height, number)
 
 
 def read_label_map(path: Path) -> np.ndarray:
@@ -72,12 +80,12 @@ def read_label_map(path: Path) -> np.ndarray:
     A palette that holds these colours in another order, as picture editors write it, is read by
     colour. What is transparent is background.
     """
-    with _opened(path) as picture:
-        turn = _turn_of(picture)
+    with opened_picture(path) as picture:
+        turn = turn_of(picture)
         if turn is not None:
             picture = picture.transpose(turn)
         values = _label_values(picture, path)
-        if _transparent(picture):
+        if is_transparent(picture):
             alpha = np.asarray(picture.convert("RGBA").getchannel("A"))
             values = np.where(alpha < 128, 0, values)
         return _checked_ids(values, path)
@@ -97,7 +105,7 @@ def merge_parts(paths: Iterable[Path]) -> np.ndarray:
     """
     labels: np.ndarray | None = None
     for path in sorted(paths, key=lambda path: part_of(path) or 0):
-        with _opened(path) as picture:
+        with opened_picture(path) as picture:
             if picture.mode not in ("1", "L", "RGB", "I", "F") and "I;16" not in picture.mode:
                 picture = picture.convert("RGB")
             values = np.asarray(picture)
@@ -123,17 +131,20 @@ def part_of(path: Path) -> int | None:
 
 
 @contextmanager
-def _opened(path: Path, most_pixels: int = LARGEST_PICTURE) -> Iterator[Image.Image]:
+def opened_picture(
+    path: Path, most_pixels: int = LARGEST_PICTURE, *, decode: bool = True
+) -> Iterator[Image.Image]:
     """Open and decode a picture; whatever is wrong with it, here or in the block, names the
     file.
 
-    most_pixels: a larger picture is made smaller by a whole factor.
+    most_pixels: a larger picture is made smaller by a whole factor. decode: False for what the
+    header says alone.
     """
     try:
         if path.suffix.lower() in (".heic", ".heif"):
             _register_heif(path)
         with _opened_by_pillow(path) as picture:
-            yield _decoded(picture, path, most_pixels)
+            yield _decoded(picture, path, most_pixels) if decode else picture
     except (UserError, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -193,14 +204,14 @@ def _register_heif(path: Path) -> None:
     register_heif_opener()
 
 
-def _turn_of(picture: Image.Image) -> Image.Transpose | None:
+def turn_of(picture: Image.Image) -> Image.Transpose | None:
     """What EXIF says of the stored pixels; None where it says nothing or is damaged."""
     with suppress(Exception):
         return TURNS.get(picture.getexif().get(ORIENTATION, 1))
     return None
 
 
-def _transparent(picture: Image.Image) -> bool:
+def is_transparent(picture: Image.Image) -> bool:
     return picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
 
 

@@ -28,7 +28,7 @@ from ..model.generator import Generator
 from ..model.labels import NUM_CLASSES
 from ..model.mean_face import fingerprint, mean_codes
 from ..outputs import check_replaceable
-from .target import SourceCrop
+from .target import SourceCrop, SourcePhotograph
 from .tuning import TunedWeights, is_fingerprint, with_weights
 
 FORMAT = "semfaceedit-face"
@@ -55,7 +55,7 @@ class FaceProject:
     preview: np.ndarray  # (r, r, 3) uint8, the face as rendered at its pose
     iterations: int = 0
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-    crop: SourceCrop | None = None  # where the original mask shows this face
+    crop: SourceCrop | None = None  # where the photograph shows this face
     tuned: TunedWeights | None = None  # what stands in for the checkpoint's weights
 
     @property
@@ -104,6 +104,8 @@ class FaceProject:
         """Write one safetensors file, and tuned weights beside it."""
         path = Path(path)
         check_replaceable(path, kind=FORMAT)
+        crop = None if self.crop is None else dataclasses.asdict(self.crop)
+        photograph = None if crop is None else crop.pop("photograph")
         header = {
             "format": FORMAT,
             "version": 1 if self.tuned is None else FORMAT_VERSION,
@@ -112,7 +114,8 @@ class FaceProject:
             "group_of_class": self.group_of_class,
             "iterations": self.iterations,
             "metrics": self.metrics,
-            "crop": None if self.crop is None else dataclasses.asdict(self.crop),
+            "crop": crop,
+            "photograph": photograph,
             "tuned": None if self.tuned is None else self.tuned.fingerprint,
         }
         films = {"geometry": self.geometry, "appearance": self.appearance}
@@ -149,7 +152,7 @@ class FaceProject:
             preview=tensors["preview"].numpy(),
             iterations=header["iterations"],
             metrics=header["metrics"],
-            crop=crop and SourceCrop(Window(**crop["window"]), crop["width"], crop["height"]),
+            crop=crop and _crop_of(crop, header.get("photograph")),
             tuned=tuned and TunedWeights.load(path, tuned),
         )
         project.check_values(path)
@@ -199,8 +202,26 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _crop_of(crop: dict[str, Any], photograph: dict[str, Any] | None) -> SourceCrop:
+    found = None if photograph is None else SourcePhotograph(**photograph)
+    return SourceCrop(Window(**crop["window"]), crop["width"], crop["height"], found)
+
+
+def _is_photograph(value: object) -> bool:
+    """What `dataclasses.asdict` makes of a `SourcePhotograph`."""
+    names = {field.name for field in dataclasses.fields(SourcePhotograph)}
+    if not isinstance(value, dict) or value.keys() != names:
+        return False
+    return (
+        isinstance(value["path"], str)
+        and isinstance(value["sha256"], str)
+        and all(_is_whole(value[name], 1) for name in ("width", "height", "orientation"))
+        and _is_whole(value["bytes"])
+    )
+
+
 def _is_crop(value: object) -> bool:
-    """What `dataclasses.asdict` makes of a `SourceCrop`."""
+    """What `dataclasses.asdict` makes of a `SourceCrop`, but for its photograph."""
     if not isinstance(value, dict) or value.keys() != {"window", "width", "height"}:
         return False
     window = value["window"]
@@ -222,6 +243,7 @@ _FACTS = {
     "iterations": _is_whole,
     "metrics": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
     "crop": lambda value: value is None or _is_crop(value),
+    "photograph": lambda value: value is None or _is_photograph(value),
     "tuned": lambda value: value is None or is_fingerprint(value),
 }  # of the header: whether a value is one that `save` writes
 

@@ -11,12 +11,13 @@ from torch import Tensor
 from ..cli import remark
 from ..data.align import Window, crop
 from ..data.dataset import area_images, area_one_hot
-from ..data.decoding import read_label_map
+from ..data.decoding import read_label_map, upright_size
 from ..data.layouts import Face
 from ..data.mask_checks import MaskOrder, doubt_about
 from ..data.pose import Landmarks, estimate_pose, landmarks_from_labels, sides_exchanged
 from ..data.preparation import check_mask, locate, prepare_face
 from ..errors import UserError
+from ..files import sha256_of_file
 from ..model.camera import CameraConfig
 from ..model.labels import FLIP_IDS, NUM_CLASSES
 
@@ -25,12 +26,37 @@ OVERSAMPLING = 2  # targets are kept at twice the rendered size, so that class b
 
 
 @dataclass(frozen=True)
+class SourcePhotograph:
+    """The file that a face was inverted from, by which it is known again."""
+
+    path: str  # absolute
+    sha256: str
+    bytes: int
+    width: int  # pixels, upright
+    height: int
+    orientation: int  # of EXIF: 1 to 8
+
+    @classmethod
+    def of(cls, path: Path) -> "SourcePhotograph":
+        """UserError where the file is no picture."""
+        width, height, orientation = upright_size(path)
+        return cls(
+            str(path.resolve()), sha256_of_file(path), path.stat().st_size, width, height,
+            orientation,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class SourceCrop:
-    """Where an aligned label map was cut from: a window on a mask of that size, in its pixels."""
+    """Where an aligned label map was cut from: a window on a mask of that size, in its pixels.
+
+    The mask shows the whole photograph, whatever the size of either.
+    """
 
     window: Window
     width: int
     height: int
+    photograph: SourcePhotograph | None = None  # None: the project is older, or made of arrays
 
 
 @dataclass(frozen=True)
@@ -81,7 +107,7 @@ def read_target(
         prepared.image,
         prepared.labels,
         prepared.pose if known else None,
-        SourceCrop(window, width, height),
+        SourceCrop(window, width, height, SourcePhotograph.of(image)),
     )
 
 

@@ -1,0 +1,329 @@
+"""Back into the photograph: what did not change keeps its pixels, and what the file says stays."""
+
+import dataclasses
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from faces import open_editor, write_checkpoint
+from PIL import Image, ImageCms
+
+from semfaceedit import transfer as command
+from semfaceedit.data.align import Window
+from semfaceedit.editing import paste as paste_module
+from semfaceedit.editing import photograph_file
+from semfaceedit.editing.guided import blur, guided_coefficients, spread
+from semfaceedit.editing.paste import (
+    check_paste,
+    find_photograph,
+    oklab,
+    paste,
+    paste_to_file,
+    srgb,
+    window_on,
+)
+from semfaceedit.editing.photograph_file import read_original
+from semfaceedit.editing.project import FaceProject
+from semfaceedit.editing.refit import EditedFace, EditSettings
+from semfaceedit.editing.target import SourceCrop, SourcePhotograph
+from semfaceedit.errors import UserError
+
+SIZE = (560, 480)  # of the photograph, upright
+WINDOW = Window(90.0, 40.0, 384.0)
+ORIENTATION, MAKER, SOFTWARE = 0x112, 0x10F, 0x131
+
+
+@pytest.fixture(scope="module")
+def editor(tmp_path_factory):
+    return open_editor(tmp_path_factory.mktemp("paste"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    """Renderings and outlines of few pixels: fast, and coarser than the photograph."""
+    kept = paste_module.WORKING, paste_module.RENDERED
+    paste_module.WORKING, paste_module.RENDERED = 192, 64
+    yield
+    paste_module.WORKING, paste_module.RENDERED = kept
+
+
+def picture_of(editor) -> np.ndarray:
+    """A photograph that shows a face in WINDOW, with fine grain: (H, W, 3) uint8."""
+    side = int(WINDOW.side)
+    output = editor.generate(5, pose=(0.2, -0.1), resolution=128).output.image
+    shown = ((output[0].movedim(0, -1).clamp(-1, 1) + 1) * 127.5).byte().numpy()
+    pixels = np.full((SIZE[1], SIZE[0], 3), 120, np.uint8)
+    face = np.asarray(Image.fromarray(shown).resize((side, side)))
+    pixels[40 : 40 + side, 90 : 90 + side] = face
+    grain = np.random.default_rng(0).normal(0, 8, pixels.shape[:2])[..., None]
+    return np.clip(pixels + grain, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def pixels(editor) -> np.ndarray:
+    return picture_of(editor)
+
+
+def project_of(editor, path: Path | None, window: Window = WINDOW) -> FaceProject:
+    face = editor.generate(5, pose=(0.2, -0.1), resolution=64).project
+    known = None if path is None else SourcePhotograph.of(path)
+    return dataclasses.replace(face, crop=SourceCrop(window, *SIZE, known))
+
+
+def recoloured(editor, project: FaceProject, region: str = "hair") -> EditedFace:
+    """With the look of another face, more marked than untrained weights have it."""
+    other = editor.generate(2, resolution=64).project
+    look = other.appearance
+    marked = dataclasses.replace(look, frequencies=4 * look.frequencies, phases=4 * look.phases)
+    other = dataclasses.replace(other, appearance=marked)
+    return editor.transfer(project, other, what="appearance", region=[region])
+
+
+def photo_file(path: Path, pixels: np.ndarray, **settings) -> Path:
+    Image.fromarray(pixels).save(path, **settings)
+    return path
+
+
+@pytest.fixture(scope="module")
+def change(editor, pixels):
+    """A recoloured face, and the photograph with it."""
+    project = project_of(editor, None)
+    edited = recoloured(editor, project)
+    return project, edited, paste(editor.generator, project, edited, pixels, WINDOW)
+
+
+def test_outside_the_region_no_pixel_changes(change, pixels):
+    _, _, pasted = change
+    assert 0.01 < pasted.region.mean() < 0.6
+    assert np.array_equal(pasted.pixels[~pasted.region], pixels[~pasted.region])
+    beyond = np.ones(pixels.shape[:2], bool)
+    beyond[40:424, 90:474] = False
+    assert not pasted.region[beyond].any()
+
+
+def test_inside_it_goes_the_way_of_the_rendering(change, pixels):
+    _, edited, pasted = change
+    asked = oklab((edited.after.image + 1) / 2) - oklab((edited.before.image + 1) / 2)
+    asked = asked.movedim(1, -1)[edited.region[:, 0]].mean(0)
+    region = torch.from_numpy(pasted.region)
+    found = [oklab(torch.from_numpy(p).movedim(-1, 0)[None].float() / 255)
+             for p in (pixels, pasted.pixels)]  # fmt: skip
+    moved = (found[1] - found[0])[0].movedim(0, -1)[region].mean(0)
+    print(asked, moved)
+    assert float(asked.norm()) > 0.02
+    assert float(moved @ asked / (moved.norm() * asked.norm())) > 0.8
+    assert 0.3 < float(moved.norm() / asked.norm()) < 1.7
+
+
+def test_details_of_the_photograph_stay(change, pixels):
+    """The grain that the rendering does not have is there afterwards."""
+    _, _, pasted = change
+    inner = torch.from_numpy(pasted.region)[None, None].float()
+    inner = blur(inner, 6.0)[0, 0].numpy() > 0.98
+    details = []
+    for shown in (pixels, pasted.pixels):
+        grey = torch.from_numpy(shown).float().mean(-1)[None, None]
+        details.append((grey - blur(grey, 2.0))[0, 0].numpy()[inner])
+    assert np.corrcoef(*details)[0, 1] > 0.9
+
+
+def test_a_new_shape_is_blended_in(editor, pixels):
+    project = project_of(editor, None)
+    labels = project.labels.copy()
+    labels[:24, :24] = 14  # the class by which these weights show hair
+    edited = editor.edit(
+        project, labels, settings=EditSettings(iterations=40, perceptual_weight=0,
+                                               learning_rate=1e-2)
+    )  # fmt: skip
+    pasted = paste(editor.generator, project, edited, pixels, WINDOW)
+    rows = torch.nn.functional.interpolate(edited.region.float(), size=384)[0, 0].numpy() > 0
+    reach = blur(torch.from_numpy(rows)[None, None].float(), 10.0)[0, 0].numpy() > 1e-4
+    allowed = np.zeros(pixels.shape[:2], bool)
+    allowed[40:424, 90:474] = reach
+    assert pasted.region.any() and not (pasted.region & ~allowed).any()
+    shown = np.asarray(Image.fromarray(pasted.pixels).crop((90, 40, 474, 424)).resize((64, 64)))
+    wanted = (edited.after.labels[0] == 14) & (edited.before.labels[0] != 14)
+    near, far = (
+        np.abs(shown - ((output.image[0].movedim(0, -1) + 1) * 127.5).numpy())
+        .mean(-1)[wanted.numpy()].mean()
+        for output in (edited.after, edited.before)
+    )  # fmt: skip
+    assert wanted.sum() > 4 and near < far
+
+
+def exif_of(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ORIENTATION], exif[MAKER], exif[SOFTWARE] = orientation, "a camera", "its program"
+    exif.get_ifd(0x8769)[0x829A] = 0.01  # exposure time
+    return exif
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+@pytest.mark.parametrize("orientation", [1, 6, 5])
+def test_what_the_file_says_stays(editor, pixels, tmp_path, suffix, orientation, capsys):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    turn = {1: lambda p: p, 6: lambda p: np.rot90(p), 5: lambda p: np.swapaxes(p, 0, 1)}
+    stored = np.ascontiguousarray(turn[orientation](pixels))
+    path = photo_file(tmp_path / "photo.png", stored, exif=exif_of(orientation),
+                      icc_profile=profile, dpi=(300, 300))  # fmt: skip
+    project = project_of(editor, path)
+    assert project.crop.photograph.orientation == orientation
+    assert (project.crop.photograph.width, project.crop.photograph.height) == SIZE
+    out = tmp_path / f"out.{suffix}"
+    pasted = paste_to_file(editor.generator, project, recoloured(editor, project), path, out)
+    with Image.open(out) as picture:
+        assert picture.info["icc_profile"] == profile
+        assert [round(float(value)) for value in picture.info["dpi"]] == [300, 300]
+        exif = picture.getexif()
+        assert exif[ORIENTATION] == orientation
+        assert (exif[MAKER], exif[SOFTWARE]) == ("a camera", "its program")
+        assert float(exif.get_ifd(0x8769)[0x829A]) == pytest.approx(0.01)
+        shown = np.asarray(picture)
+    assert shown.shape == stored.shape
+    differs = (shown != stored).any(-1)
+    region = turn[orientation](pasted.region)
+    said = capsys.readouterr().err
+    if suffix == "jpg":
+        assert "compressed anew" in said
+        assert np.abs(shown.astype(int) - stored)[~region].mean() < 6
+    else:
+        assert differs.any() and not differs[~region].any() and "anew" not in said
+    # a second time it may replace its own work, but not what was changed since
+    paste_to_file(editor.generator, project, recoloured(editor, project), path, out)
+    Image.fromarray(stored[::-1]).save(out)
+    with pytest.raises(UserError, match="did not write it"):
+        check_paste(project, out)
+
+
+def test_transparency_stays(editor, pixels, tmp_path):
+    alpha = np.random.default_rng(1).integers(0, 256, pixels.shape[:2], np.uint8)
+    path = photo_file(tmp_path / "photo.png", np.dstack([pixels, alpha]))
+    project, out = project_of(editor, path), tmp_path / "out.png"
+    pasted = paste_to_file(editor.generator, project, recoloured(editor, project), path, out)
+    shown = np.asarray(Image.open(out))
+    assert np.array_equal(shown[..., 3], alpha)
+    assert np.array_equal(shown[~pasted.region][:, :3], pixels[~pasted.region])
+    with pytest.raises(UserError, match="name a .png"):
+        check_paste(project, tmp_path / "out.jpg")
+
+
+def test_jpeg_keeps_its_subsampling(editor, pixels, tmp_path):
+    path = photo_file(tmp_path / "photo.jpg", pixels, quality=90, subsampling=1)
+    project, out = project_of(editor, path), tmp_path / "out.jpg"
+    paste_to_file(editor.generator, project, recoloured(editor, project), path, out)
+    assert read_original(out).subsampling == 1
+
+
+def test_sixteen_bits_are_said_to_be_lost(editor, pixels, tmp_path, capsys):
+    path = tmp_path / "photo.tif"
+    grey = pixels.mean(-1).astype(np.uint16) * 256
+    Image.fromarray(grey).save(path)
+    project = project_of(editor, path)
+    paste_to_file(
+        editor.generator, project, recoloured(editor, project), path, tmp_path / "out.png"
+    )
+    assert "16 bits" in capsys.readouterr().err
+
+
+def test_a_project_keeps_its_photograph(editor, pixels, tmp_path):
+    path = photo_file(tmp_path / "photo.png", pixels)
+    project = project_of(editor, path)
+    project.save(tmp_path / "face.safetensors")
+    read = FaceProject.load(tmp_path / "face.safetensors")
+    assert read.crop == project.crop and find_photograph(read) == path
+    (tmp_path / "moved").mkdir()
+    moved = path.rename(tmp_path / "moved" / path.name)
+    assert find_photograph(read, near=tmp_path / "moved" / "face.safetensors") == moved
+
+
+def test_what_cannot_be_pasted(editor, pixels, tmp_path, capsys):
+    path = photo_file(tmp_path / "photo.png", pixels)
+    project, out = project_of(editor, path), tmp_path / "out.png"
+    assert check_paste(project, out) == path
+    seed = editor.generate(5).project
+    for wrong, name, given, said in (
+        (seed, out, None, "not inverted from a photograph"),
+        (project_of(editor, None), out, None, "does not say which photograph"),
+        (project, path, None, "it is read"),
+        (project, tmp_path / "out.gif", None, "ends in .png"),
+        (project, out, tmp_path / "other.png", "no such file"),
+    ):
+        with pytest.raises(UserError, match=said) as error:
+            check_paste(wrong, name, given)
+        assert "\n" not in str(error.value)
+    photo_file(path, pixels[::-1])
+    with pytest.raises(UserError, match="changed since"):
+        check_paste(project, out)
+    assert check_paste(project, out, path) == path
+    assert "not the very file" in capsys.readouterr().err
+    path.unlink()
+    with pytest.raises(UserError, match="no longer there"):
+        check_paste(project, out)
+    with pytest.raises(UserError, match="not the shape"):
+        window_on(project.crop, 300, 300)
+    assert window_on(project.crop, 2 * SIZE[0], 2 * SIZE[1]).side == 2 * WINDOW.side
+
+
+def test_a_region_outside_the_photograph(editor, pixels):
+    project = project_of(editor, None)
+    with pytest.raises(UserError, match="outside the photograph"):
+        paste(editor.generator, project, recoloured(editor, project), pixels,
+              Window(-400.0, -400.0, 384.0))  # fmt: skip
+
+
+def test_a_full_disk_leaves_no_part(editor, pixels, tmp_path, monkeypatch):
+    path = photo_file(tmp_path / "photo.png", pixels)
+    project, out = project_of(editor, path), tmp_path / "out.png"
+
+    def full(*_args, **_settings):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    edited = recoloured(editor, project)
+    monkeypatch.setattr(photograph_file.Image.Image, "save", full)
+    with pytest.raises(OSError, match="space"):
+        paste_to_file(editor.generator, project, edited, path, out)
+    assert [file.name for file in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_the_command(editor, pixels, tmp_path, capsys):
+    weights = write_checkpoint(tmp_path)
+    path = photo_file(tmp_path / "photo.png", pixels)
+    project_of(editor, path).save(tmp_path / "a.safetensors")
+    editor.generate(2, resolution=64).project.save(tmp_path / "b.safetensors")
+    asked = ["--checkpoint", weights, "--target", tmp_path / "a.safetensors", "--source",
+             tmp_path / "b.safetensors", "--region", "hair",
+             "--out", tmp_path / "c.safetensors"]  # fmt: skip
+    asked = [str(part) for part in asked]
+    before = path.read_bytes()
+    assert command.main([*asked, "--paste", str(path)]) == 1
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert command.main([*asked, "--photograph", str(path)]) == 1
+    assert "--paste" in capsys.readouterr().err
+    assert not (tmp_path / "c.safetensors").exists()
+    assert command.main([*asked, "--paste", str(tmp_path / "new" / "out.png")]) == 0
+    assert (tmp_path / "new" / "out.png").is_file() and path.read_bytes() == before
+
+
+def test_filters():
+    random = torch.Generator().manual_seed(0)
+    guide = torch.rand(1, 3, 24, 24, generator=random)
+    # what is affine in the guide is kept as it is
+    values = (guide * torch.tensor([0.2, 0.5, -0.3])[:, None, None]).sum(1, keepdim=True) + 0.1
+    a, b = guided_coefficients(guide, values, 4, 1e-9)
+    torch.testing.assert_close((a * guide).sum(1, keepdim=True) + b, values, atol=1e-3, rtol=0)
+    # an outline that is off by two pixels moves to the edge of the guide
+    step = (torch.arange(24) >= 12).float().expand(1, 3, 24, 24)
+    a, b = guided_coefficients(step, step.roll(2, 3)[:, :1], 4, 1e-4)
+    found = (a * step).sum(1, keepdim=True) + b
+    assert float((found[..., 12] - found[..., 11]).mean()) > 0.4
+    assert float(blur(torch.full((1, 2, 9, 9), 3.0), 2.0).sub(3).abs().max()) < 1e-5
+    weights = torch.zeros(1, 1, 24, 24)
+    weights[..., 3:6, 3:6] = 1
+    carried = spread(5 * weights + 7 * (1 - weights), weights, (6.0, 2.0))
+    torch.testing.assert_close(carried, torch.full_like(carried, 5.0))
+    torch.testing.assert_close(srgb(oklab(guide)), guide, atol=1e-4, rtol=0)
+    white = oklab(torch.ones(1, 3, 1, 1)).flatten()
+    torch.testing.assert_close(white, torch.tensor([1.0, 0, 0]), atol=1e-3, rtol=0)
