@@ -209,9 +209,7 @@ def _basis(offsets: Tensor) -> Tensor:
     return vectors[:count].T * (len(offsets) ** 0.5 / values[:count])
 
 
-def _regress(
-    inputs: Tensor, wanted: Tensor, fresh: Tensor, truth: Tensor
-) -> tuple[Tensor, Tensor]:
+def _regress(inputs: Tensor, wanted: Tensor, fresh: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """(M, k), (M, m) -> weights (m, k) and R^2 (m,) on fresh samples; each attribute's penalty is
     the best of `PENALTIES` on a fifth of the samples kept out."""
     weights, scores = [], []

@@ -49,7 +49,7 @@ class Slider:
 
     @property
     def grade(self) -> str:
-        """"good" and "weak" are offered, "no" is not."""
+        """ "good" and "weak" are offered, "no" is not."""
         for grade, (r2, leakage) in (("good", STRICT), ("weak", WEAK)):
             if self.r2 >= r2 and self.leakage <= leakage:
                 return grade
@@ -89,7 +89,7 @@ class Directions:
         KIND.save(path, tensors, generator, {"sliders": [asdict(s) for s in self.sliders]})
 
 
-def find_directions_file(generator: Generator, path: Path | None = None) -> Directions | None:
+def find_sliders(generator: Generator, path: Path | None = None) -> Directions | None:
     """The directions in `path`, by default in the file beside the generator's weights; None where
     there is none. UserError where the file is damaged or belongs to other weights."""
     found = KIND.find(generator, path)
@@ -160,14 +160,12 @@ def parse_changes(texts: tuple[str, ...]) -> dict[str, float]:
             steps = math.nan
         name = " ".join(name.split()).lower()
         if not name or not math.isfinite(steps):
-            raise UserError(f"--set {text!r}: write NAME=STEPS, as in \"mouth opening=+1.5\"")
+            raise UserError(f'--set {text!r}: write NAME=STEPS, as in "mouth opening=+1.5"')
         changes[name] = changes.get(name, 0.0) + steps
     return changes
 
 
-def move(
-    project: FaceProject, changes: Mapping[str, float], directions: Directions
-) -> FaceProject:
+def move(project: FaceProject, changes: Mapping[str, float], directions: Directions) -> FaceProject:
     """The face with sliders moved by some steps, each a standard deviation of the attribute over
     generated faces; only its offsets change. UserError for an unknown slider."""
     if directions.checkpoint != project.checkpoint:
@@ -181,9 +179,7 @@ def move(
         if not -MOST <= steps <= MOST:
             raise UserError(f"slider {name!r} by {steps:g}: use -{MOST:g} to +{MOST:g}")
         way = directions.ways[name]
-        film = Film(
-            *(steps * t.to(project.geometry.phases) for t in (way.frequencies, way.phases))
-        )
+        film = Film(*(steps * t.to(project.geometry.phases) for t in (way.frequencies, way.phases)))
         offsets = add_way(offsets, known[name].part, film)
     return replace(project, geometry=offsets.geometry[0], appearance=offsets.appearance[0])
 
@@ -201,7 +197,7 @@ def adjust(
     changes. UserError for an unknown slider, and where there are no directions.
     """
     project.check(generator)
-    directions = need_directions(directions or find_directions_file(generator))
+    directions = need_directions(directions or find_sliders(generator))
     moved = move(project, changes, directions)
     resolution = len(project.preview)
     before = render_project(generator, project, resolution)
