@@ -35,7 +35,7 @@ CULL = 0.01  # compositing weight below which a point is not coloured
 class FindSettings:
     """How much is drawn: samples of the regression, faces moved, faces that are measured afresh."""
 
-    samples: int = 1500
+    samples: int = 2000
     moved: int = 96
     fresh: int = 400
     judged: int = 96
@@ -62,8 +62,8 @@ def find_directions(
     test_codes = work.draw(settings.fresh)
     test = _table(work, work.measure(test_codes))
     names = [*SHAPES, *colour_names(generator.config.group_names)]
-    centre, scale, shown = _statistics(known)
-    known, test = ((table - centre) / scale for table in (known, test))
+    scale, shown = _statistics(known)
+    known, test = _scores(known, known), _scores(test, known)
     found, ways = [], []
     for part in range(-1, groups):  # -1: the geometry
         first = 0 if part < 0 else len(SHAPES) + len(COLOURS) * part
@@ -83,9 +83,9 @@ def find_directions(
         back = torch.linalg.pinv(basis)  # (k, F)
         moved = work.draw(settings.moved)
         for _ in range(settings.rounds):
-            answers = work.answers(moved, part, mixed @ back, scale)
+            answers, _ = work.answers(moved, part, mixed @ back, scale)
             mixed = torch.linalg.pinv(answers[:, columns]) @ mixed
-        answers = work.answers(work.draw(settings.judged), part, mixed @ back, scale)
+        answers, follows = work.answers(work.draw(settings.judged), part, mixed @ back, scale)
         for row, column in enumerate(columns):
             others = [i for i in range(len(names)) if shown[i] and i != column]
             leaks = (answers[row, others] / answers[row, column]).abs()
@@ -98,6 +98,7 @@ def find_directions(
                     leakage=float(leaks[worst]),
                     leaks_into=names[others[worst]],
                     moves=float(answers[row, column]),
+                    follows=float(follows[row, column]),
                     length=float(mixed[row].norm()),
                 )
             )
@@ -131,11 +132,14 @@ class _Work:
         z, looks = sample_latents(self.generator.config, count, generator=self.random)
         return self.generator.map(z.to(self.device), looks.to(self.device))
 
-    def answers(self, codes: Codes, part: int, ways: Tensor, scale: Tensor) -> Tensor:
-        """(m, attributes): mean change by each way, in deviations, of faces moved one step."""
+    def answers(
+        self, codes: Codes, part: int, ways: Tensor, scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(m, attributes): mean change by each way, in deviations, of faces moved one step; and
+        the share of faces where it is an increase."""
         width, count = self.generator.config.width, len(codes.geometry.phases)
         sums = torch.zeros(len(ways), len(scale), dtype=torch.float64)
-        seen = torch.zeros_like(sums)
+        seen, up = torch.zeros_like(sums), torch.zeros_like(sums)
         for first in range(0, count, BATCH):
             chosen = [min(first + i, count - 1) for i in range(BATCH)]
             some = Codes(codes.geometry[chosen], codes.appearance[chosen])
@@ -153,7 +157,8 @@ class _Work:
                 change = (ends[0] - ends[1]) / 2 / scale
                 seen[row] += change.isfinite().sum(0)
                 sums[row] += change.nan_to_num().sum(0)
-        return sums / seen.clamp(min=1)
+                up[row] += (change > 0).sum(0)
+        return sums / seen.clamp(min=1), up / seen.clamp(min=1)
 
     def measure(self, codes: Codes) -> _Measured:
         count = len(codes.geometry.phases)
@@ -186,15 +191,31 @@ def _table(work: _Work, measured: _Measured) -> Tensor:
     return torch.cat([shapes(measured.semantics, work.places), measured.colours], 1).double()
 
 
-def _statistics(table: Tensor) -> tuple[Tensor, Tensor, list[bool]]:
-    """Mean and deviation of each attribute, and whether faces show it at all."""
+def _statistics(table: Tensor) -> tuple[Tensor, list[bool]]:
+    """The deviation of each attribute, and whether faces show it at all."""
     centre = table.nanmean(0)
     scale = (table - centre).square().nanmean(0).sqrt()
     often = table.isfinite().double().mean(0) > 0.5
     for name in RARE_CLASSES:
         often[SHAPES.index(name)] = centre[SHAPES.index(name)] > RARE
     shown = often & (scale > 1e-6)
-    return centre.nan_to_num(), torch.where(shown, scale, 1.0), shown.tolist()
+    return torch.where(shown, scale, 1.0), shown.tolist()
+
+
+def _scores(table: Tensor, known: Tensor) -> Tensor:
+    """Normal scores: where each value stands among those of `known`, as a quantile of N(0, 1), so
+    that what most faces lack, such as a hat, depends on codes as linearly as it can."""
+    scores = torch.full_like(table, torch.nan)
+    for column in range(table.shape[1]):
+        here, among = table[:, column].isfinite(), known[:, column]
+        among = among[among.isfinite()].sort().values
+        if not len(among):
+            continue
+        low, high = (torch.searchsorted(among, table[here, column].contiguous(), right=right)
+                     for right in (False, True))  # fmt: skip
+        share = ((low + high) / 2).clamp(0.5, len(among) - 0.5) / len(among)
+        scores[here, column] = torch.special.ndtri(share.double())
+    return scores
 
 
 def _flat(codes: Codes, part: int) -> Tensor:

@@ -30,8 +30,8 @@ KIND = Kind(
     command="find-directions",
     way_out="find them again with `find-directions`",
 )
-STRICT = (0.7, 0.05)  # least R^2, most leakage
-WEAK = (0.5, 0.15)
+LEAST_R2, MOST_LEAKAGE = 0.7, 0.05  # of a good slider
+WEAK_FOLLOWS, WEAK_LEAKAGE = 0.9, 0.15  # of a weak one
 MOST = 5.0  # deviations that a slider moves, at most
 
 
@@ -45,14 +45,16 @@ class Slider:
     leakage: float  # the largest mean change of another attribute, in shares of the own one's
     leaks_into: str  # that other attribute
     moves: float  # deviations that one step moves the attribute by, on fresh samples
+    follows: float  # share of fresh faces on which it moves the right way
     length: float  # of one step, in deviations of the codes
 
     @property
     def grade(self) -> str:
-        """ "good" and "weak" are offered, "no" is not."""
-        for grade, (r2, leakage) in (("good", STRICT), ("weak", WEAK)):
-            if self.r2 >= r2 and self.leakage <= leakage:
-                return grade
+        """good or weak, which are offered, or no, which is not."""
+        if self.r2 >= LEAST_R2 and self.leakage <= MOST_LEAKAGE:
+            return "good"
+        if self.follows >= WEAK_FOLLOWS and self.leakage <= WEAK_LEAKAGE:
+            return "weak"
         return "no"
 
 
@@ -105,7 +107,7 @@ def load_directions(path: Path, generator: Generator) -> Directions:
         for slider in sliders:
             if not (isinstance(slider.name, str) and isinstance(slider.leaks_into, str)
                     and type(slider.part) is int and -1 <= slider.part < model.groups
-                    and all(map(math.isfinite, (slider.r2, slider.leakage)))):  # fmt: skip
+                    and all(map(math.isfinite, (slider.r2, slider.leakage, slider.follows)))):  # fmt: skip
                 raise ValueError(f"slider {slider.name!r} is not sound")
         ways = {}
         for slider in sliders:
@@ -123,11 +125,11 @@ def load_directions(path: Path, generator: Generator) -> Directions:
 
 def table(directions: Directions, *, everything: bool = False) -> str:
     """The sliders on offer as lines of text: how well each works; `everything`: the others too."""
-    lines = [f"{'slider':<24}{'R2':>6}{'leakage':>9}  into"]
+    lines = [f"{'slider':<24}{'R2':>6}{'follows':>9}{'leakage':>9}  into"]
     for slider in directions.sliders if everything else directions.offered:
         note = {"good": "", "weak": "  (weak)", "no": "  (not offered)"}[slider.grade]
         lines.append(
-            f"{slider.name:<24}{slider.r2:>6.2f}{slider.leakage:>9.1%}  {slider.leaks_into}{note}"
+            f"{slider.name:<24}{slider.r2:>6.2f}{slider.follows:>9.0%}{slider.leakage:>9.1%}  {slider.leaks_into}{note}"
         )
     return "\n".join(lines)
 
