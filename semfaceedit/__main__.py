@@ -11,6 +11,7 @@ COMMANDS = {
     "prepare": "align and pack photographs with label maps",
     "train-parser": "train a network that predicts label maps of photographs",
     "train-encoder": "train a network from whose reading of a face inversion starts",
+    "find-directions": "find the sliders of a checkpoint, such as mouth opening",
     "parse": "predict the label maps of photographs",
     "render": "render generated or edited faces: pictures, maps, video",
     "invert": "turn a photograph and its label map into an editable face",

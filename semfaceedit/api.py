@@ -1,4 +1,4 @@
-"""Everything at a glance: load a checkpoint, then generate, invert, edit and transfer.
+"""Everything at a glance: load a checkpoint, then generate, invert, edit, adjust and transfer.
 
 A face is a `FaceProject`; each step returns a typed result that holds one, and every project can be
 saved and taken up again.
@@ -20,6 +20,7 @@ saved and taken up again.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,6 +38,7 @@ from .editing.paste import find_photograph, paste_to_file
 from .editing.project import FaceProject
 from .editing.refit import EditedFace, EditSettings, near_edit_settings
 from .editing.region_transfer import What, transfer
+from .editing.sliders import Directions, adjust, find_sliders
 from .editing.target import OVERSAMPLING, SourceCrop, read_edited_labels, read_target
 from .editing.tuning import weights_of
 from .errors import UserError
@@ -51,8 +53,8 @@ from .pictures.grids import picture_rows
 
 __all__ = [
     "EditSettings", "EditedFace", "Editor", "FaceProject", "FitSettings", "GeneratedFace",
-    "Generator", "InversionResult", "InvertSettings", "edit", "generate", "invert", "load",
-    "find_photograph", "paint", "paste_to_file", "transfer",
+    "Generator", "InversionResult", "InvertSettings", "adjust", "edit", "find_photograph",
+    "generate", "invert", "load", "paint", "paste_to_file", "transfer",
 ]  # fmt: skip
 
 
@@ -298,6 +300,15 @@ class Editor:
             perceptual=self._perceptual(settings),
             watch=watch,
         )
+
+    def adjust(self, project: FaceProject, changes: Mapping[str, float]) -> EditedFace:
+        """Move sliders of a face, {"mouth opening": 1.5}, in standard deviations; at once."""
+        return adjust(self.generator, project, changes, self.directions)
+
+    @cached_property
+    def directions(self) -> Directions | None:
+        """The sliders beside the weights, if there are any."""
+        return find_sliders(self.generator)
 
     def transfer(
         self,

@@ -1,17 +1,29 @@
-"""Face project and edited label map -> edited face (Eq. 10): `python -m semfaceedit.edit`."""
+"""A face and an edited label map (Eq. 10), or sliders -> edited face: `python -m
+semfaceedit.edit`."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .cli import run_command
+from .editing.encoder import Encoder
 from .editing.map_edit import compare_unmasked, edit
 from .editing.mask_edits import paint
 from .editing.project import FaceProject
+from .editing.refit import EditedFace
+from .editing.sliders import (
+    adjust,
+    find_sliders,
+    need_directions,
+    parse_changes,
+    table,
+)
 from .editing.target import read_edited_labels
 from .errors import UserError
+from .model.generator import Generator
 from .options import (
     EDIT_PICTURES,
     RefitOptions,
+    Tools,
     check_pasting,
     edit_settings,
     finish_edit,
@@ -23,7 +35,7 @@ from .options import (
 
 @dataclass(kw_only=True)
 class EditOptions(RefitOptions):
-    """Change the shape of a face by editing its label map.
+    """Change a face by editing its label map, or by sliders.
 
     Example: semfaceedit edit --project face.safetensors --labels painted.png --no-vgg
     --out edited.safetensors
@@ -31,15 +43,24 @@ class EditOptions(RefitOptions):
     `invert` and `render --save-projects` write the label map beside the project
     (FACE.labels.png). Paint over it in an image editor and pass it as --labels; an edited copy of
     the photograph's original mask works too. Or let --paint draw the edit, as in --paint hat.
+    --set moves sliders, as in --set "mouth opening=+1.5", at once; --list-sliders names them.
     """
 
-    project: Path
+    project: Path | None = None
     """Face to edit."""
     labels: Path | None = None
     """Edited label map."""
     paint: tuple[str, ...] = ()
     """Edits to draw into the label map: "longer hair", "shorter hair", fringe, "high hairline",
     "wide mouth", "open mouth", "big nose", glasses, hat."""
+    set: tuple[str, ...] = ()
+    """Sliders to move, each by so many standard deviations: "mouth opening=+1.5"
+    "hair lightness=-1". Done before --labels or --paint."""
+    list_sliders: bool = False
+    """List the sliders of the weights, and stop."""
+    directions: Path | None = None
+    """Sliders of `find-directions` (default: W-directions.safetensors beside the weights
+    W.safetensors)."""
     out: Path = Path("edited.safetensors")
     """Face project to write; a preview, the label map and views are written beside it."""
     compare_unmasked: bool = False
@@ -48,40 +69,67 @@ class EditOptions(RefitOptions):
 
 
 def run(options: EditOptions) -> None:
-    if options.labels is None and not options.paint:
-        raise UserError("nothing to do: give --labels with an edited label map, or --paint")
+    if options.list_sliders:
+        generator, _ = open_checkpoint(options)
+        print(table(need_directions(find_sliders(generator, options.directions))))
+        return
+    if options.project is None:
+        raise UserError("give the face to edit with --project")
+    fits = options.labels is not None or bool(options.paint)
+    if not fits and not options.set:
+        raise UserError("nothing to do: give --labels with an edited label map, --paint or --set")
+    changes = parse_changes(options.set)
     generator, _ = open_checkpoint(options)
-    encoder = open_encoder(options, generator)
+    encoder = open_encoder(options, generator) if fits else None
     project = FaceProject.load(options.project, generator)
     pasting = check_pasting(options, project, options.project)
+    with tools(options, options.out, beside=EDIT_PICTURES, vgg=fits) as using:
+        edited = None
+        if changes:
+            directions = find_sliders(generator, options.directions)
+            edited = adjust(generator, project, changes, directions)
+        if fits:
+            start = project if edited is None else edited.project
+            edited = _edit_map(options, generator, start, using, encoder)
+        assert edited is not None
+        finish_edit(generator, project, edited, options.out, using.live, pasting)
+
+
+def _edit_map(
+    options: EditOptions,
+    generator: Generator,
+    project: FaceProject,
+    using: Tools,
+    encoder: Encoder | None,
+) -> EditedFace:
+    """What --labels, --paint and --compare-unmasked ask for."""
     labels = project.labels
     if options.labels is not None:
         labels = read_edited_labels(options.labels, len(labels), project.crop)
     labels = paint(labels, options.paint)
-    with tools(options, options.out, beside=EDIT_PICTURES) as using:
-        settings = edit_settings(options, using, encoder)
-        edited = edit(
-            generator,
-            project,
-            labels,
-            settings=settings,
-            perceptual=using.perceptual,
-            watch=using.live,
-            encoder=encoder,
-        )
-        if options.compare_unmasked and not edited.interrupted:
-            try:
-                edited = compare_unmasked(
-                    generator,
-                    project,
-                    edited,
-                    settings,
-                    perceptual=using.perceptual,
-                    encoder=encoder,
-                )
-            except KeyboardInterrupt:
-                edited = replace(edited, interrupted=True)
-        finish_edit(generator, project, edited, options.out, using.live, pasting)
+    settings = edit_settings(options, using, encoder)
+    edited = edit(
+        generator,
+        project,
+        labels,
+        settings=settings,
+        perceptual=using.perceptual,
+        watch=using.live,
+        encoder=encoder,
+    )
+    if options.compare_unmasked and not edited.interrupted:
+        try:
+            edited = compare_unmasked(
+                generator,
+                project,
+                edited,
+                settings,
+                perceptual=using.perceptual,
+                encoder=encoder,
+            )
+        except KeyboardInterrupt:
+            edited = replace(edited, interrupted=True)
+    return edited
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,7 +2,8 @@
 
 A PNG, JPEG or TIFF carries a hash of its pixels and a page one of its text, so that a file that
 was changed since, such as a label map mended by hand, counts as its owner's. Moving pictures and
-meshes carry a plain mark, .safetensors files the format in their header, JSON files the key "format".
+meshes carry a plain mark, .safetensors files the format in their header, JSON files the key
+"format".
 """
 
 import hashlib

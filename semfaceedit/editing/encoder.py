@@ -7,7 +7,6 @@ the generator's own codes, so that a face it could have drawn is near, plus a sm
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,23 +14,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, leaky_relu
 
-from .. import __version__
-from ..errors import UserError
-from ..files import write_atomically
 from ..model.codes import Codes, Film
 from ..model.config import ModelConfig
 from ..model.generator import Generator, sample_latents
 from ..model.labels import NUM_CLASSES
-from ..model.mean_face import fingerprint, hash_tensors, mean_codes
+from ..model.mean_face import mean_codes
+from .beside import DAMAGE, Kind
 from .project import FaceProject
 from .target import footprint_shares
 
-FORMAT, FORMAT_VERSION = "semfaceedit-encoder", 1
+FORMAT = "semfaceedit-encoder"
+KIND = Kind(
+    name="encoder",
+    what="an encoder",
+    format=FORMAT,
+    version=1,
+    command="train-encoder",
+    way_out="train it again with `train-encoder`, or leave it out with --no-encoder",
+)
 SIZE = 32  # pixels along an edge of what the network reads
 COMPONENTS = 64  # of each part's codes, at most
 PCA_SAMPLES, PCA_SEED = 4096, 0
@@ -223,7 +226,7 @@ def _components(offsets: Tensor, count: int) -> Tensor:
 
 def encoder_beside(path: Path) -> Path:
     """Where the encoder of the weights file `path` is looked for."""
-    return path.with_name(f"{path.stem}-encoder.safetensors")
+    return KIND.beside(path)
 
 
 def find_encoder(generator: Generator, path: Path | None = None) -> Encoder | None:
@@ -232,64 +235,30 @@ def find_encoder(generator: Generator, path: Path | None = None) -> Encoder | No
 
     UserError where the file is damaged or belongs to other weights.
     """
-    if path is not None:
-        return load_encoder(path, generator)
-    if generator.source is None or not (beside := encoder_beside(generator.source)).is_file():
-        return None
-    return load_encoder(beside, generator)
+    found = KIND.find(generator, path)
+    return None if found is None else load_encoder(found, generator)
 
 
 def save_encoder(
     path: Path, encoder: Encoder, generator: Generator, facts: Mapping[str, Any]
 ) -> None:
     """Write an encoder in fp16; the header says whose it is, and `facts`."""
-    tensors = {name: t.detach().half().contiguous() for name, t in encoder.state_dict().items()}
-    header = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
-        "software": __version__,
-        "checkpoint": fingerprint(generator),
-        "group_of_class": list(generator.config.group_of_class),
-        "settings": asdict(encoder.settings),
-        "sha256": hash_tensors(tensors),
-        **facts,
-    }
-    metadata = {"semfaceedit": json.dumps(header)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    KIND.save(path, encoder.state_dict(), generator, {"settings": asdict(encoder.settings)} | facts)
 
 
 def load_encoder(path: Path, generator: Generator) -> Encoder:
     """An encoder that `train-encoder` wrote for this generator; UserError for any other file."""
-    again = "train it again with `train-encoder`, or leave it out with --no-encoder"
+    header, tensors = KIND.read(path, generator)
     try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("semfaceedit", "{}"))
-        if not isinstance(header, dict) or header.get("format") != FORMAT:
-            raise UserError(f"{path} holds no encoder: give a file that `train-encoder` wrote")
-        if header["version"] > FORMAT_VERSION:
-            raise UserError(f"{path} was written by a newer semfaceedit: install that")
-        if tuple(header["group_of_class"]) != tuple(generator.config.group_of_class):
-            raise UserError(f"{path} is an encoder for another grouping of the classes: {again}")
-        if header["checkpoint"] != fingerprint(generator):
-            raise UserError(f"{path} is the encoder of other weights than these: {again}")
         settings = EncoderSettings(**header["settings"])
         sizes = asdict(settings)
         if not all(type(n) is int and 1 <= n <= 4096 for n in sizes.values()):
             raise ValueError(f"its sizes are {sizes}")
-        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
-        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-            raise ValueError("it holds NaN or infinity")
-        if header.get("sha256") != hash_tensors(tensors):
-            raise ValueError("it was changed since it was written")
         with torch.device("meta"):
             encoder = Encoder(generator.config, settings)
         encoder.load_state_dict(tensors, assign=True)
-    except FileNotFoundError:
-        raise UserError(f"no encoder at {path}: `train-encoder` writes one") from None
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError,
-            AttributeError) as error:  # fmt: skip
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is not a readable encoder: {reason}: {again}") from None
+    except DAMAGE as error:
+        raise KIND.unreadable(path, error) from None
     device = generator.device
     return encoder.to(device).eval().requires_grad_(False)
 

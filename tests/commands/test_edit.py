@@ -305,7 +305,7 @@ def test_edits_painted_by_code(tmp_path, editor, project, capsys):
 @pytest.mark.parametrize(
     "arguments,said",
     [
-        ({"labels": None}, "give --labels with an edited label map, or --paint"),
+        ({"labels": None}, "give --labels with an edited label map, --paint or --set"),
         ({"labels": "same.png"}, "does not differ"),
         ({"labels": "size.png"}, "size.png: 16x10 pixels"),
         ({"labels": "ids.png"}, "holds the label 77"),

@@ -1,0 +1,106 @@
+"""Files that belong to a weights file and lie beside it: an encoder, directions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .. import __version__
+from ..errors import UserError
+from ..files import write_atomically
+from ..model.generator import Generator
+from ..model.mean_face import fingerprint, hash_tensors
+
+DAMAGE = (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
+"""What reading a damaged file may raise."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file that belongs to weights, and the words of its errors."""
+
+    name: str  # W-NAME.safetensors
+    what: str  # "an encoder"
+    format: str
+    version: int
+    command: str  # that writes it
+    way_out: str  # what to do about one that does not fit
+
+    def beside(self, weights: Path) -> Path:
+        """Where the file of the weights file `weights` is looked for."""
+        return weights.with_name(f"{weights.stem}-{self.name}.safetensors")
+
+    def find(self, generator: Generator, path: Path | None = None) -> Path | None:
+        """`path`, by default the file beside the generator's weights; None where there is none."""
+        if path is not None:
+            return path
+        if generator.source is None or not (beside := self.beside(generator.source)).is_file():
+            return None
+        return beside
+
+    def save(
+        self,
+        path: Path,
+        tensors: Mapping[str, Tensor],
+        generator: Generator,
+        facts: Mapping[str, Any],
+    ) -> None:
+        """Write tensors in fp16; the header says whose they are, and `facts`."""
+        halves = {name: t.detach().half().cpu().contiguous() for name, t in tensors.items()}
+        header = {
+            "format": self.format,
+            "version": self.version,
+            "software": __version__,
+            "checkpoint": fingerprint(generator),
+            "group_of_class": list(generator.config.group_of_class),
+            "sha256": hash_tensors(halves),
+            **facts,
+        }
+        metadata = {"semfaceedit": json.dumps(header)}
+        write_atomically(path, lambda temporary: save_file(halves, temporary, metadata))
+
+    def read(self, path: Path, generator: Generator) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Header and fp32 tensors of a file of this generator; UserError for any other file."""
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads((file.metadata() or {}).get("semfaceedit", "{}"))
+            if not isinstance(header, dict) or header.get("format") != self.format:
+                raise UserError(
+                    f"{path} holds no {self.noun}: give a file that `{self.command}` wrote"
+                )
+            if header["version"] > self.version:
+                raise UserError(f"{path} was written by a newer semfaceedit: install that")
+            if tuple(header["group_of_class"]) != tuple(generator.config.group_of_class):
+                raise UserError(
+                    f"{path} is {self.what} for another grouping of the classes: {self.way_out}"
+                )
+            if header["checkpoint"] != fingerprint(generator):
+                raise UserError(
+                    f"{path} is the {self.noun} of other weights than these: {self.way_out}"
+                )
+            tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+            if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+                raise ValueError("it holds NaN or infinity")
+            if header.get("sha256") != hash_tensors(tensors):
+                raise ValueError("it was changed since it was written")
+        except FileNotFoundError:
+            raise UserError(f"no {self.noun} at {path}: `{self.command}` writes one") from None
+        except DAMAGE as error:
+            raise self.unreadable(path, error) from None
+        return header, tensors
+
+    def unreadable(self, path: Path, error: Exception) -> UserError:
+        """The one line about a damaged file."""
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return UserError(f"{path} is not a readable {self.noun}: {reason}: {self.way_out}")
+
+    @property
+    def noun(self) -> str:
+        return self.what.split(" ", 1)[1]
