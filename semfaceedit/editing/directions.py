@@ -122,7 +122,7 @@ class _Work:
     def __init__(self, generator: Generator, settings: FindSettings):
         self.generator = generator
         self.random = torch.Generator().manual_seed(settings.seed)
-        self.device = next(generator.parameters()).device
+        self.device = generator.device
         self.size = min(RESOLUTION, 2 * generator.config.resolution)
         self.pose = torch.zeros(BATCH, 2, device=self.device)
         self.hits = find_intersections(generator, self.pose, self.size)

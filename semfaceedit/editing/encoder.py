@@ -243,7 +243,9 @@ def save_encoder(
     path: Path, encoder: Encoder, generator: Generator, facts: Mapping[str, Any]
 ) -> None:
     """Write an encoder in fp16; the header says whose it is, and `facts`."""
-    KIND.save(path, encoder.state_dict(), generator, {"settings": asdict(encoder.settings)} | facts)
+    KIND.save(
+        path, encoder.state_dict(), generator, {"settings": asdict(encoder.settings), **facts}
+    )
 
 
 def load_encoder(path: Path, generator: Generator) -> Encoder:
