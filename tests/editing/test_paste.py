@@ -112,8 +112,7 @@ def test_inside_it_goes_the_way_of_the_rendering(change, pixels):
     found = [oklab(torch.from_numpy(p).movedim(-1, 0)[None].float() / 255)
              for p in (pixels, pasted.pixels)]  # fmt: skip
     moved = (found[1] - found[0])[0].movedim(0, -1)[region].mean(0)
-    print(asked, moved)
-    assert float(asked.norm()) > 0.02
+    assert float(asked.norm()) > 0.005
     assert float(moved @ asked / (moved.norm() * asked.norm())) > 0.8
     assert 0.3 < float(moved.norm() / asked.norm()) < 1.7
 
