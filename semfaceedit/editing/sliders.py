@@ -105,9 +105,10 @@ def load_directions(path: Path, generator: Generator) -> Directions:
     try:
         sliders = tuple(Slider(**fields) for fields in header["sliders"])
         for slider in sliders:
-            if not (isinstance(slider.name, str) and isinstance(slider.leaks_into, str)
-                    and type(slider.part) is int and -1 <= slider.part < model.groups
-                    and all(map(math.isfinite, (slider.r2, slider.leakage, slider.follows)))):  # fmt: skip
+            figures = (slider.r2, slider.leakage, slider.follows)
+            words = isinstance(slider.name, str) and isinstance(slider.leaks_into, str)
+            placed = type(slider.part) is int and -1 <= slider.part < model.groups
+            if not (words and placed and all(map(math.isfinite, figures))):
                 raise ValueError(f"slider {slider.name!r} is not sound")
         ways = {}
         for slider in sliders:
@@ -129,7 +130,8 @@ def table(directions: Directions, *, everything: bool = False) -> str:
     for slider in directions.sliders if everything else directions.offered:
         note = {"good": "", "weak": "  (weak)", "no": "  (not offered)"}[slider.grade]
         lines.append(
-            f"{slider.name:<24}{slider.r2:>6.2f}{slider.follows:>9.0%}{slider.leakage:>9.1%}  {slider.leaks_into}{note}"
+            f"{slider.name:<24}{slider.r2:>6.2f}{slider.follows:>9.0%}{slider.leakage:>9.1%}  "
+            f"{slider.leaks_into}{note}"
         )
     return "\n".join(lines)
 
