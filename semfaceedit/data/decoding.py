@@ -70,7 +70,8 @@ def upright_size(path: Path) -> tuple[int, int, int]:
     with opened_picture(path, decode=False) as picture:
         width, height = picture.size
         number = next((n for n, turn in TURNS.items() if turn == turn_of(picture)), 1)
-    return (height, width, number) if number > 4 else (width, height, number)
+    turned = number > 4 and picture.format != "TIFF"  # whose size Pillow gives upright
+    return (height, width, number) if turned else (width, height, number)
 
 
 def read_label_map(path: Path) -> np.ndarray:

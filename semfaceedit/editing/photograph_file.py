@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, JpegImagePlugin
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from ..data.decoding import is_transparent, opened_picture, turn_of
+from ..data.decoding import ORIENTATION, is_transparent, opened_picture, turn_of
 from ..errors import UserError
 from ..files import write_atomically
 from ..outputs import (
@@ -95,7 +95,8 @@ def check_alpha(path: Path, original: Photograph) -> None:
 def save_like(path: Path, pixels: np.ndarray, original: Photograph) -> None:
     """Write (H, W, 3) uint8, upright, turned and described as the photograph was.
 
-    UserError where it would replace what is not ours. The preview that EXIF data may hold shows the
+    TIFF is written upright, as programs differ in whether they turn it. UserError where it would
+    replace what is not ours. The preview that EXIF data may hold shows the
     photograph as it was, and is left out.
     """
     check_format(path)
@@ -105,7 +106,7 @@ def save_like(path: Path, pixels: np.ndarray, original: Photograph) -> None:
     if original.alpha is not None:
         pixels = np.concatenate([pixels, original.alpha[..., None]], 2)
     picture = Image.fromarray(np.ascontiguousarray(pixels))
-    if original.turn is not None:
+    if original.turn is not None and kind != "TIFF":
         picture = picture.transpose(BACK.get(original.turn, original.turn))
     settings: dict[str, Any] = dict(original.settings)
     exif = _exif_bytes(original.exif)
@@ -145,6 +146,7 @@ def _tiff_tags(exif: Image.Exif, picture: Image.Image) -> ImageFileDirectory_v2:
         for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
             if found := exif.get_ifd(part):
                 tags[part] = dict(found)
+    tags[ORIENTATION] = 1
     tags[TIFF_MARK] = picture_mark(picture)
     tags.tagtype[TIFF_MARK] = 2
     return tags
