@@ -8,6 +8,7 @@ generated face, an edit of the map, and the result from two sides.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +41,7 @@ def row(editor: api.Editor, photograph: Path, hair: int, edit: str, steps: int |
     """A photograph and what becomes of it."""
     settings = editor.invert_settings(perceptual_weight=0)
     if steps:
-        settings = api.InvertSettings(
-            geometry_iterations=steps, appearance_iterations=steps, perceptual_weight=0
-        )
+        settings = replace(settings, appearance_iterations=steps, patience=0)
     face = editor.invert(photograph, settings=settings).project
     other = editor.generate(hair).project
     quick = editor.edit_settings(perceptual_weight=0)
@@ -64,7 +63,7 @@ def main() -> None:
     parser.add_argument("--hair", type=int, nargs="+", required=True, help="a seed for each")
     parser.add_argument("--edits", nargs="+", required=True, help="an edit of `--paint` for each")
     parser.add_argument("--checkpoint", type=Path, default=None)
-    parser.add_argument("--steps", type=int, default=None, help="of each stage of the fits")
+    parser.add_argument("--steps", type=int, default=None, help="of each fit at full size")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     editor = api.load(locate_weights(options.checkpoint))

@@ -31,7 +31,7 @@ KIND = Kind(
     way_out="find them again with `find-directions`",
 )
 LEAST_R2, MOST_LEAKAGE = 0.7, 0.05  # of a good slider
-WEAK_FOLLOWS, WEAK_LEAKAGE = 0.9, 0.15  # of a weak one
+WEAK_R2, WEAK_FOLLOWS, WEAK_LEAKAGE = 0.5, 0.9, 0.15  # of a weak one
 MOST = 5.0  # deviations that a slider moves, at most
 
 
@@ -53,7 +53,8 @@ class Slider:
         """good or weak, which are offered, or no, which is not."""
         if self.r2 >= LEAST_R2 and self.leakage <= MOST_LEAKAGE:
             return "good"
-        if self.follows >= WEAK_FOLLOWS and self.leakage <= WEAK_LEAKAGE:
+        followed = self.r2 >= WEAK_R2 and self.follows >= WEAK_FOLLOWS
+        if followed and self.leakage <= WEAK_LEAKAGE:
             return "weak"
         return "no"
 
