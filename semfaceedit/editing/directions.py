@@ -28,6 +28,7 @@ COMPONENTS = 128  # principal components of codes, at most
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)  # of the ridge, as shares of the samples
 RARE = 5e-4  # of the picture: a class with less of it on average is one the generator lacks
 RARE_CLASSES = ("glasses", "hat", "neck", "mouth opening", "eye size")
+MOST_LEAKS = 1000.0  # shares; also where the own attribute does not move
 CULL = 0.01  # compositing weight below which a point is not coloured
 
 
@@ -89,6 +90,7 @@ def find_directions(
         for row, column in enumerate(columns):
             others = [i for i in range(len(names)) if shown[i] and i != column]
             leaks = (answers[row, others] / answers[row, column]).abs()
+            leaks = leaks.nan_to_num(MOST_LEAKS, MOST_LEAKS).clamp(max=MOST_LEAKS)
             worst = int(leaks.argmax())
             found.append(
                 Slider(
