@@ -53,7 +53,7 @@ class InvertOptions(FitOptions):
     geometry_iterations: int | None = None
     """Iterations of the geometry offsets alone (default: 200, with an encoder 0)."""
     appearance_iterations: int | None = None
-    """Iterations of all offsets under all terms (default: 300, with an encoder 5, after 15 at
+    """Iterations of all offsets under all terms (default: 300, with an encoder 25, after 15 at
     half the resolution)."""
     patience: int | None = None
     """Evaluations without progress that end a stage; 0: never (default: 10, one in ten iterations;

@@ -131,7 +131,7 @@ def near_settings(**changes: Any) -> InvertSettings:
         InvertSettings(
             geometry_iterations=0,
             coarse_iterations=15,
-            appearance_iterations=5,
+            appearance_iterations=25,
             learning_rate=2e-2,
             noise=0.0,
             pose_every=10,
