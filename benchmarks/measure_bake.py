@@ -1,11 +1,12 @@
 """How near the page of a baked face comes to the renderer, how large it is, and how fast it draws.
 
-    python benchmarks/measure_bake.py [--checkpoint portraits] [--seeds 0-19] [--no-browser] [--no-times]
+    python benchmarks/measure_bake.py [--checkpoint portraits] [--seeds 0-19] [--no-browser]
+        [--no-times]
 
 Each seed is baked as `export --bake` does; the page's picture at 256 x 256 is compared with the
 renderer's (view direction frontal in both). Without --no-browser the page itself draws, in headless
-Chromium under software rendering, also as it draws a head that moves; otherwise its reference in PyTorch
-does. --no-times leaves out what a busy machine spoils.
+Chromium under software rendering, also as it draws a head that moves; otherwise its reference in
+PyTorch does. --no-times leaves out what a busy machine spoils.
 """
 
 import argparse
