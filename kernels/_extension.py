@@ -3,7 +3,7 @@
 import functools
 import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -142,7 +142,7 @@ def addresses(*tensors: Tensor | None) -> list[int]:
     return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
-def empty_where(needed: list[bool], tensors: list[Tensor]) -> list[Tensor]:
+def empty_where(needed: Sequence[bool], tensors: Sequence[Tensor]) -> list[Tensor]:
     """Room for a gradient of each tensor; a custom op returns size 0 for one not needed."""
     return [
         torch.empty(tensor.shape if need else (0,), dtype=tensor.dtype, device=tensor.device)
@@ -150,5 +150,5 @@ def empty_where(needed: list[bool], tensors: list[Tensor]) -> list[Tensor]:
     ]
 
 
-def none_where_not(needed: list[bool], grads: list[Tensor]) -> list[Tensor | None]:
+def none_where_not(needed: Sequence[bool], grads: Sequence[Tensor]) -> list[Tensor | None]:
     return [grad if need else None for need, grad in zip(needed, grads, strict=True)]
