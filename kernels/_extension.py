@@ -134,7 +134,14 @@ def registered(name: str, run: Callable[..., Any], fake: Callable[..., Any]) -> 
     torch.library.define(qualified, schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.impl(qualified, "default", run)
     torch.library.register_fake(qualified, fake)
+    torch.library.register_autograd(qualified, _refused)
     return getattr(torch.ops.semfaceedit, name).default
+
+
+def _refused(ctx: Any, *grads: Any) -> Any:
+    """Gradients come from the ops' `autograd.Function`s: an op that autograd meets itself is one
+    that a second derivative leads through."""
+    raise RuntimeError("the ops of semfaceedit are differentiable once: autograd stops here")
 
 
 def addresses(*tensors: Tensor | None) -> list[int]:
