@@ -161,7 +161,7 @@ def speed_of(path: Path, profile: Path) -> dict[str, object]:
         page.wait("!!globalThis.face")
         width = page.run("document.querySelector('#picture').clientWidth")
         turning = page.run(FRAMES)
-        share = page.run("face.state.share")
+        share = page.run("face.pace.share")
         fixed = {
             str(size): round(page.run(FIXED.format(size=size)), 1) for size in (256, 512, 1024)
         }

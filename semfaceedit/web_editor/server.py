@@ -25,6 +25,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from ..baking.page import PAGE as BAKED
 from ..editing.fit import Goal, Step, StopFit, Watch
 from ..editing.mask_edits import paint
 from ..editing.region_transfer import What
@@ -34,6 +35,7 @@ from ..memory import give_back_memory
 from ..model.renderer import RenderOutput
 from . import answers
 from .http import Guard, PatientProtocol
+from .layers import MOST_TEXELS, Baker, Wanted
 from .messages import (
     MOST_SEED,
     number,
@@ -82,12 +84,14 @@ class EditorServer:
         self.stopping = threading.Event()
         self.sharpening: asyncio.Task[None] | None = None  # the face after a stroke
         self.painting = threading.Event()  # or another change: no more sharpening
+        self.baker = Baker(session, backend)
         self.handlers: dict[str, Callable[[WebSocket, dict[str, Any], bytes], Awaitable[None]]] = {
             "view": self._view,
             "follow": self._view,
             "faces": self._faces,
             "looks": self._looks,
             "thumbnail": self._thumbnail,
+            "layers": self._layers,
             "choose": self._choose,
             "open": self._open,
             "look": self._look,
@@ -105,6 +109,7 @@ class EditorServer:
             routes=[
                 Route("/", self._index),
                 WebSocketRoute("/socket", self._connect),
+                Mount("/baked", StaticFiles(directory=BAKED)),  # what draws baked faces
                 Mount("/", StaticFiles(directory=WEB)),
             ],
             middleware=[
@@ -117,6 +122,7 @@ class EditorServer:
         """Stop what runs and keep a face that is not on the disk."""
         self.stopping.set()
         self.painting.set()
+        self.baker.interrupt()
         return self.session.autosave()
 
     async def _index(self, request: Request) -> Response:
@@ -142,6 +148,7 @@ class EditorServer:
                 kind = _type(message)
                 if kind == "follow":  # the next stroke: the last one is sharp enough
                     self.painting.set()
+                    self.baker.interrupt()
                 if kind not in PICTURES:
                     await self._answer(socket, message)
                 elif wanted.full():
@@ -219,6 +226,12 @@ class EditorServer:
         name = word(header, "name")
         picture = await self._thread(self.session.thumbnail, name)
         await send(socket, pack({"type": "thumbnail", "name": name}, answers.encoded(picture)))
+
+    async def _layers(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        """The face of a revision, for the page to turn by itself; they come when they are baked."""
+        number, version = (whole(header, name, 0, MOST_SEED) for name in ("number", "version"))
+        wanted = Wanted(number, version, whole(header, "texels", 8, MOST_TEXELS))
+        self.baker.ask(socket, self.pages[socket], wanted)
 
     # Changes that are done at once.
 
@@ -396,6 +409,7 @@ class EditorServer:
         """Start a change that reports its progress and can be stopped."""
         self._check_idle()
         self.stopping.clear()
+        self.baker.interrupt()
         self.job_kind, self.job_name = kind, name
         self.job = asyncio.create_task(self._run(name, iterations, work))
 

@@ -25,46 +25,36 @@ export class FaceRenderer {
     gl.bindVertexArray(gl.createVertexArray());
     this.target = gl.createFramebuffer();
     this.textures = {};
+    this.programs = {};
   }
 
-  // Take a baked face; the former one's textures go.
+  // Take a baked face; the former one is drawn until all of it is there.
   async load(layers) {
     const { gl } = this, h = layers.header;
-    this.layers = layers;
-    this.sets = Math.ceil((h.layers - 1) / 4);
-    this.quads = Math.ceil(h.classes.length / 4);
-    const [heights, alpha, scores] = await Promise.all([
+    const [heights, alpha, scores, ...colors] = await Promise.all([
       layers.heights(), layers.planes("alpha", h.width), layers.planes("scores", h.width),
+      ...h.groups.map((_, group) => layers.colors(0, group)),
     ]);
+    const sets = Math.ceil((h.layers - 1) / 4), quads = Math.ceil(h.classes.length / 4);
+    const definitions = { SETS: sets, SAMPLES: h.samples }, sizes = { layers: h.layers, quads };
+    this.distances = this._program("distances", DISTANCES, definitions);
+    this.masks = this._program("masks", masks(h.layers), definitions);
+    this.picture = this._program("picture", picture({ ...sizes, quick: false }), definitions);
+    this.quickPicture = this._program("quickPicture", picture({ ...sizes, quick: true }), definitions);
+    this.normals = this._program("normals", NORMALS, {});
     for (const texture of Object.values(this.textures)) gl.deleteTexture(texture);
-    this.textures = {};
+    Object.assign(this, { layers, sets, quads, textures: {}, nodes: 0 });
     this._heights(heights);
     this._sheets(alpha, scores);
-    const packed = this._scores(scores);
-    this._array("scores", gl.RGBA8, h.width, h.height, h.layers * this.quads, gl.RGBA,
-      gl.UNSIGNED_BYTE, packed);
+    this._array("scores", gl.RGBA8, h.width, h.height, h.layers * quads, gl.RGBA, gl.UNSIGNED_BYTE,
+      this._scores(scores));
     this._array("colors", gl.RGBA8, h.width, h.height, h.layers * h.groups.length);
-    this.nodes = 0;
-    await Promise.all(h.groups.map((_, group) => this.wear(group, 0)));
-    const definitions = { SETS: this.sets, SAMPLES: h.samples };
-    this.distances = this._program(DISTANCES, definitions);
-    this.masks = this._program(masks(h.layers), definitions);
-    const sizes = { layers: h.layers, quads: this.quads };
-    this.picture = this._program(picture({ ...sizes, quick: false }), definitions);
-    this.quickPicture = this._program(picture({ ...sizes, quick: true }), definitions);
-    this.normals = this._program(NORMALS, {});
+    colors.forEach((pictures, group) => this._dress(group, pictures));
   }
 
   // Give a group the colours of one of the looks.
   async wear(group, look) {
-    const { gl, layers } = this;
-    const pictures = await layers.colors(look, group);
-    gl.bindTexture(gl.TEXTURE_2D_ARRAY, this.textures.colors);
-    pictures.forEach((picture, k) => {
-      gl.texSubImage3D(gl.TEXTURE_2D_ARRAY, 0, 0, 0, group * pictures.length + k, picture.width,
-        picture.height, 1, gl.RGBA, gl.UNSIGNED_BYTE, picture);
-      picture.close();
-    });
+    this._dress(group, await this.layers.colors(look, group));
   }
 
   // Draw from a pose in radians, `size` rays along each edge.
@@ -108,6 +98,16 @@ export class FaceRenderer {
     for (let y = 0; y < width; y++)
       flipped.set(bytes.subarray(4 * width * y, 4 * width * (y + 1)), 4 * width * (width - 1 - y));
     return flipped;
+  }
+
+  _dress(group, pictures) {
+    const { gl } = this;
+    gl.bindTexture(gl.TEXTURE_2D_ARRAY, this.textures.colors);
+    pictures.forEach((picture, k) => {
+      gl.texSubImage3D(gl.TEXTURE_2D_ARRAY, 0, 0, 0, group * pictures.length + k, picture.width,
+        picture.height, 1, gl.RGBA, gl.UNSIGNED_BYTE, picture);
+      picture.close();
+    });
   }
 
   _pose(yaw, pitch) {
@@ -221,10 +221,13 @@ export class FaceRenderer {
     gl.activeTexture(gl.TEXTURE0 + 8);  // uploads bind here, out of the way
   }
 
-  _program(source, definitions) {
-    const { gl } = this, program = gl.createProgram();
-    const named = Object.entries(definitions).map(([name, value]) => `#define ${name} ${value}\n`);
+  // The program of this name; it is kept for the next face, whose source is mostly the same.
+  _program(name, source, definitions) {
+    const named = Object.entries(definitions).map(([key, value]) => `#define ${key} ${value}\n`);
     const full = source.replace("#version 300 es\n", "#version 300 es\n" + named.join(""));
+    if (this.programs[name]?.full === full) return this.programs[name];
+    const { gl } = this, program = gl.createProgram();
+    if (this.programs[name]) gl.deleteProgram(this.programs[name].program);
     for (const [kind, text] of [[gl.VERTEX_SHADER, EVERYWHERE], [gl.FRAGMENT_SHADER, full]]) {
       const shader = gl.createShader(kind);
       gl.shaderSource(shader, text);
@@ -249,6 +252,6 @@ export class FaceRenderer {
         else if (place.type === gl.FLOAT_MAT3) gl.uniformMatrix3fv(place.at, false, value);
       }
     };
-    return { program, places, set };
+    return (this.programs[name] = { full, program, places, set });
   }
 }

@@ -1,6 +1,7 @@
 // The page: what its parts say to the editor, and what the editor's answers do to them.
 
 import { Brush } from "./brush.js";
+import { Head } from "./head.js";
 import { listen } from "./keys.js";
 import { Looks, MOST_LOOK } from "./looks.js";
 import { Painter } from "./painter.js";
@@ -26,7 +27,14 @@ page.painter = new Painter(find("map"), {
     find("under").textContent = label === null ? "" : labelName(label);
   },
 });
+const head = new Head({
+  ask: (face) => !page.painter.last && send({ type: "layers", ...face }),
+  loaded: () => {
+    if (page.viewer.own) page.viewer.show();
+  },
+});
 page.viewer = new Viewer(find("face"), {
+  head,
   ask: ({ labels, ...view }) => send({ type: labels ? "follow" : "view", ...view }, labels),
   turned: (pose) => {
     panels.showPose(pose);
@@ -51,8 +59,8 @@ function putUnder(picture) {
 // Answers.
 
 const ANSWERS = {
-  about: begin, state: follow, frame, faces, looks: (...answer) => looks.answered(...answer), map, progress, saved,
-  error, thumbnail: panels.thumbnail,
+  about: begin, state: follow, frame, layers: (...answer) => head.answered(...answer), faces,
+  looks: (...answer) => looks.answered(...answer), map, progress, saved, error, thumbnail: panels.thumbnail,
 };
 
 function heard(header, payload) {
@@ -67,6 +75,7 @@ function heard(header, payload) {
 function begin(header) {
   page.about = header;
   kept.clear(); // another server counts its steps anew
+  head.forget();
   painter.palette = header.colors;
   panels.buildPalette();
   buildButtons(find("quick"), header.edits, (edit) => {
@@ -95,8 +104,9 @@ function follow(header, labels) {
   page.state = header;
   const own = brush.live ? takeStroke(header, labels, number) : takeMap(header, labels, number, fresh);
   const shown = own || Boolean(brush.live && painter.last); // as it follows the brush
+  head.follow(number, header.version, !header.busy);
   if (turned || !viewer.picture) viewer.look({ yaw: header.pose[0], pitch: header.pose[1] });
-  else if ((fresh && !shown) || ended) viewer.show();
+  else if (ended || (fresh && !shown)) viewer.fresh();
   if ((fresh && !shown) || turned || !painter.picture) askUnder();
   viewer.beforeStep = header.at > 0 ? header.at - 1 : null;
   looks.arrived();
