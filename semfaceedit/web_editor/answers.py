@@ -14,6 +14,7 @@ from ..editing.mask_edits import EDITS
 from ..model.labels import CLASS_NAMES, PALETTE
 from ..model.renderer import RenderOutput
 from ..pictures.grids import picture_rows
+from ..pictures.video import forms_here
 from .messages import STRIP, pack
 from .session import EditingSession, unpainted
 
@@ -34,6 +35,7 @@ def about(session: EditingSession) -> bytes:
         "follows": session.follows,
         "folder": str(session.out),
         "recovered": session.recovered,
+        "videos": [form for form in forms_here() if form != "gif"],
     }
     return pack(header)
 
@@ -52,6 +54,7 @@ def state(session: EditingSession, job_name: str, job_kind: str) -> bytes:
         "at": at,
         "version": revisions[at].version,
         "pose": face.pose.tolist(),
+        "photograph": face.crop is not None and face.crop.photograph is not None,
         "size": len(face.labels),
         "metrics": {name: _finite(value) for name, value in revisions[at].metrics},
         "projects": session.projects(),

@@ -10,9 +10,10 @@ import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 import uvicorn
@@ -34,6 +35,7 @@ from ..kernels import use_backend
 from ..memory import give_back_memory
 from ..model.renderer import RenderOutput
 from . import answers
+from .exports import VIDEOS, Exporter, Tell, Video
 from .http import Guard, PatientProtocol
 from .layers import MOST_TEXELS, Baker, Wanted
 from .messages import (
@@ -49,12 +51,13 @@ from .messages import (
     word,
 )
 from .outbox import Outbox, receive, send
-from .session import EditingSession
-from .uploads import check_picture, clean_name
+from .session import KINDS, EditingSession
+from .uploads import check_picture, clean_name, keep_picture
 
 WEB = Path(__file__).with_name("page")
 HOSTS = ["127.0.0.1", "localhost"]
 PICTURES = ("view", "follow", "faces", "looks", "thumbnail")
+EXPORTS = ("photograph", "pasted", "page", "video")
 CANVASES = ("face", "map", "before")  # that a view may be for
 MOST_WANTED = 32  # pictures that one page waits for
 KEEP_AFTER = 1.5  # seconds without a change, until the face is kept on the disk
@@ -84,7 +87,7 @@ class EditorServer:
         self.stopping = threading.Event()
         self.sharpening: asyncio.Task[None] | None = None  # the face after a stroke
         self.painting = threading.Event()  # or another change: no more sharpening
-        self.baker = Baker(session, backend)
+        self.baker, self.exporter = Baker(session, backend), Exporter(session, backend)
         self.handlers: dict[str, Callable[[WebSocket, dict[str, Any], bytes], Awaitable[None]]] = {
             "view": self._view,
             "follow": self._view,
@@ -92,6 +95,8 @@ class EditorServer:
             "looks": self._looks,
             "thumbnail": self._thumbnail,
             "layers": self._layers,
+            "export": self._export,
+            "cancel": self._cancel,
             "choose": self._choose,
             "open": self._open,
             "look": self._look,
@@ -123,6 +128,7 @@ class EditorServer:
         self.stopping.set()
         self.painting.set()
         self.baker.interrupt()
+        self.exporter.cancelled.set()
         return self.session.autosave()
 
     async def _index(self, request: Request) -> Response:
@@ -232,6 +238,29 @@ class EditorServer:
         number, version = (whole(header, name, 0, MOST_SEED) for name in ("number", "version"))
         wanted = Wanted(number, version, whole(header, "texels", 8, MOST_TEXELS))
         self.baker.ask(socket, self.pages[socket], wanted)
+
+    async def _export(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        """Something to take along, while the face can go on being edited."""
+        exporter, what = self.exporter, one_of(header, "what", EXPORTS)
+        work: Callable[[Tell], tuple[dict[str, Any], bytes]]
+        if what in ("photograph", "pasted"):
+            work = exporter.photograph if what == "photograph" else exporter.pasted
+        else:
+            name = clean_name(f"{word(header, 'name')}.")
+            work = partial(exporter.page, name)
+            if what == "video":
+                form = cast(Literal["mp4", "webp"], one_of(header, "form", VIDEOS))
+                kind, pose = one_of(header, "kind", KINDS), pose_of(header)
+                start: int | Path | None = None
+                if "seed" in header:
+                    start = whole(header, "seed", 0, MOST_SEED)
+                elif "project" in header:
+                    start = await self._thread(self.session.file, word(header, "project"))
+                work = partial(exporter.video, Video(form, kind, pose, start), name)
+        exporter.begin(self.pages[socket], what, work)
+
+    async def _cancel(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        self.exporter.cancelled.set()
 
     # Changes that are done at once.
 
@@ -347,20 +376,26 @@ class EditorServer:
         split = whole(header, "split", 1, len(payload))
         name = clean_name(str(header.get("name")))
         photograph, mask = payload[:split], payload[split:]
-        check_picture(photograph, "the photograph")
+        suffix = check_picture(photograph, "the photograph")
         if mask:
             check_picture(mask, "the label map")
 
         def work(watch: Watch) -> None:
-            with tempfile.TemporaryDirectory() as folder:
-                image, labels = Path(folder, f"{name}.image"), Path(folder, "label map")
-                image.write_bytes(photograph)
-                labels.write_bytes(mask)
-                try:
-                    self.session.invert(image, labels if mask else None, watch=watch)
-                except UserError as error:
-                    told = str(error).replace(str(labels), "the label map")
-                    raise UserError(told.replace(str(image), "the photograph")) from None
+            # The photograph stays beside the faces, so that edits can be pasted into it.
+            image, new = keep_picture(photograph, self.session.out, name, suffix)
+            try:
+                with tempfile.TemporaryDirectory() as folder:
+                    labels = Path(folder, "label map")
+                    labels.write_bytes(mask)
+                    try:
+                        self.session.invert(image, labels if mask else None, watch=watch)
+                    except UserError as error:
+                        told = str(error).replace(str(labels), "the label map")
+                        raise UserError(told.replace(str(image), "the photograph")) from None
+            except BaseException:
+                if new:
+                    image.unlink(missing_ok=True)
+                raise
 
         self._begin("inversion", "looking for the face of the photograph", 500, work)
 
@@ -496,6 +531,7 @@ class PageServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.editor.stopping.set()
         self.editor.painting.set()
+        self.editor.exporter.cancelled.set()
         super().handle_exit(sig, frame)
 
 

@@ -1,13 +1,14 @@
 // The page: what its parts say to the editor, and what the editor's answers do to them.
 
 import { Brush } from "./brush.js";
+import * as exports from "./exports.js";
 import { Head } from "./head.js";
 import { listen } from "./keys.js";
 import { Looks, MOST_LOOK } from "./looks.js";
 import { Painter } from "./painter.js";
 import * as panels from "./panels.js";
 import { Socket } from "./socket.js";
-import { buildButtons, decoded, find, labelName, page, press, say, send } from "./state.js";
+import { buildButtons, decoded, find, labelName, page, press, saveFile, say, send } from "./state.js";
 import { keepNow, keepStrokes, keptStrokes } from "./strokes.js";
 import { Viewer } from "./viewer.js";
 
@@ -61,6 +62,7 @@ function putUnder(picture) {
 const ANSWERS = {
   about: begin, state: follow, frame, layers: (...answer) => head.answered(...answer), faces,
   looks: (...answer) => looks.answered(...answer), map, progress, saved, error, thumbnail: panels.thumbnail,
+  making: exports.making, made: exports.made,
 };
 
 function heard(header, payload) {
@@ -90,6 +92,7 @@ function begin(header) {
     find("apply").title = "A longer fit, after which the face follows the map more closely (Enter)";
   }
   panels.buildRegions();
+  exports.begin();
   panels.offerRecovered();
   find("folder").textContent = `Face projects in ${header.folder}`;
   send({ type: "faces", first: strip.first });
@@ -111,6 +114,7 @@ function follow(header, labels) {
   viewer.beforeStep = header.at > 0 ? header.at - 1 : null;
   looks.arrived();
   panels.showSteps();
+  exports.changed();
   panels.showBusy();
   panels.showPaint();
   find("sources").replaceChildren(...header.projects.map((project) => new Option(project)));
@@ -252,13 +256,7 @@ function download() {
   canvas.width = viewer.picture.width;
   canvas.height = viewer.picture.height;
   canvas.getContext("2d").drawImage(viewer.picture, 0, 0);
-  canvas.toBlob((blob) => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(blob);
-    link.download = `${find("name").value || "face"}.png`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  });
+  canvas.toBlob((blob) => saveFile(blob, `${find("name").value || "face"}.png`));
 }
 
 // A photograph that was dropped on the page, or pasted.
@@ -371,6 +369,7 @@ window.onbeforeunload = (event) => {
   if (brush.live ? brush.sent : painter.painted) event.preventDefault();
 };
 
+exports.listen();
 listen({ apply, save, undo, redo, compare });
 panels.chooseTool("brush");
 chooseTab("map");
@@ -384,6 +383,7 @@ page.socket = new Socket(`ws://${location.host}/socket${location.search}`, heard
     viewer.failed();
     looks.failed();
     brush.failed();
+    exports.failed();
     page.code = "";
   }
 });

@@ -55,3 +55,12 @@ export function listButton(text, act) {
 export function decoded(bytes) {
   return createImageBitmap(new Blob([bytes]));
 }
+
+// A download of what was made here.
+export function saveFile(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
