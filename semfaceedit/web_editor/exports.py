@@ -33,7 +33,8 @@ from ..pictures.video import check_animation, save_animation
 from . import answers
 from .messages import pack
 from .outbox import Outbox
-from .session import CHUNK_RAYS, EditingSession
+from .face_views import CHUNK_RAYS
+from .session import EditingSession
 
 VIDEOS = ("mp4", "webp")
 FPS, FRAMES = 24, 72  # of a video
@@ -150,7 +151,7 @@ class Exporter:
         if project is before:
             raise UserError("nothing has been changed yet: edit the face first")
         try:
-            file = find_photograph(before, near=self.session.out / "face")
+            file = find_photograph(before, near=self.session.saved.out / "face")
             original = read_original(file)
             height, width = original.pixels.shape[:2]
             window = window_on(before.crop, width, height)
@@ -158,7 +159,7 @@ class Exporter:
             pasted = paste(generator, before, edited, original.pixels, window)
         except NoPhotograph as error:
             raise UserError(
-                f"{error.fact}: put the very file into {self.session.out}, or open the photograph "
+                f"{error.fact}: put the very file into {self.session.saved.out}, or open the photograph "
                 "again"
             ) from None
         except UserError as error:
@@ -214,7 +215,7 @@ class Exporter:
                 with_weights(generator, shown.tuned),
                 shown.codes,
                 torch.tensor([pose], device=generator.device),
-                self.session.resolution,
+                self.session.views.resolution,
                 chunk_rays=CHUNK_RAYS,
                 shade=wanted.kind == "image",
             )

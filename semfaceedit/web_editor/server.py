@@ -30,6 +30,7 @@ from ..baking.page import PAGE as BAKED
 from ..editing.fit import Goal, Step, StopFit, Watch
 from ..editing.mask_edits import paint
 from ..editing.region_transfer import What
+from ..editing.sliders import MOST
 from ..errors import UserError
 from ..kernels import use_backend
 from ..memory import give_back_memory
@@ -41,6 +42,7 @@ from .layers import MOST_TEXELS, Baker, Wanted
 from .messages import (
     MOST_SEED,
     number,
+    numbers,
     one_of,
     pack,
     pose_of,
@@ -51,7 +53,8 @@ from .messages import (
     word,
 )
 from .outbox import Outbox, receive, send
-from .session import KINDS, EditingSession
+from .face_views import KINDS
+from .session import EditingSession
 from .uploads import check_picture, clean_name, keep_picture
 
 WEB = Path(__file__).with_name("page")
@@ -100,6 +103,7 @@ class EditorServer:
             "choose": self._choose,
             "open": self._open,
             "look": self._look,
+            "adjust": self._adjust,
             "turn": self._turn,
             "go": self._go,
             "paint": self._paint,
@@ -206,6 +210,7 @@ class EditorServer:
             moving=moving,
             revision=None if step is None else whole(header, "step", 0, 10**6),
             labels=self._labels(payload) if header["type"] == "follow" else None,
+            changes=numbers(header, "changes", MOST) if "changes" in header else None,
         )
         answer = {
             "type": "frame",
@@ -218,7 +223,7 @@ class EditorServer:
 
     async def _faces(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         seeds = seeds_of(header)
-        strip = await self._thread(self.session.faces, seeds)
+        strip = await self._thread(self.session.views.faces, seeds)
         answer = {"type": "faces", "first": seeds[0], "count": len(seeds)}
         await send(socket, pack(answer, answers.encoded(strip)))
 
@@ -230,7 +235,7 @@ class EditorServer:
 
     async def _thumbnail(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         name = word(header, "name")
-        picture = await self._thread(self.session.thumbnail, name)
+        picture = await self._thread(self.session.saved.thumbnail, name)
         await send(socket, pack({"type": "thumbnail", "name": name}, answers.encoded(picture)))
 
     async def _layers(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
@@ -255,7 +260,7 @@ class EditorServer:
                 if "seed" in header:
                     start = whole(header, "seed", 0, MOST_SEED)
                 elif "project" in header:
-                    start = await self._thread(self.session.file, word(header, "project"))
+                    start = await self._thread(self.session.saved.file, word(header, "project"))
                 work = partial(exporter.video, Video(form, kind, pose, start), name)
         exporter.begin(self.pages[socket], what, work)
 
@@ -269,13 +274,17 @@ class EditorServer:
         await self._change(lambda: self.session.choose(seed))
 
     async def _open(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
-        path = await self._thread(self.session.file, word(header, "name"))
+        path = await self._thread(self.session.saved.file, word(header, "name"))
         await self._change(lambda: self.session.open(path))
 
     async def _look(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         group, seed = word(header, "group"), whole(header, "seed", 0, MOST_SEED)
         amount = number(header, "amount", 0, 1)
         await self._change(lambda: self.session.look(group, seed, amount))
+
+    async def _adjust(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        changes = numbers(header, "changes", MOST)
+        await self._change(lambda: self.session.adjust(changes))
 
     async def _turn(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         pose = pose_of(header)
@@ -359,7 +368,7 @@ class EditorServer:
         if "seed" in header:
             source: int | Path = whole(header, "seed", 0, MOST_SEED)
         else:
-            source = await self._thread(self.session.file, word(header, "project"))
+            source = await self._thread(self.session.saved.file, word(header, "project"))
         what, region = cast(What, one_of(header, "what", get_args(What))), word(header, "region")
         iterations = whole(header, "iterations", 1, MOST_ITERATIONS)
         self._begin(
@@ -382,7 +391,7 @@ class EditorServer:
 
         def work(watch: Watch) -> None:
             # The photograph stays beside the faces, so that edits can be pasted into it.
-            image, new = keep_picture(photograph, self.session.out, name, suffix)
+            image, new = keep_picture(photograph, self.session.saved.out, name, suffix)
             try:
                 with tempfile.TemporaryDirectory() as folder:
                     labels = Path(folder, "label map")

@@ -37,8 +37,8 @@ def photograph(editor):
     """The editor on a face that came from a photograph in its folder."""
     session = editor[0].session
     session.choose(5)
-    session.out.mkdir(exist_ok=True)
-    path = session.out / "ann.png"
+    session.saved.out.mkdir(exist_ok=True)
+    path = session.saved.out / "ann.png"
     shown = np.random.default_rng(3).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     face = Image.fromarray(session.face.image).resize((64, 64))
     shown[10:74, 30:94] = np.asarray(face)
