@@ -78,7 +78,11 @@ def _sliders(session: EditingSession) -> list[dict[str, Any]]:
     if directions is None:
         return []
     return [
-        {"name": s.name, "part": "shape" if s.part < 0 else groups[s.part], "weak": s.grade == "weak"}
+        {
+            "name": s.name,
+            "part": "shape" if s.part < 0 else groups[s.part],
+            "weak": s.grade == "weak",
+        }
         for s in directions.offered
     ]
 

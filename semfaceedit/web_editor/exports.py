@@ -31,9 +31,9 @@ from ..outputs import save_page
 from ..pictures.grids import picture_rows
 from ..pictures.video import check_animation, save_animation
 from . import answers
+from .face_views import CHUNK_RAYS
 from .messages import pack
 from .outbox import Outbox
-from .face_views import CHUNK_RAYS
 from .session import EditingSession
 
 VIDEOS = ("mp4", "webp")
@@ -158,9 +158,9 @@ class Exporter:
             edited = since(generator, before, project)
             pasted = paste(generator, before, edited, original.pixels, window)
         except NoPhotograph as error:
+            out = self.session.saved.out
             raise UserError(
-                f"{error.fact}: put the very file into {self.session.saved.out}, or open the photograph "
-                "again"
+                f"{error.fact}: put the very file into {out}, or open the photograph again"
             ) from None
         except UserError as error:
             raise UserError(str(error).removeprefix("--paste: ")) from None

@@ -37,6 +37,7 @@ from ..memory import give_back_memory
 from ..model.renderer import RenderOutput
 from . import answers
 from .exports import VIDEOS, Exporter, Tell, Video
+from .face_views import KINDS
 from .http import Guard, PatientProtocol
 from .layers import MOST_TEXELS, Baker, Wanted
 from .messages import (
@@ -53,7 +54,6 @@ from .messages import (
     word,
 )
 from .outbox import Outbox, receive, send
-from .face_views import KINDS
 from .session import EditingSession
 from .uploads import check_picture, clean_name, keep_picture
 

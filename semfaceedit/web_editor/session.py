@@ -106,12 +106,7 @@ class EditingSession:
             return
         edited = self.editor.adjust(revisions[base].project, moved)
         name = ", ".join(f"{name} {steps:+.1f}" for name, steps in moved.items())
-        self._history = (revisions, base)
-        try:
-            self._add(name, edited.project, sliders=tuple(moved.items()))
-        except UserError:
-            self._history = (revisions, at)
-            raise
+        self._add(name, edited.project, sliders=tuple(moved.items()))
 
     def _unadjusted(self, at: int) -> int:
         """The place of the face that the sliders of a revision were moved from."""
@@ -252,7 +247,8 @@ class EditingSession:
     ) -> np.ndarray:  # (H, H, 3) uint8
         """A picture of the face, or of an earlier revision, from one side: see `FaceViews.view`.
 
-        changes: with sliders moved, as `adjust` would."""
+        changes: with sliders moved, as by `adjust`.
+        """
         revisions, at = self._history
         if revision is not None and 0 <= revision < len(revisions):
             at = revision
@@ -290,6 +286,8 @@ class EditingSession:
         revisions, at = self._history
         if look is not None and self._has_look(look.group):
             at -= 1
+        if sliders:
+            at = self._unadjusted(at)
         told = tuple((metrics or {}).items())
         number = next(self._numbers)
         origin = number if root else revisions[at].root

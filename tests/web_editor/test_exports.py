@@ -1,4 +1,4 @@
-"""What a page takes along: the edit in the photograph, video, one page; with progress and an end."""
+"""What a page takes along: the edit in the photograph, video, one page; and how that ends."""
 
 import io
 import time

@@ -7,6 +7,7 @@ import { listen } from "./keys.js";
 import { Looks, MOST_LOOK } from "./looks.js";
 import { Painter } from "./painter.js";
 import * as panels from "./panels.js";
+import * as sliders from "./sliders.js";
 import { Socket } from "./socket.js";
 import { buildButtons, decoded, find, labelName, page, press, saveFile, say, send } from "./state.js";
 import { keepNow, keepStrokes, keptStrokes } from "./strokes.js";
@@ -93,6 +94,7 @@ function begin(header) {
   }
   panels.buildRegions();
   exports.begin();
+  sliders.begin();
   panels.offerRecovered();
   find("folder").textContent = `Face projects in ${header.folder}`;
   send({ type: "faces", first: strip.first });
@@ -114,6 +116,7 @@ function follow(header, labels) {
   viewer.beforeStep = header.at > 0 ? header.at - 1 : null;
   looks.arrived();
   panels.showSteps();
+  sliders.arrived();
   exports.changed();
   panels.showBusy();
   panels.showPaint();
@@ -189,6 +192,7 @@ function error(header) {
   viewer.failed();
   looks.failed();
   brush.failed();
+  sliders.failed();
   page.code = "";
   panels.lock();
   say(header.message, true);
@@ -370,6 +374,7 @@ window.onbeforeunload = (event) => {
 };
 
 exports.listen();
+sliders.listen();
 listen({ apply, save, undo, redo, compare });
 panels.chooseTool("brush");
 chooseTab("map");
@@ -383,6 +388,7 @@ page.socket = new Socket(`ws://${location.host}/socket${location.search}`, heard
     viewer.failed();
     looks.failed();
     brush.failed();
+    sliders.failed();
     exports.failed();
     page.code = "";
   }

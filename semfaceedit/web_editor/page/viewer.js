@@ -115,6 +115,14 @@ export class Viewer {
     this.request();
   }
 
+  // The face with sliders moved, while one is dragged.
+  slide(changes) {
+    this.own = false;
+    clearTimeout(this.timer);
+    this.wanted = { kind: this.kind, ...this.pose, moving: true, changes };
+    this.request();
+  }
+
   request() {
     if (this.waiting || !this.wanted) return;
     this.asked = this.wanted;
