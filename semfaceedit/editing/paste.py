@@ -161,10 +161,11 @@ def since(generator: Generator, before: FaceProject, project: FaceProject) -> Ed
     where = dilate(before.labels != project.labels, EditSettings.dilation)
     for labels in (before.labels, project.labels):
         where |= np.isin(group_of[labels], groups)
+    shown = render_project(generator, before, resolution)
     return EditedFace(
         project=project,
-        region=footprint(where, resolution),
-        before=render_project(generator, before, resolution),
+        region=footprint(where, shown.image),
+        before=shown,
         after=render_project(generator, project, resolution),
         history=[],
     )

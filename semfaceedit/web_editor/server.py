@@ -64,6 +64,7 @@ EXPORTS = ("photograph", "pasted", "page", "video")
 CANVASES = ("face", "map", "before")  # that a view may be for
 MOST_WANTED = 32  # pictures that one page waits for
 KEEP_AFTER = 1.5  # seconds without a change, until the face is kept on the disk
+KEEP_LOOK = 0.2  # seconds between looks at whether that has come
 MOST_BYTES = 64 << 20  # of a message: a photograph and its label map
 MOST_ITERATIONS = 2000
 WRONG_KEY = 4403  # the code with which a socket is closed
@@ -86,7 +87,7 @@ class EditorServer:
         self.changing = asyncio.Lock()
         self.telling = asyncio.Lock()  # states go out in the order in which they were made
         self.keeper: asyncio.Task[None] | None = None
-        self.changed_at = 0.0  # by `time.monotonic`; what came before is kept, or will be
+        self.keep_at, self.unkept = 0.0, False  # when it writes next, by `time.monotonic`
         self.stopping = threading.Event()
         self.sharpening: asyncio.Task[None] | None = None  # the face after a stroke
         self.painting = threading.Event()  # or another change: no more sharpening
@@ -314,6 +315,7 @@ class EditorServer:
             self.session.stroke(labels, name)
 
         await self._change(work)
+        self._keep_soon(0)
         self.painting.clear()
         if self.sharpening is None and self.job is None:
             self.sharpening = asyncio.create_task(self._sharpen())
@@ -432,21 +434,19 @@ class EditorServer:
         self._keep_soon()
         return result
 
-    def _keep_soon(self) -> None:
-        """Write the face into the session's own file once it has stayed for a moment."""
-        self.changed_at = time.monotonic()
+    def _keep_soon(self, after: float | None = None) -> None:
+        """Write the face into the session's own file after some seconds without another change."""
+        self.keep_at = time.monotonic() + (KEEP_AFTER if after is None else after)
+        self.unkept = True
         if self.keeper is None or self.keeper.done():
             self.keeper = asyncio.create_task(self._keep())
 
     async def _keep(self) -> None:
-        kept = 0.0
-        while kept < self.changed_at:
-            while (rest := self.changed_at + KEEP_AFTER - time.monotonic()) > 0:
-                await asyncio.sleep(rest)
-            kept = time.monotonic()
-            async with self.changing:
-                problem = await self._thread(self._autosave)
-            if problem:
+        while self.unkept:
+            while (rest := self.keep_at - time.monotonic()) > 0:
+                await asyncio.sleep(min(rest, KEEP_LOOK))
+            self.unkept = False
+            if problem := await self._thread(self._autosave):
                 self._tell("error", answers.error(problem))
 
     def _begin(self, kind: str, name: str, iterations: int, work: Callable[[Watch], None]) -> None:

@@ -155,15 +155,17 @@ class EditingSession:
     def sharpen(self, watch: Watch | None = None) -> None:
         """Bring the face nearer to the map after a stroke: `SHARPEN_STEPS` of Eq. 10's fit at half
         the resolution, or as many as `SHARPEN_SECONDS` allow. It takes the place of the
-        stroke's own face."""
+        stroke's own face, which stays where the fit fails."""
         revisions, at = self._history
         before, revision = unpainted(revisions, at), revisions[at]
-        project, metrics = revision.project, revision.metrics
-        if revision.painted and not np.array_equal(before.labels, project.labels):
-            edited = self._sharpened(before, project, watch)
-            project, metrics = edited.project, tuple(edited.project.metrics.items())
-        sharp = replace(revision, project=project, metrics=metrics, version=revision.version + 1)
-        self._history = ((*revisions[:at], sharp, *revisions[at + 1 :]), at)
+        sharp = replace(revision, version=revision.version + 1)  # pages ask for a still view of it
+        try:
+            if revision.painted and not np.array_equal(before.labels, revision.project.labels):
+                project = self._sharpened(before, revision.project, watch).project
+                metrics = tuple(project.metrics.items())
+                sharp = replace(sharp, project=project, metrics=metrics)
+        finally:
+            self._history = ((*revisions[:at], sharp, *revisions[at + 1 :]), at)
 
     def _sharpened(
         self, before: FaceProject, project: FaceProject, watch: Watch | None

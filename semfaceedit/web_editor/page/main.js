@@ -14,6 +14,7 @@ import { keepNow, keepStrokes, keptStrokes } from "./strokes.js";
 import { Viewer } from "./viewer.js";
 
 const kept = new Map(); // what was painted on steps that were left, by their numbers
+let goal = null; // the step that was asked for last, until it is at hand
 const looks = new Looks();
 const brush = new Brush();
 const strip = { first: 0, under: false }; // of faces; and whether the viewer's picture is the map's too
@@ -107,6 +108,7 @@ function follow(header, labels) {
   const turned = header.pose.some((angle, axis) => angle !== state.pose[axis]);
   const ended = state.busy && !header.busy;
   page.state = header;
+  if (goal === header.at) goal = null;
   const own = brush.live ? takeStroke(header, labels, number) : takeMap(header, labels, number, fresh);
   const shown = own || Boolean(brush.live && painter.last); // as it follows the brush
   head.follow(number, header.version, !header.busy);
@@ -189,6 +191,7 @@ function saved(header) {
 }
 
 function error(header) {
+  goal = null;
   viewer.failed();
   looks.failed();
   brush.failed();
@@ -213,16 +216,23 @@ function undo() {
   const { state, code } = page;
   if (state.busy || code || brush.puts(undo)) return;
   const last = painter.strokes.at(-1);
-  if (last && (last.step === painter.step || state.at === 0)) painter.undo();
-  else if (state.at > 0) send({ type: "go", step: state.at - 1 });
+  if (goal === null && last && (last.step === painter.step || state.at === 0)) painter.undo();
+  else go(-1);
+}
+
+// To an earlier or a later step: of the one that is at hand, or is on its way to be.
+function go(by) {
+  const { state } = page, from = goal ?? state.at, to = from + by;
+  if (to < 0 || to >= state.steps.length) return;
+  if (send({ type: "go", step: to })) goal = to;
 }
 
 function redo() {
   const { state, code } = page;
   if (state.busy || code || brush.puts(redo)) return;
   const next = painter.undone.at(-1);
-  if (next && (next.step === painter.step || state.at === state.steps.length - 1)) painter.redo();
-  else if (state.at < state.steps.length - 1) send({ type: "go", step: state.at + 1 });
+  if (goal === null && next && (next.step === painter.step || state.at === state.steps.length - 1)) painter.redo();
+  else go(1);
 }
 
 function apply() {
@@ -384,6 +394,7 @@ find("size").oninput({ target: find("size") });
 page.socket = new Socket(`ws://${location.host}/socket${location.search}`, heard, (open, refused) => {
   find("lost").hidden = open || refused;
   find("refused").hidden = !refused;
+  goal = null;
   if (!open) {
     viewer.failed();
     looks.failed();
