@@ -7,6 +7,14 @@ const STILL = 180; // milliseconds without a turn before a still view is asked f
 const MOST = { yaw: 0.9, pitch: 0.5 };
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
+function copied(picture) {
+  const canvas = document.createElement("canvas");
+  canvas.width = picture.width;
+  canvas.height = picture.height;
+  canvas.getContext("2d").drawImage(picture, 0, 0);
+  return canvas;
+}
+
 export class Viewer {
   // head: what draws it here; ask(view) sends a request and says whether it went out; turned(pose): after
   // every turn.
@@ -99,6 +107,7 @@ export class Viewer {
     this.picture = this.head.draw({ ...pose, kind, edge: this.edge, moving, now });
     this.compare({ kind, ...pose, moving });
     this.draw();
+    if (!moving) this.picture = copied(this.picture); // the next frame of the head takes its place
   }
 
   // A face that has just come: the editor shows it, until it is turned.
