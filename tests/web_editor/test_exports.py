@@ -171,8 +171,8 @@ def test_the_page_shows_and_downloads_them(editor, photograph, tmp_path):
     server.session.look("hair", 4)
     (tmp_path / "profile").mkdir()
     with open_page(f"http://{address}/?key={quote(KEY)}", tmp_path / "profile") as page:
-        page.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
         page.wait("document.querySelectorAll('#looks button').length == 8")
+        page.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
         page.click("#export")
         page.wait("!document.querySelector('#paste-sheet').hidden")
         halves = {}
