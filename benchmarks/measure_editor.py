@@ -11,11 +11,8 @@ import argparse
 import base64
 import json
 import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -81,19 +78,6 @@ DRAWN = """import('./state.js').then(({{ page }}) => {{
 }})"""
 
 
-@contextmanager
-def running(arguments: list[str]) -> Iterator[str]:
-    """The address of an editor that was started as a person would."""
-    command = [sys.executable, "-m", "semfaceedit.editor", "--port", "0", *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as editor:
-        assert editor.stderr is not None
-        try:
-            line = next(line for line in editor.stderr if "the editor is at" in line)
-            yield line.split("the editor is at ")[1].split(" ")[0]
-        finally:
-            editor.terminate()
-
-
 def medians(found: list[dict[str, float]]) -> dict[str, float]:
     return {name: round(float(np.median([one[name] for one in found])), 1) for name in found[0]}
 
@@ -136,6 +120,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     from browser import open_page
+    from editor_server import started
 
     chosen = ["--checkpoint", arguments.checkpoint] if arguments.checkpoint else []
     report: dict[str, object] = {"cpu": cpu_name(), "load": list(os.getloadavg())}
@@ -143,7 +128,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "profile").mkdir()
         session = EditingSession(load(arguments.checkpoint), folder / "none")
-        with running([*chosen, "--seed", str(SEED), "--out", str(folder / "faces")]) as address:
+        with started([*chosen, "--seed", str(SEED), "--out", str(folder / "faces")]) as address:
             with open_page(address, folder / "profile", (1280, 800)) as page:
                 page.wait("document.querySelectorAll('#looks button').length == 8")
                 for part in arguments.parts.split(","):

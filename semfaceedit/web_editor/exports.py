@@ -56,7 +56,7 @@ class Video:
     form: Literal["mp4", "webp"]
     kind: str
     pose: tuple[float, float]
-    start: int | Path | None = None
+    start: int | FaceProject | None = None  # a seed, or a face that was read
 
 
 @dataclass(frozen=True)
@@ -226,12 +226,11 @@ class Exporter:
             save_animation(file, frames, fps=FPS)
             return _file(name), file.read_bytes()
 
-    def _start(self, start: int | Path) -> RenderedFace:
+    def _start(self, start: int | FaceProject) -> RenderedFace:
         generator = self.session.generator
         if isinstance(start, int):
             return RenderedFace(seed_codes(generator, start))
-        project = FaceProject.load(start, generator)
-        return RenderedFace(project.codes(generator), project.tuned)
+        return RenderedFace(start.codes(generator), start.tuned)
 
 
 def origin(session: EditingSession) -> FaceProject | None:

@@ -29,6 +29,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ..baking.page import PAGE as BAKED
 from ..editing.fit import Goal, Step, StopFit, Watch
 from ..editing.mask_edits import paint
+from ..editing.project import FaceProject
 from ..editing.region_transfer import What
 from ..editing.sliders import MOST
 from ..errors import UserError
@@ -54,6 +55,7 @@ from .messages import (
     word,
 )
 from .outbox import Outbox, receive, send
+from .patience import read_within
 from .session import EditingSession
 from .uploads import check_picture, clean_name, keep_picture
 
@@ -236,7 +238,7 @@ class EditorServer:
 
     async def _thumbnail(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         name = word(header, "name")
-        picture = await self._thread(self.session.saved.thumbnail, name)
+        picture = await read_within(lambda: self.session.saved.thumbnail(name), name)
         await send(socket, pack({"type": "thumbnail", "name": name}, answers.encoded(picture)))
 
     async def _layers(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
@@ -257,11 +259,11 @@ class EditorServer:
             if what == "video":
                 form = cast(Literal["mp4", "webp"], one_of(header, "form", VIDEOS))
                 kind, pose = one_of(header, "kind", KINDS), pose_of(header)
-                start: int | Path | None = None
+                start: int | FaceProject | None = None
                 if "seed" in header:
                     start = whole(header, "seed", 0, MOST_SEED)
                 elif "project" in header:
-                    start = await self._thread(self.session.saved.file, word(header, "project"))
+                    start = await self._read(word(header, "project"))
                 work = partial(exporter.video, Video(form, kind, pose, start), name)
         exporter.begin(self.pages[socket], what, work)
 
@@ -275,8 +277,9 @@ class EditorServer:
         await self._change(lambda: self.session.choose(seed))
 
     async def _open(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
-        path = await self._thread(self.session.saved.file, word(header, "name"))
-        await self._change(lambda: self.session.open(path))
+        name = word(header, "name")
+        project = await self._read(name)
+        await self._change(lambda: self.session.take(project, name))
 
     async def _look(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         group, seed = word(header, "group"), whole(header, "seed", 0, MOST_SEED)
@@ -367,10 +370,12 @@ class EditorServer:
         self._begin("edit", "the face follows the map", iterations, work)
 
     async def _transfer(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        name, source = "", cast(int | FaceProject, 0)
         if "seed" in header:
-            source: int | Path = whole(header, "seed", 0, MOST_SEED)
+            source = whole(header, "seed", 0, MOST_SEED)
         else:
-            source = await self._thread(self.session.saved.file, word(header, "project"))
+            name = word(header, "project")
+            source = await self._read(name)
         what, region = cast(What, one_of(header, "what", get_args(What))), word(header, "region")
         iterations = whole(header, "iterations", 1, MOST_ITERATIONS)
         self._begin(
@@ -378,7 +383,7 @@ class EditorServer:
             f"taking over the {region}",
             iterations,
             lambda watch: self.session.transfer(
-                source, what, [region], iterations=iterations, watch=watch
+                source, what, [region], iterations=iterations, watch=watch, name=name
             ),
         )
 
@@ -423,6 +428,11 @@ class EditorServer:
                 return work(*args, **kwargs)
 
         return await asyncio.to_thread(run)
+
+    async def _read(self, name: str) -> FaceProject:
+        """A face project of the folder."""
+        saved, generator = self.session.saved, self.session.generator
+        return await read_within(lambda: FaceProject.load(saved.file(name), generator), name)
 
     async def _change(self, work: Callable[[], Any]) -> Any:
         """A change of the face; then every page is told."""

@@ -77,9 +77,12 @@ class EditingSession:
 
     def open(self, path: Path) -> None:
         """Go on with a face project."""
-        project = FaceProject.load(path, self.generator)
+        self.take(FaceProject.load(path, self.generator), path.stem)
+
+    def take(self, project: FaceProject, name: str) -> None:
+        """Go on with a face that was read from a file of this name."""
         self.saved.mark_safe(project)
-        self._add(path.stem, project, root=True)
+        self._add(name, project, root=True)
 
     def look(self, group: str, seed: int, amount: float = 1.0) -> None:
         """Give one group the appearance code of a seed, or a mixture: 0 is its own, 1 the seed's.
@@ -191,16 +194,19 @@ class EditingSession:
 
     def transfer(
         self,
-        source: int | Path,  # a seed, or a face project
+        source: int | Path | FaceProject,  # a seed, or a face project
         what: What,
         region: Sequence[str],
         *,
         iterations: int = EditSettings.iterations,
         watch: Watch | None = None,
+        name: str = "another face",  # of a project that was read before
     ) -> None:
         """Take the shape or the look of a region, or both, from another face (Eq. 11)."""
         if isinstance(source, int):
             giver, giver_name = self.editor.generate(source).project, f"face {source}"
+        elif isinstance(source, FaceProject):
+            giver, giver_name = source, name
         else:
             giver, giver_name = FaceProject.load(source, self.generator), source.stem
         settings = self._settings(iterations)
