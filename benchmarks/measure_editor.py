@@ -110,7 +110,83 @@ def drawn(page, pose: tuple[float, float], coarse: str) -> np.ndarray:
     return data.reshape(SIZE, SIZE, 4)[..., :3]
 
 
-PARTS = {"turn": turning}
+PAINT = """import('./state.js').then(({{ page }}) => new Promise((done) => {{
+  const {{ painter, viewer }} = page, {{ answered, follow }} = viewer;
+  const times = {{ asked: 0, frame: 0, lifted: 0, sharp: 0 }};
+  viewer.follow = (labels) => {{
+    times.asked ||= performance.now();
+    return follow.call(viewer, labels);
+  }};
+  viewer.answered = (picture) => {{
+    const {{ moving }} = viewer.asked;
+    answered.call(viewer, picture);
+    if (moving && times.asked) times.frame ||= performance.now();
+    if (!moving && page.state.version > 0 && times.lifted) {{
+      times.sharp = performance.now();
+      Object.assign(viewer, {{ answered, follow }});
+      const {{ asked, frame, lifted, sharp }} = times;
+      done({{ "pointer to picture": frame - asked, "pen lift to sharp": sharp - lifted }});
+    }}
+  }};
+  const box = painter.canvas.getBoundingClientRect();
+  const at = (x, y, type) => painter.canvas.dispatchEvent(new PointerEvent(type, {{
+    pointerId: 1, isPrimary: true, button: 0, buttons: 1, bubbles: true,
+    clientX: box.left + x * box.width, clientY: box.top + y * box.height }}));
+  painter.canvas.setPointerCapture = () => {{}};
+  const x = {x};
+  at(x, 0.3, "pointerdown");
+  let y = 0.3;
+  const draw = setInterval(() => {{
+    at(x, y += 0.04, "pointermove");
+    if (y < 0.7 || !times.frame) return;
+    clearInterval(draw);
+    times.lifted = performance.now();
+    at(x, y, "pointerup");
+  }}, 30);
+}}))"""
+SLIDE = """import('./state.js').then(({{ page, find }}) => new Promise((done) => {{
+  const {{ viewer }} = page, {{ answered }} = viewer;
+  const input = find("slider-list").querySelector("input");
+  if (!input) return done(null);
+  const times = [];
+  let began = performance.now();
+  viewer.answered = (picture) => {{
+    answered.call(viewer, picture);
+    times.push(performance.now() - began);
+    if (times.length > 20) {{
+      viewer.answered = answered;
+      return done(times.slice(5));
+    }}
+    move();
+  }};
+  const move = () => {{
+    input.value = 2 * Math.sin(times.length);
+    began = performance.now();
+    input.oninput();
+  }};
+  move();
+}}))"""
+
+
+def painting(page, session: EditingSession, repeats: int) -> dict[str, object]:
+    if not session.follows:
+        return {"no encoder": True}
+    page.run("import('./panels.js').then((panels) => panels.chooseLabel(13))")
+    found = []
+    for number in range(repeats):
+        page.run(FIRST.format(seed=SEED + number))
+        found.append(page.run(PAINT.format(x=0.2 + 0.02 * number)))
+    return medians(found)
+
+
+def sliding(page, session: EditingSession, repeats: int) -> dict[str, object]:
+    times = page.run(SLIDE.format())
+    if times is None:
+        return {"no sliders": True}
+    return {"a frame, ms": round(float(np.median(times)), 1), "slowest": round(max(times), 1)}
+
+
+PARTS = {"turn": turning, "paint": painting, "slide": sliding}
 
 
 def main() -> None:
