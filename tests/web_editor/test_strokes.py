@@ -220,6 +220,8 @@ def test_a_stroke_is_on_the_disk_at_its_end(served, page, monkeypatch):
     ):
         assert time.monotonic() < end
         time.sleep(0.05)
+    if server.sharpening is not None:
+        page.wait("state", version=1)
 
 
 def test_nothing_waits_for_sharpening(served, page, monkeypatch):
