@@ -127,7 +127,7 @@ class _Work:
         self.device = generator.device
         self.size = min(RESOLUTION, 2 * generator.config.resolution)
         self.pose = torch.zeros(BATCH, 2, device=self.device)
-        self.hits = find_intersections(generator, self.pose, self.size)
+        self.intersections = find_intersections(generator, self.pose, self.size)
         self.places: Places | None = None
 
     def draw(self, count: int) -> Codes:
@@ -177,8 +177,8 @@ class _Work:
 
     def _render(self, codes: Codes, *, keep: bool = False) -> RenderOutput:
         return render(
-            self.generator, codes, self.pose, self.size, intersections=self.hits, cull=CULL,
-            keep_shading=keep,
+            self.generator, codes, self.pose, self.size, intersections=self.intersections,
+            cull=CULL, keep_shading=keep,
         )  # fmt: skip
 
     def _read(self, output: RenderOutput) -> _Measured:

@@ -28,7 +28,7 @@ def editing(evaluation: Evaluation) -> None:
         inputs["encoder"] = hash_tensors(evaluation.encoder.state_dict())
     count = evaluation.options.edited_faces
     evaluation.results.attempt(
-        "editing", inputs | {"faces": count}, lambda: measure(evaluation, settings, inputs)
+        "editing", inputs | {"faces": count}, lambda: measure_editing(evaluation, settings, inputs)
     )
 
 
@@ -39,7 +39,7 @@ def edit_settings(evaluation: Evaluation) -> EditSettings:
     return replace(near, perceptual_weight=weight, resolution=evaluation.resolution)
 
 
-def measure(
+def measure_editing(
     evaluation: Evaluation, settings: EditSettings, inputs: dict[str, Any]
 ) -> dict[str, Any]:
     """Means over faces for each edit of `mask_edits.EDITS`, over those that can take it."""

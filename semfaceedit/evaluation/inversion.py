@@ -15,7 +15,7 @@ import torch
 
 from ..cli import progress
 from ..editing.encoder import Encoder
-from ..editing.fit import Goal, Step, perceptual_weight
+from ..editing.fit import FitRecord, Goal, perceptual_weight
 from ..editing.inversion import InversionResult, InvertSettings, invert, near_settings
 from ..editing.project import FaceProject
 from ..editing.target import OVERSAMPLING, Target, pictures
@@ -124,7 +124,7 @@ def invert_pair(evaluation: Evaluation, index: int) -> dict[str, Any]:
     chosen = pair(evaluation, index)
     similarity: list[float] = []
 
-    def watch(_step: Step, output: RenderOutput, goal: Goal) -> None:
+    def watch(_step: FitRecord, output: RenderOutput, goal: Goal) -> None:
         similarity.append(float(ssim(output.image, goal.image)))
 
     start = time.monotonic()
@@ -158,14 +158,14 @@ def invert_pair(evaluation: Evaluation, index: int) -> dict[str, Any]:
         "name": chosen.name,
         "seed": chosen.seed,
         "start_pose": origin,
-        "iterations": [step.iteration for step in history],
-        "stages": [step.stage for step in history],
-        "groups": [step.score.groups for step in history],
-        "classes": [step.score.classes for step in history],
-        "per_group": [step.score.per_group for step in history],
+        "iterations": [record.iteration for record in history],
+        "stages": [record.stage for record in history],
+        "groups": [record.score.groups for record in history],
+        "classes": [record.score.classes for record in history],
+        "per_group": [record.score.per_group for record in history],
         "per_class": history[-1].score.per_class,
         "first_per_class": history[0].score.per_class,
-        "psnr": [step.psnr for step in history],
+        "psnr": [record.psnr for record in history],
         "ssim": similarity,
         "pose": result.project.pose,
         "first_pose": history[0].pose,
@@ -231,7 +231,7 @@ def encoder_curves(evaluation: Evaluation, encoder: Encoder) -> dict[str, Any]:
         steps = near_settings(
             coarse_iterations=0, appearance_iterations=max(AFTER), patience=0, **shared
         )
-        history = {step.iteration: step for step in fit(steps).history}
+        history = {record.iteration: record for record in fit(steps).history}
         for count, found in rows.items():
             found.append(_scores(history[count]))
         began = time.monotonic()
@@ -256,8 +256,8 @@ def encoder_curves(evaluation: Evaluation, encoder: Encoder) -> dict[str, Any]:
     return table
 
 
-def _scores(step: Step) -> list[float]:
-    return [step.score.groups, step.score.classes, step.psnr]
+def _scores(record: FitRecord) -> list[float]:
+    return [record.score.groups, record.score.classes, record.psnr]
 
 
 @torch.no_grad()

@@ -105,7 +105,7 @@ def generated_folder(evaluation: Evaluation) -> Path:
     return evaluation.options.out / "generated" / digest(evaluation.generated_inputs)
 
 
-def generate(evaluation: Evaluation, count: int) -> None:
+def generate_pictures(evaluation: Evaluation, count: int) -> None:
     """Make those of the first `count` pictures that are not there yet, each process its own."""
     folder, world = generated_folder(evaluation), evaluation.world
     folder.mkdir(parents=True, exist_ok=True)

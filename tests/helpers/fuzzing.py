@@ -25,7 +25,7 @@ from PIL import Image
 
 from semfaceedit.data.decoding import read_image, read_label_map
 from semfaceedit.data.landmarks_file import read_landmarks
-from semfaceedit.data.layouts import Face, Source, read_pose_table
+from semfaceedit.data.layouts import Source, SourcePair, read_pose_table
 from semfaceedit.data.preparation import locate, prepare_face
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.errors import UserError
@@ -179,13 +179,16 @@ def pair_case(folder: Path, random: Random) -> None:
     image, mask = folder / "image.png", folder / "mask.png"
     Image.fromarray(paint(labels)).save(image, exif=exif)
     Image.fromarray(np.rot90(labels, random.integers(4)).copy()).save(mask)
-    prepared = prepare_face(locate(Face("a", image, (mask,))), 16)
+    prepared = prepare_face(locate(SourcePair("a", image, (mask,))), 16)
     assert prepared.image.shape == (16, 16, 3) and prepared.labels.max() < 19
     assert np.isfinite(prepared.pose).all() or np.isnan(prepared.pose).all()
 
 
 def landmarks_case(folder: Path, random: Random) -> None:
-    path, source = folder / "landmarks", Source(folder, "pairs", [Face("a", folder, (folder,))])
+    path, source = (
+        folder / "landmarks",
+        Source(folder, "pairs", [SourcePair("a", folder, (folder,))]),
+    )
     points = random.integers(0, 100, (5, 2)).tolist()
     if random.random() < 0.5:
         data = json.dumps(changed({"a": points}, random)).encode()
