@@ -105,7 +105,8 @@ class Stage:
     name: str
     iterations: int
     geometry: bool = True  # move the geometry offsets
-    appearance: bool = False  # move the appearance offsets
+    appearance: bool = False  # move the appearance offsets ...
+    still: frozenset[int] = frozenset()  # ... but for those of these groups
     image: bool = False  # use the image and VGG terms
     pose: bool = False  # step the pose
     weights: bool = False  # move a copy of the generator's weights (pivotal tuning)
@@ -285,6 +286,11 @@ class Fit:
         output = self._render(mapped(self.offsets, shake), view, shade=stage.image)
         loss, _ = self._loss(output, stage, view)
         gradients = torch.autograd.grad(loss, optimizer.leaves, materialize_grads=True)
+        if stage.still:
+            looks = (self.offsets.appearance.frequencies, self.offsets.appearance.phases)
+            for leaf, gradient in zip(optimizer.leaves, gradients, strict=True):
+                if any(leaf is own for own in looks):
+                    gradient[:, list(stage.still)] = 0
         optimizer.step(gradients, rate)
         self._shown = None
 

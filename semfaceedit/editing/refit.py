@@ -39,7 +39,8 @@ class EditSettings(FitSettings):
 
 def near_edit_settings(**changes: Any) -> EditSettings:
     """Settings for a start that an encoder gives: few, long steps, each on a quarter of the pixels.
-    The looks move too and the picture outside counts more, so that it stays as it was."""
+    The looks of the groups that are not painted move too, and the picture outside counts more, so
+    that it stays as it was."""
     near = EditSettings(
         iterations=28,
         interleave=True,
@@ -88,8 +89,10 @@ def refit(
     watch: Watch | None,
     encoder: Encoder | None = None,
     semantics: Tensor | None = None,
+    still: frozenset[int] = frozenset(),
 ) -> EditedFace:
-    """Move the offsets of `project` towards `goal` under all terms.
+    """Move the offsets of `project` towards `goal` under all terms; those of the looks only where
+    `settings.appearance` says so, and not of the groups `still`.
 
     They begin where they are, or at one of the `other_starts` if a short trial from there is nearer
     to the goal. encoder: they begin where its answer to the changed map leads instead (`map_change`
@@ -114,6 +117,7 @@ def refit(
             name="edit",
             iterations=settings.iterations,
             appearance=settings.appearance,
+            still=still,
             image=True,
             starts=tuple(starts),
         )
