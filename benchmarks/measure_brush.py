@@ -108,7 +108,7 @@ def measured(
     seconds, cpu = time.monotonic() - began, time.process_time() - busy
     size = len(face.preview)
     before, after = (render_project(editor.generator, f, size) for f in (face, made))
-    region = footprint(dilate(labels != face.labels, EditSettings.dilation), size)
+    region = footprint(dilate(labels != face.labels, EditSettings.dilation), before.image)
     wanted = torch.from_numpy(resize_labels(labels, size))
     followed = (after.labels[0] == wanted)[region[0, 0]].float().mean()
     outside = rgb_change(before.image, after.image)[~region[:, 0]].mean()
