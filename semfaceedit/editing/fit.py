@@ -177,6 +177,9 @@ class Fit:
         self._random = torch.Generator().manual_seed(settings.seed)
         self._pose_step = settings.pose_step
         self._lowest = math.inf  # the loss of the last stage's best
+        self._shown: RenderOutput | None = None  # the face as it is, once it is rendered
+        self._whole: _View | None = None  # of this pose
+        self._views: dict[tuple[int, int], _View] = {}
         self._move(pose)
 
     def run(self, *stages: Stage) -> None:
@@ -394,9 +397,7 @@ class Fit:
 
     def _move(self, pose: Tensor) -> None:
         self.pose = pose.detach().clamp(-POSE_LIMIT, POSE_LIMIT)
-        self._shown: RenderOutput | None = None
-        self._whole: _View | None = None
-        self._views: dict[tuple[int, int], _View] = {}
+        self._shown, self._whole, self._views = None, None, {}
 
     def _normal(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self._random).to(like)

@@ -18,9 +18,19 @@ from ..model.mean_face import fingerprint, mean_codes
 from ..pictures.grids import picture_rows
 from .attributes import find_places
 from .beside import DAMAGE, Kind
+from .encoder import film_of
 from .project import FaceProject
 from .refit import EditedFace, render_project, with_metrics
-from .steering import SIZE, Gauge, Steering, attribute_names, part_of
+from .steering import (
+    SIZE,
+    Gauge,
+    Steering,
+    add_way,
+    attribute_names,
+    difference,
+    part_of,
+    shortened,
+)
 from .target import resize_labels
 
 KIND = Kind(
@@ -205,6 +215,40 @@ def move(
     moved = steering.move(codes, wanted)
     geometry, appearance = moved.geometry - mean.geometry, moved.appearance - mean.appearance
     return replace(project, geometry=geometry[0], appearance=appearance[0])
+
+
+class LiveFace:
+    """A face whose sliders are dragged: first-order answers, for which nothing is rendered again.
+
+    The first move of each part takes its Jacobian; `adjust` then gives the face as it was asked.
+    """
+
+    def __init__(self, generator: Generator, project: FaceProject, directions: Directions):
+        if directions.checkpoint != project.checkpoint:
+            raise UserError("the face project and the directions are of different weights")
+        self.project, self._directions = project, directions
+        self._width = generator.config.width
+        self._steering = Steering(project.generator(generator), directions.gauge)
+        self._codes = project.codes(generator)
+        with torch.no_grad():
+            self._before = self._steering.measure(self._codes)
+        self._ahead: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def moved(self, changes: Mapping[str, float]) -> FaceProject:
+        """The face with sliders moved by so many steps; UserError for an unknown slider."""
+        wanted = self._directions.columns(changes)
+        offsets = self.project.offsets
+        for part in sorted({part_of(column) for column in wanted}):
+            if part not in self._ahead:
+                self._ahead[part] = self._steering.ahead(self._codes, self._before, part)
+            inverse, basis = self._ahead[part]
+            own = {column: steps for column, steps in wanted.items() if part_of(column) == part}
+            goal = self._steering.asked(self._before, own)
+            gap = difference(goal, self._before) / self._directions.gauge.scale.to(goal)
+            u = shortened(inverse @ gap.nan_to_num())
+            way = film_of(u @ basis, self._width)
+            offsets = add_way(offsets, part, way)
+        return replace(self.project, geometry=offsets.geometry[0], appearance=offsets.appearance[0])
 
 
 @torch.no_grad()

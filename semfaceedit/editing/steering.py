@@ -105,15 +105,13 @@ class Steering:
         """
         with torch.no_grad():
             before = self.measure(codes)
-        goal = self.asked(before, changes)
-        parts = {part_of(column) for column in changes}
-        if -1 in parts:
-            codes = self._steer(codes, (-1,), goal)
-            held = before.clone()
-            held[SHAPE_COLUMNS] = goal[SHAPE_COLUMNS]
-            codes = self._steer(codes, tuple(range(len(self.gauge.appearance))), held)
-        for part in sorted(parts - {-1}):
+        goal = before.clone()
+        for part in sorted({part_of(column) for column in changes}):
+            own = {column: steps for column, steps in changes.items() if part_of(column) == part}
+            goal = self.asked(goal, own)
             codes = self._steer(codes, (part,), goal)
+            if part < 0:
+                codes = self._steer(codes, tuple(range(len(self.gauge.appearance))), goal)
         return codes
 
     def asked(self, before: Tensor, changes: Mapping[int, float]) -> Tensor:
@@ -128,52 +126,40 @@ class Steering:
             goal[column] = aim
         return goal
 
+    def ahead(self, codes: Codes, before: Tensor, part: int) -> tuple[Tensor, Tensor]:
+        """How a part's codes answer, at first order: (k, A) of moves of the face `codes`, whose
+        attributes are `before`, for a step of each attribute, the others held; and the basis."""
+        steered = _Steered(self, codes, (part,), before)
+        _, jacobian = steered.linear(torch.zeros(steered.size, device=before.device))
+        inverse = jacobian.new_zeros(steered.size, len(before))
+        columns = torch.arange(len(before), device=before.device)[steered.rows][steered.kept]
+        gram = jacobian @ jacobian.T
+        damping = DAMPING * torch.eye(len(gram), device=gram.device)
+        inverse[:, columns] = torch.linalg.solve(gram + damping, jacobian).T
+        return inverse, steered.bases[0]
+
     def _steer(self, codes: Codes, parts: tuple[int, ...], goal: Tensor) -> Codes:
         """Codes of `parts` moved until the attributes that they steer come to `goal`."""
-        rows = SHAPE_COLUMNS if parts == (-1,) else slice(len(SHAPES), None)
-        of_face = self._shapes if parts == (-1,) else self._colours
-        bases = [self.gauge.basis(part).to(goal) for part in parts]
-        scale, width = self.gauge.scale.to(goal), self.generator.config.width
-        shown = torch.tensor(self.gauge.shown, device=goal.device)
-        kept = (shown & goal.isfinite())[rows]
-        if not kept.any():
+        steered = _Steered(self, codes, parts, goal)
+        if not steered.kept.any():
             return codes
-
-        def at(u: Tensor) -> Codes:
-            moved = codes
-            for part, basis, own in zip(
-                parts, bases, u.split([len(b) for b in bases]), strict=True
-            ):
-                moved = add_way(moved, part, film_of(own @ basis, width))
-            return moved
-
-        def missed(u: Tensor) -> Tensor:
-            value = goal.clone()
-            value[rows] = of_face(self._render(at(u), shade=parts != (-1,)))
-            return (difference(goal, value) / scale)[rows][kept].nan_to_num()
-
-        here = torch.zeros(sum(len(b) for b in bases), device=goal.device)
+        here = torch.zeros(steered.size, device=goal.device)
         for _ in range(ROUNDS):
-            u = here.clone().requires_grad_()
-            with torch.enable_grad():
-                gap = missed(u)
-                rows_of = [torch.autograd.grad(g, u, retain_graph=True)[0] for g in gap]
-            jacobian, gap = -torch.stack(rows_of).nan_to_num(), gap.detach()
+            gap, jacobian = steered.linear(here)
             least = float(gap.norm())
             if least < CLOSE:
                 break
             gram = jacobian @ jacobian.T
             damping = DAMPING * torch.eye(len(gram), device=gram.device)
-            step = jacobian.T @ torch.linalg.solve(gram + damping, gap)
-            step = step * min(1.0, LONGEST / max(float(step.norm()), 1e-9))
+            step = shortened(jacobian.T @ torch.linalg.solve(gram + damping, gap))
             with torch.no_grad():
                 ahead = (here + share * step for share in SHARES)
-                nearer = next((u for u in ahead if float(missed(u).norm()) < least), None)
+                nearer = next((u for u in ahead if float(steered.missed(u).norm()) < least), None)
             if nearer is None:
                 break
             here = nearer
         with torch.no_grad():
-            return at(here)
+            return steered.at(here)
 
     def _render(self, codes: Codes, *, shade: bool) -> RenderOutput:
         return render(
@@ -185,3 +171,48 @@ class Steering:
 
     def _colours(self, output: RenderOutput) -> Tensor:
         return colours(output.image, output.semantics, self.generator.config.group_of_class)[0]
+
+
+class _Steered:
+    """A face as a function of the coefficients (k,) of some parts' principal components."""
+
+    def __init__(self, steering: Steering, codes: Codes, parts: tuple[int, ...], goal: Tensor):
+        self.steering, self.codes, self.parts, self.goal = steering, codes, parts, goal
+        gauge = steering.gauge
+        self.bases = [gauge.basis(part).to(goal) for part in parts]
+        self.sizes = [len(basis) for basis in self.bases]
+        self.size, self.scale = sum(self.sizes), gauge.scale.to(goal)
+        self.shapes = parts == (-1,)
+        self.rows = SHAPE_COLUMNS if self.shapes else slice(len(SHAPES), None)
+        shown = torch.tensor(gauge.shown, device=goal.device)
+        self.kept = (shown & goal.isfinite())[self.rows]
+
+    def at(self, u: Tensor) -> Codes:
+        moved, width = self.codes, self.steering.generator.config.width
+        for part, basis, own in zip(self.parts, self.bases, u.split(self.sizes), strict=True):
+            moved = add_way(moved, part, film_of(own @ basis, width))
+        return moved
+
+    def missed(self, u: Tensor) -> Tensor:
+        """What is missing to the goal, in steps, of the attributes that count."""
+        output = self.steering._render(self.at(u), shade=not self.shapes)
+        value = self.goal.clone()
+        read = self.steering._shapes if self.shapes else self.steering._colours
+        value[self.rows] = read(output)
+        gap = difference(self.goal, value) / self.scale
+        return gap[self.rows][self.kept].nan_to_num()
+
+    def linear(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """What is missing (m,) at u, and how the attributes answer there (m, k)."""
+        u = u.clone().requires_grad_()
+        with torch.enable_grad():
+            gap = self.missed(u)
+            rows = [torch.autograd.grad(g, u, retain_graph=True)[0] for g in gap]
+        if not rows:
+            return gap.detach(), u.new_zeros(0, self.size).detach()
+        return gap.detach(), -torch.stack(rows).nan_to_num()
+
+
+def shortened(step: Tensor) -> Tensor:
+    """At most `LONGEST` deviations of the codes."""
+    return step * min(1.0, LONGEST / max(float(step.norm()), 1e-9))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from faces import face, open_editor, write_checkpoint
 from safetensors.torch import load_file, save_file
+from slider_cases import slider, tiny_gauge, tiny_sliders
 
 from semfaceedit.api import load
 from semfaceedit.edit import main as edit_main
@@ -19,11 +20,11 @@ from semfaceedit.editing.attributes import (
     find_places,
     shapes,
 )
-from semfaceedit.editing.directions import FindSettings, find_directions, find_gauge
+from semfaceedit.editing.directions import FindSettings, find_directions
 from semfaceedit.editing.sliders import (
     KIND,
     Directions,
-    Slider,
+    LiveFace,
     adjust,
     find_sliders,
     load_directions,
@@ -57,21 +58,14 @@ def editor(tmp_path_factory):
     return open_editor(tmp_path_factory.mktemp("sliders"))
 
 
-def slider(name: str, part: int, **figures: float) -> Slider:
-    plain = {"r2": 0.9, "leakage": 0.01, "moves": 1.0, "follows": 1.0, "faces": 8}
-    return Slider(name=name, part=part, leaks_into="hat", **(plain | figures))
-
-
 @pytest.fixture(scope="module")
 def gauge(editor):
-    return find_gauge(editor.generator, 64, torch.Generator().manual_seed(0))
+    return tiny_gauge(editor.generator)
 
 
 @pytest.fixture(scope="module")
-def directions(editor, gauge) -> Directions:
-    """A slider of the geometry and one of the look of the group face."""
-    sliders = [slider("face width", -1), slider("skin hue", 1)]
-    return Directions.of(editor.generator, sliders, gauge)
+def directions(editor) -> Directions:
+    return tiny_sliders(editor.generator)
 
 
 def drawn_map(**boxes: tuple[int, int, int, int]) -> torch.Tensor:
@@ -245,6 +239,24 @@ def test_adjust_renders_and_keeps_the_map_where_nothing_moved(editor, directions
     assert (edited.project.labels == edited.after.labels[0].numpy())[~still].all()
     nothing = adjust(editor.generator, project, {"face width": 0.0}, directions)
     torch.testing.assert_close(nothing.before.image, nothing.after.image)
+
+
+def test_a_live_face_goes_the_same_way_without_a_fit(editor, directions, monkeypatch):
+    project = face(editor, 3)
+    live = LiveFace(editor.generator, project, directions)
+    steering, width = Steering(editor.generator, directions.gauge), SHAPES.index("face width")
+
+    def measured(made):
+        return float(steering.measure(made.codes(editor.generator))[width])
+
+    wider, narrower = (live.moved({"face width": steps}) for steps in (0.3, -0.3))
+    assert measured(narrower) < measured(project) < measured(wider)
+    monkeypatch.setattr(Steering, "_render", None)  # its Jacobian is known by now
+    again = live.moved({"face width": 0.3})
+    assert torch.equal(again.geometry.phases, wider.geometry.phases)
+    assert torch.equal(live.moved({}).geometry.phases, project.geometry.phases)
+    with pytest.raises(UserError, match="'beard' is unknown"):
+        live.moved({"beard": 1.0})
 
 
 def test_what_a_face_does_not_show_cannot_be_moved(editor, directions, monkeypatch):
