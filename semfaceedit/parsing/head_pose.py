@@ -1,9 +1,9 @@
 """Head pose from a face mesh.
 
 The mean mesh was averaged over 1,041 public-domain portraits and made symmetric. Yaw comes from a
-weak-perspective fit of it to the mesh's x and y, since the mesh is too shallow to tell; pitch is the
-mean of what that fit and a rigid fit in space say. A constant and a factor give pitches the mean
-and the spread that CelebAMask-HQ's table has.
+weak-perspective fit of it to the mesh's x and y, since the mesh is too shallow to tell; pitch is
+the mean of what that fit and a rigid fit in space say. A constant and a factor give pitches the
+mean and the spread that CelebAMask-HQ's table has.
 """
 
 import math

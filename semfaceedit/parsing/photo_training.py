@@ -1,11 +1,15 @@
-"""Portraits with draft maps, and procedural faces -> the photograph's network.
+"""Portraits with maps, and procedural faces -> the photograph's network.
 
     python -m semfaceedit.parsing.photo_training --portraits FOLDER --out photo_parser.safetensors
 
-FOLDER has images/ and masks/ of aligned portraits; where the masks and our own drafts (`drafts`)
-disagree, nothing is learned at first. Glasses on portraits are unknown to the masks, so what lies
-about the eyes of those that may wear some does not count. Halfway the network reads the portraits
-itself: it fills what is unknown, and labels the glasses of those that wear some.
+FOLDER has images/ and masks/ of aligned portraits. With --init NETWORK the masks are what `parse`
+wrote, and training starts from that network: so the network that ships came about.
+
+From nothing, masks are drafts that know no glasses. Where they and our own drafts (`drafts`)
+disagree, nothing is learned at first, nor about the eyes of those that may wear glasses. Halfway
+the network reads the portraits itself: it fills what is unknown, and labels those glasses.
+
+OUT.training keeps crops and the state: the same command goes on from there.
 """
 
 import json

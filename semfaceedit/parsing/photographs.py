@@ -32,7 +32,7 @@ OwnParser = tuple[Parser, ParserSettings]
 LARGEST_MAP = 1024  # pixels along the longer edge of a label map
 WORKING = 2048  # pixels along the longer edge of what is looked at
 BACKGROUND, SKIN, GLASSES = (CLASS_NAMES.index(name) for name in ("background", "skin", "eye_g"))
-NECK, NECK_FACTOR = CLASS_NAMES.index("neck"), 1.6  # the portraits in training wear collars
+BEHIND = 2.0  # factor of the background's share: training paints much before it
 THROUGH_GLASSES = [CLASS_NAMES.index(name) for name in ("l_eye", "r_eye", "l_brow", "r_brow")]
 MESH_CLASSES = [*THROUGH_GLASSES, *map(CLASS_NAMES.index, ("nose", "mouth", "u_lip", "l_lip"))]
 SMALL = 64  # pixels of an aligned crop, below which a map is coarse
@@ -134,7 +134,7 @@ def _label_map(
         given = network_input(picture, mesh.points, frame)
         colours = (127.5 * (given[:3] + 1)).round().byte().movedim(0, -1).numpy()
         shares = class_probabilities(given).numpy()
-        shares[NECK] *= NECK_FACTOR
+        shares[BACKGROUND] *= BEHIND
         labels = with_mesh_parts(_enlarged(sharpened(shares, colours), size), parts)
     else:
         labels = _enlarged(_own_shares(parser, picture, square).numpy(), size).argmax(0)
