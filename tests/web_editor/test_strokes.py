@@ -12,8 +12,10 @@ from faces import SIZE, open_editor
 from semfaceedit.api import Editor
 from semfaceedit.editing.encoder import EncoderSettings, follow_map, new_encoder
 from semfaceedit.editing.fit import StopFit
+from semfaceedit.editing.project import FaceProject
 from semfaceedit.errors import UserError
-from semfaceedit.web_editor.session import EditingSession, unpainted
+from semfaceedit.web_editor.revisions import unpainted
+from semfaceedit.web_editor.session import EditingSession
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HAIR = 13
@@ -23,7 +25,8 @@ def with_encoder(editor):
     """The same editor with an untrained encoder that answers to maps."""
     sizes = EncoderSettings(width=8, features=32, components=12)
     made = new_encoder(editor.generator, sizes, seed=3)
-    torch.nn.init.normal_(made.geometry.weight, std=0.1)
+    random = torch.Generator().manual_seed(2)
+    torch.nn.init.normal_(made.geometry.weight, std=0.1, generator=random)
     editor.encoder = made.eval().requires_grad_(False)
     return editor
 
@@ -77,7 +80,8 @@ def test_a_preview_changes_nothing_and_shows_the_stroke(session):
         session.view("image", pose, labels=labels)
 
 
-def test_sharpening_takes_the_place_of_the_stroke(session):
+def test_sharpening_takes_the_place_of_the_stroke(session, monkeypatch):
+    monkeypatch.setattr("semfaceedit.web_editor.session.SHARPEN_SECONDS", 60.0)
     session.stroke(painted(session.face.labels))
     before = session.revision
     session.sharpen()
@@ -106,6 +110,19 @@ def test_sharpening_is_limited_in_time(session, monkeypatch):
     stroke = session.face
     session.sharpen()
     assert same_shape(session.face, stroke)
+
+
+def test_a_fit_that_fails_leaves_the_stroke_as_it_is(session, monkeypatch):
+    session.stroke(painted(session.face.labels))
+    stroke = session.face
+
+    def fail(*_):
+        raise UserError("it diverged")
+
+    monkeypatch.setattr(session, "_sharpened", fail)
+    with pytest.raises(UserError, match="diverged"):
+        session.sharpen()
+    assert session.face is stroke and session.revision.version == 1  # pages ask for a still view
 
 
 def test_strokes_are_fitted_from_the_face_before_them_all(session):
@@ -137,7 +154,7 @@ def test_refining_starts_at_the_followed_face(session):
 
 
 def test_without_an_encoder_nothing_follows(session, editor):
-    plain = EditingSession(Editor(editor.generator, editor.config), session.out)
+    plain = EditingSession(Editor(editor.generator, editor.config), session.saved.out)
     plain.choose(5)
     assert session.follows and not plain.follows
     with pytest.raises(UserError, match="no encoder .* Apply"):
@@ -186,6 +203,25 @@ def test_a_page_paints(served, page):
     assert "has changed" in page.wait("error")[0]["message"]
     page.send("follow", labels[:-1], **view)
     assert "bytes" in page.wait("error")[0]["message"]
+
+
+def test_a_stroke_is_on_the_disk_at_its_end(served, page, monkeypatch):
+    server, _ = served
+    monkeypatch.setattr("semfaceedit.web_editor.server.KEEP_AFTER", 600)
+    header, maps = page.state
+    cells = header["size"] ** 2
+    labels = painted(np.frombuffer(maps[:cells], np.uint8).reshape(header["size"], -1))
+    page.send("stroke", labels.tobytes(), number=header["numbers"][header["at"]], name="hair")
+    end = time.monotonic() + 20
+    root = server.session.revision.root
+    while not any(
+        np.array_equal(FaceProject.load(path).labels, labels)
+        for path in server.session.saved.out.glob(f"autosave-*-{root}.safetensors")
+    ):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    if server.sharpening is not None:
+        page.wait("state", version=1)
 
 
 def test_nothing_waits_for_sharpening(served, page, monkeypatch):
