@@ -170,7 +170,7 @@ class Fit:
         self.target_labels = goal.semantics.argmax(1)  # (1, r, r)
         self._groups = generator.config.group_of_class
         self.offsets = mapped(offsets, lambda tensor: tensor.detach().to(pose, copy=True))
-        self.history: list[Step] = []
+        self.history: list[FitRecord] = []
         self.interrupted = False
         self.iteration = 0
         self._began = time.monotonic()
@@ -350,7 +350,7 @@ class Fit:
         """Score the face as it is; a watch that ends the fit here does not lose it."""
         output = self.render()
         loss, terms = self._loss(output, stage, self._view())
-        step = Step(
+        record = FitRecord(
             stage.name,
             self.iteration,
             float(loss),
@@ -417,9 +417,9 @@ class _Best:
     waited: int = 0
     scores: list[float] = field(default_factory=lambda: [-math.inf] * 3)
 
-    def offer(self, step: Step, fit: Fit) -> None:
-        if step.loss < self.loss:
-            self.loss, self.offsets, self.pose = step.loss, _copied(fit.offsets), fit.pose.clone()
+    def offer(self, record: FitRecord, fit: Fit) -> None:
+        if record.loss < self.loss:
+            self.loss, self.offsets, self.pose = record.loss, _copied(fit.offsets), fit.pose.clone()
             self.output = fit.render()
             if self.tunes:
                 self.weights = read_weights(fit.generator)

@@ -14,7 +14,7 @@ from ..model.codes import Codes
 from ..model.generator import Generator
 from ..model.renderer import RenderOutput, render
 from .encoder import Encoder, map_change
-from .fit import Fit, FitSettings, Goal, Stage, Step, Watch, mapped
+from .fit import Fit, FitRecord, FitSettings, Goal, Stage, Watch, mapped
 from .initialisation import best_along, other_starts
 from .project import FaceProject
 
