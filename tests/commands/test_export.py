@@ -168,10 +168,10 @@ def test_half_precision_that_changes_the_picture_is_refused(
 
 def test_comparison_counts_error_and_flips(shared):
     generator, _ = checkpoint.load_generator(shared)
-    assert export.compare(generator, generator) == (float("inf"), 0.0)
+    assert export.compare_weights(generator, generator) == (float("inf"), 0.0)
     other = copy.deepcopy(generator)
     other.appearance.stacks[0].head_bias.add_(0.01)
-    psnr, flips = export.compare(generator, other)
+    psnr, flips = export.compare_weights(generator, other)
     assert 5 < psnr < 60 and flips == 0
 
 
