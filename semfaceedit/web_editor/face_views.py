@@ -22,7 +22,7 @@ from ..model.renderer import RenderOutput, recolor, render
 from ..pictures.grids import picture_rows
 
 KINDS = ("image", "semantics", "depth", "normals")
-FRAME_SECONDS = 0.08  # what a frame may take while the head turns
+FRAME_SECONDS = 0.05  # what a frame may take, of a face that moves or turns
 FRAME_CULL = 1e-3  # compositing weight below which such a frame leaves points black
 SMALLEST_FRAME, SMALLEST_FOLLOWED = 16, 32  # pixels along an edge; of a face that follows the brush
 CHUNK_RAYS = 16384

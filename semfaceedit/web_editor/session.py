@@ -28,7 +28,7 @@ from .saved_faces import SavedFaces
 
 MOST_STEPS = 200
 SHARPEN_STEPS, SHARPEN_SECONDS = 20, 1.0  # of the fit after a stroke, at most
-SHARPEN_IMAGE_WEIGHT = 4.0  # its picture outside what was painted counts more than in a long fit
+SHARPEN_IMAGE_WEIGHT = 8.0  # of the picture outside what was painted: many strokes move it little
 
 
 class EditingSession:
