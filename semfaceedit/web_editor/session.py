@@ -264,7 +264,8 @@ class EditingSession:
         if changes is not None:
             directions = need_directions(self.editor.directions)
             project = move(revisions[self._unadjusted(at)].project, changes, directions)
-        return self.views.view(project, kind, pose, moving=moving, labels=labels)
+        followed = changes is not None
+        return self.views.view(project, kind, pose, moving=moving, labels=labels, followed=followed)
 
     def looks(self, group: str, seeds: Sequence[int]) -> np.ndarray:
         """The face at hand with one group's look of each seed, side by side, (h, n h, 3) uint8."""
