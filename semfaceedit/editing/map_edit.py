@@ -54,7 +54,7 @@ def edit(
     )
     return refit(
         generator,
-        replace(project, labels=labels),
+        replace(project.with_origin(), labels=labels),
         goal,
         mask,
         before,
@@ -90,6 +90,7 @@ def refine(
         ~mask if settings.masked else None,
     )
     here = replace(settings, start_samples=0)
+    after = replace(after, origin=before.with_origin().origin)
     return refit(generator, after, goal, mask, shown, here, perceptual=perceptual, watch=watch)
 
 

@@ -87,9 +87,9 @@ def transfer(
     classes = parse_region(region, generator.config)
     resolution = settings.resolution or len(target.preview)
     before = render_project(generator, target, resolution, keep_shading=what == "appearance")
-    start = target
+    start = target.with_origin()
     if what != "geometry":
-        start = swap_appearance(target, source, _whole_groups(classes, generator.config))
+        start = swap_appearance(start, source, _whole_groups(classes, generator.config))
     if what == "appearance":
         return _swapped(generator, start, before, classes)
     guide = render_project(generator, replace(source, pose=target.pose), resolution)
