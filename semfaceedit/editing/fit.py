@@ -124,6 +124,11 @@ class StopFit(KeyboardInterrupt):
     """Raised by a watch: the fit ends as with Ctrl-C, with the best face so far."""
 
 
+def perceptual_weight(perceptual: PerceptualFeatures | None) -> float:
+    """The weight of the VGG term: 0 without a network."""
+    return 0.0 if perceptual is None else FitSettings.perceptual_weight
+
+
 class Fit:
     """A face on its way to a goal; `offsets` and `pose` are the best so far after each stage."""
 

@@ -16,17 +16,18 @@ from semfaceedit.data.align import Window
 from semfaceedit.editing import paste as paste_module
 from semfaceedit.editing import photograph_file
 from semfaceedit.editing.guided import blur, guided_coefficients, spread
+from semfaceedit.editing.new_shapes import details
+from semfaceedit.editing.oklab import oklab, srgb
 from semfaceedit.editing.paste import (
     check_paste,
     find_photograph,
-    oklab,
     paste,
     paste_to_file,
-    srgb,
     window_on,
 )
 from semfaceedit.editing.photograph_file import read_original
 from semfaceedit.editing.project import FaceProject
+from semfaceedit.editing.recolour import followed, group_change, recoloured
 from semfaceedit.editing.refit import EditedFace, EditSettings
 from semfaceedit.editing.target import SourceCrop, SourcePhotograph
 from semfaceedit.errors import UserError
@@ -73,7 +74,7 @@ def project_of(editor, path: Path | None, window: Window = WINDOW) -> FaceProjec
     return dataclasses.replace(face, crop=SourceCrop(window, *SIZE, known))
 
 
-def recoloured(editor, project: FaceProject, region: str = "hair") -> EditedFace:
+def recoloured_face(editor, project: FaceProject, region: str = "hair") -> EditedFace:
     """With the look of another face, more marked than untrained weights have it."""
     other = editor.generate(2, resolution=64).project
     look = other.appearance
@@ -91,7 +92,7 @@ def photo_file(path: Path, pixels: np.ndarray, **settings) -> Path:
 def change(editor, pixels):
     """A recoloured face, and the photograph with it."""
     project = project_of(editor, None)
-    edited = recoloured(editor, project)
+    edited = recoloured_face(editor, project)
     return project, edited, paste(editor.generator, project, edited, pixels, WINDOW)
 
 
@@ -153,6 +154,88 @@ def test_a_new_shape_is_blended_in(editor, pixels):
     assert wanted.sum() > 4 and near < far
 
 
+def test_a_chain_of_edits_brings_all_of_them(editor, pixels, tmp_path):
+    """The second edit, of a saved face, is pasted with the first, from the photograph's own file."""
+    path = photo_file(tmp_path / "photo.png", pixels)
+    project = project_of(editor, path)
+    once = recoloured_face(editor, project)
+    assert once.project.origin is not None
+    once.project.save(tmp_path / "once.safetensors")
+    read = FaceProject.load(tmp_path / "once.safetensors")
+    assert np.array_equal(read.origin.labels, project.labels)
+    assert torch.equal(read.as_inverted().appearance.phases, project.appearance.phases)
+    twice = recoloured_face(editor, read, "face")
+    out = tmp_path / "out.png"
+    assert check_paste(twice.project, out) == path
+    pasted = paste_to_file(editor.generator, read, twice, path, out)
+    alone = paste(editor.generator, project, once, pixels, WINDOW)
+    assert pasted.region[alone.region].mean() > 0.95
+    assert pasted.region.sum() > 1.2 * alone.region.sum()
+    same = np.abs(pasted.pixels[alone.region].astype(int) - alone.pixels[alone.region]).mean()
+    moved = np.abs(pasted.pixels[alone.region].astype(int) - pixels[alone.region]).mean()
+    assert same < 0.5 * moved
+    # a project without a photograph has nothing to remember
+    assert recoloured_face(editor, editor.generate(5, resolution=64).project).project.origin is None
+
+
+def test_a_damaged_origin_is_refused(editor, tmp_path):
+    project = recoloured_face(editor, project_of(editor, None)).project
+    wrong = dataclasses.replace(project.origin, labels=np.full_like(project.labels, 30))
+    dataclasses.replace(project, origin=wrong).save(tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="before its edits"):
+        FaceProject.load(tmp_path / "a.safetensors")
+
+
+def half(size: int = 96) -> torch.Tensor:
+    """The left half of a square, (1, 1, size, size) bool."""
+    return (torch.arange(size) < size // 2).expand(1, 1, size, size)
+
+
+def test_black_hair_grows_lighter_without_its_noise():
+    """The last bits of black are no strands; what is nearly black stays dark; skin has no halo."""
+    inside = half()
+    noise = torch.from_numpy(np.random.default_rng(0).integers(0, 4, (1, 3, 96, 96))) / 255
+    photo = torch.where(inside, noise, torch.tensor([0.8, 0.6, 0.5])[:, None, None]).float()
+    change = torch.zeros(1, 3, 96, 96)
+    change[:, 0] = 0.5
+    own = group_change(photo, inside, inside, change, torch.ones(1, 1, 96, 96), side=96, even=True)
+    made = recoloured(photo, [own.maps])
+    hair = made[..., 10:86, 8:40]
+    assert float(hair.std((2, 3)).max()) < 3 * float(noise.std())
+    assert float(noise.mean()) < float(hair.mean()) < 0.4
+    assert float((made - photo)[..., 52:].abs().max()) < 0.03
+
+
+def test_a_group_is_followed_beyond_the_crop():
+    """Through like colours from the crop's edge, fading; not through others."""
+    photo = torch.full((1, 3, 128, 128), 0.8)
+    photo[..., 20:60, 32:96] = torch.tensor([0.4, 0.2, 0.1])[
+        :, None, None
+    ]  # crosses the upper edge
+    photo[..., 100:110, :20] = torch.tensor([0.4, 0.2, 0.1])[:, None, None]  # elsewhere
+    known = torch.zeros(1, 1, 128, 128, dtype=torch.bool)
+    known[..., 32:96, 32:96] = True
+    inside = known & (photo[:, :1] < 0.5)
+    found = followed(photo, inside, known)[0, 0]
+    assert float(found[28, 40:90].min()) > 0.5 > 0.1 > float(found[12, 40:90].max())
+    assert float(found[22, 64]) < float(found[30, 64])
+    assert float(found[100:110, :20].max()) < 0.05
+
+
+def test_details_are_those_of_the_photograph():
+    """Stripes of the source go on in the target, as strong as they were."""
+    stripes = 0.1 * torch.sign(torch.sin(torch.arange(128) * 1.5)).expand(1, 3, 128, 128) + 0.5
+    source = half(128)
+    target = ~source & (torch.arange(128) < 100).view(-1, 1)
+    found = details(stripes, source, target)
+    assert float(found[~target.expand_as(found)].abs().max()) == 0
+    inner = found[0, 0, 20:80, 74:118]
+    assert 0.5 < float(inner.std()) / 0.1 < 1.5
+    assert float(inner.std(1).mean()) > 2 * float(inner.std(0).mean())  # across, not along
+    none = details(stripes, torch.zeros_like(source), target)
+    assert float(none.abs().max()) == 0
+
+
 def exif_of(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[ORIENTATION], exif[MAKER], exif[SOFTWARE] = orientation, "a camera", "its program"
@@ -172,7 +255,7 @@ def test_what_the_file_says_stays(editor, pixels, tmp_path, suffix, orientation,
     assert project.crop.photograph.orientation == orientation
     assert (project.crop.photograph.width, project.crop.photograph.height) == SIZE
     out = tmp_path / f"out.{suffix}"
-    pasted = paste_to_file(editor.generator, project, recoloured(editor, project), path, out)
+    pasted = paste_to_file(editor.generator, project, recoloured_face(editor, project), path, out)
     with Image.open(out) as picture:
         assert picture.info["icc_profile"] == profile
         assert [round(float(value)) for value in picture.info["dpi"]] == [300, 300]
@@ -194,7 +277,7 @@ def test_what_the_file_says_stays(editor, pixels, tmp_path, suffix, orientation,
     else:
         assert differs.any() and not differs[~region].any() and "anew" not in said
     # a second time it may replace its own work, but not what was changed since
-    paste_to_file(editor.generator, project, recoloured(editor, project), path, out)
+    paste_to_file(editor.generator, project, recoloured_face(editor, project), path, out)
     Image.fromarray(stored[::-1]).save(out)
     with pytest.raises(UserError, match="did not write it"):
         check_paste(project, out)
@@ -204,7 +287,7 @@ def test_transparency_stays(editor, pixels, tmp_path):
     alpha = np.random.default_rng(1).integers(0, 256, pixels.shape[:2], np.uint8)
     path = photo_file(tmp_path / "photo.png", np.dstack([pixels, alpha]))
     project, out = project_of(editor, path), tmp_path / "out.png"
-    pasted = paste_to_file(editor.generator, project, recoloured(editor, project), path, out)
+    pasted = paste_to_file(editor.generator, project, recoloured_face(editor, project), path, out)
     shown = np.asarray(Image.open(out))
     assert np.array_equal(shown[..., 3], alpha)
     assert np.array_equal(shown[~pasted.region][:, :3], pixels[~pasted.region])
@@ -215,7 +298,7 @@ def test_transparency_stays(editor, pixels, tmp_path):
 def test_jpeg_keeps_its_subsampling(editor, pixels, tmp_path):
     path = photo_file(tmp_path / "photo.jpg", pixels, quality=90, subsampling=1)
     project, out = project_of(editor, path), tmp_path / "out.jpg"
-    paste_to_file(editor.generator, project, recoloured(editor, project), path, out)
+    paste_to_file(editor.generator, project, recoloured_face(editor, project), path, out)
     assert read_original(out).subsampling == 1
 
 
@@ -225,7 +308,7 @@ def test_sixteen_bits_are_said_to_be_lost(editor, pixels, tmp_path, capsys):
     Image.fromarray(grey).save(path)
     project = project_of(editor, path)
     paste_to_file(
-        editor.generator, project, recoloured(editor, project), path, tmp_path / "out.png"
+        editor.generator, project, recoloured_face(editor, project), path, tmp_path / "out.png"
     )
     assert "16 bits" in capsys.readouterr().err
 
@@ -272,7 +355,7 @@ def test_what_cannot_be_pasted(editor, pixels, tmp_path, capsys):
 def test_a_region_outside_the_photograph(editor, pixels):
     project = project_of(editor, None)
     with pytest.raises(UserError, match="outside the photograph"):
-        paste(editor.generator, project, recoloured(editor, project), pixels,
+        paste(editor.generator, project, recoloured_face(editor, project), pixels,
               Window(-400.0, -400.0, 384.0))  # fmt: skip
 
 
@@ -283,7 +366,7 @@ def test_a_full_disk_leaves_no_part(editor, pixels, tmp_path, monkeypatch):
     def full(*_args, **_settings):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    edited = recoloured(editor, project)
+    edited = recoloured_face(editor, project)
     monkeypatch.setattr(photograph_file.Image.Image, "save", full)
     with pytest.raises(OSError, match="space"):
         paste_to_file(editor.generator, project, edited, path, out)
