@@ -50,20 +50,20 @@ def new_shapes(
         if float(beside.mean()) < LEAST_SHARE:
             continue
         target = blur(fresh.float(), 0.015 * size) > 0.01  # a little beyond, for its border
-        plain = _plain(photo, made, here, beside)
         found = details(photo, (own == label) & ~new_shape, target)
         if label in strands:
             border = _strands(fresh, own == label, found[:, :1])
             weight = torch.where(target, border, weight)
-            colours = torch.where(target, plain + found, colours)
+            colours = torch.where(target, _carried(photo, made, here, beside) + found, colours)
         else:
-            colours = torch.where(here, plain + found, colours)
+            shift = spread(photo - made, beside, tuple(s * size for s in SCALES[:2]))
+            colours = torch.where(here, made + shift + found, colours)
     return weight, srgb(colours)
 
 
-def _plain(photo: Tensor, made: Tensor, here: Tensor, beside: Tensor) -> Tensor:
-    """A class without details, `here` and carried on: the colours of the photograph `beside` it, and
-    a lightness between that and the rendering's, shifted to it."""
+def _carried(photo: Tensor, made: Tensor, here: Tensor, beside: Tensor) -> Tensor:
+    """A class without details, `here` and carried on: in the colours of the photograph `beside` it,
+    as light as half that and half the rendering, shifted to it."""
     size = photo.shape[-1]
     sigmas = tuple(s * size for s in SCALES)
     shift = spread(photo - made, beside, sigmas)
@@ -100,7 +100,7 @@ def details(photo: Tensor, source: Tensor, target: Tensor) -> Tensor:
     ramp = torch.sin(
         torch.pi * (torch.arange(side) + 0.5) / side
     )  # squares of shifted ones sum to 1
-    window = ramp[:, None] * ramp
+    window = (ramp[:, None] * ramp) ** 1.5  # between what suits like patches, and unlike ones
     used = torch.zeros(len(places))
     rows, columns = target[0, 0].nonzero().unbind(1)
     padded = torch.nn.functional.pad(made, (side, side, side, side))
@@ -120,5 +120,8 @@ def details(photo: Tensor, source: Tensor, target: Tensor) -> Tensor:
             used[best] += 2 * side
             a, b = places[best].tolist()
             area += window * fine[:, :, a : a + side, b : b + side]
-    made = padded[:, :, side:-side, side:-side]
-    return made * target
+    made = padded[:, :, side:-side, side:-side] * target
+    strength = [
+        values[:, :, where[0, 0]].std() for values, where in ((fine, source), (made, target))
+    ]
+    return made * (strength[0] / strength[1].clamp(min=1e-6)).clamp(0.5, 1.5)

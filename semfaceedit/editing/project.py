@@ -158,7 +158,7 @@ class FaceProject:
         if self.origin is not None:
             films |= {f"origin.{n}": getattr(self.origin, n) for n in ("geometry", "appearance")}
         tensors = {
-            f"{name}.{part}": getattr(film, part).detach().float().cpu().contiguous()
+            f"{name}.{part}": getattr(film, part).detach().float().cpu().clone().contiguous()
             for name, film in films.items()
             for part in ("frequencies", "phases")
         }

@@ -41,7 +41,7 @@ class GroupChange:
     contrast: Tensor  # (1, 1, w, w): by how much details grow, 0 for not at all
     lightness: Tensor  # (1, 1, w, w): without details
     luma: Tensor  # (1, 1, w, w): the same in sRGB
-    chroma: Tensor  # (1, 2, w, w): the group's mean in the photograph
+    chroma: Tensor  # (1, 2, w, w): the group's mean in the photograph, near or of all of it
     turn: Tensor  # (1, 2, w, w): what colours about that mean are multiplied by, complex, less 1
 
     @property
@@ -71,12 +71,12 @@ def group_change(
     wide = blur(mask, OUTLINE * side)
     moved = spread(change, steady.float(), tuple(s * side for s in (EVEN if even else SCALES)))
     lab = oklab(photo)
-    mean, turn = torch.zeros_like(moved[:, 1:]), torch.zeros_like(moved[:, 1:])
+    near = (0.05 * side, 0.015 * side)
+    mean, turn = spread(lab[:, 1:], mask, near), torch.zeros_like(moved[:, 1:])
     if even:
         moved[:, 1:] = spread(change[:, 1:], steady.float(), ())
         mean = spread(lab[:, 1:], mask, ())
         turn = _turn(mean, mean + moved[:, 1:])
-    near = (0.05 * side, 0.015 * side)
     lightness = spread(lab[:, :1], mask, near)
     moved[:, :1] = torch.minimum(moved[:, :1], (MOST_LIGHT - 1) * lightness)
     ratio = (lightness + moved[:, :1]) / lightness.clamp(min=0.05)
