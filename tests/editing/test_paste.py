@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from faces import open_editor, write_checkpoint
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
 from semfaceedit import transfer as command
 from semfaceedit.data.align import Window
@@ -295,6 +295,23 @@ def test_transparency_stays(editor, pixels, tmp_path):
     assert np.array_equal(shown[~pasted.region][:, :3], pixels[~pasted.region])
     with pytest.raises(UserError, match="name a .png"):
         check_paste(project, tmp_path / "out.jpg")
+
+
+@pytest.mark.parametrize("source", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_xmp_stays(pixels, tmp_path, source, suffix):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a>credit</a></x:xmpmeta>'
+    info, tags = PngImagePlugin.PngInfo(), TiffImagePlugin.ImageFileDirectory_v2()
+    info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    tags[700], tags.tagtype[700] = xmp, 1
+    settings = {"jpg": {"xmp": xmp}, "png": {"pnginfo": info}, "tif": {"tiffinfo": tags}}
+    path = photo_file(tmp_path / f"photo.{source}", pixels[:40, :40], **settings[source])
+    out = tmp_path / f"out.{suffix}"
+    photograph_file.save_like(out, pixels[:40, :40], read_original(path))
+    with Image.open(out) as picture:
+        picture.load()
+        found = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp")
+    assert (found.encode() if isinstance(found, str) else found) == xmp
 
 
 def test_jpeg_keeps_its_subsampling(editor, pixels, tmp_path):
