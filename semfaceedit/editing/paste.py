@@ -1,9 +1,10 @@
 """Back into the photograph: an edit of the small crop, carried to the pixels of the whole.
 
 Where the face kept its shape, the photograph is kept with all its detail and only the *change*
-between the fitted and the edited rendering is added, in Oklab (Ottosson 2020), within an outline
-that follows the photograph's edges. Where labels changed, the rendering takes its place, shifted to
-the colours that the photograph has beside it, with a soft border.
+between the fitted and the edited rendering is added, within an outline that follows the
+photograph's edges (`recolour.py`), and beyond the crop. Where labels changed, the rendering takes
+its place, with colours and details of the photograph beside it (`new_shapes.py`). An edit of an
+edited face brings all edits since the inversion.
 """
 
 from collections.abc import Iterator, Sequence

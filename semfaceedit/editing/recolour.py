@@ -136,7 +136,7 @@ def _turn(old: Tensor, new: Tensor) -> Tensor:
 def weight_of(photo: Tensor, maps: Tensor) -> Tensor:
     """How far pixels (1, 3, h, w) belong to a group, (1, 1, h, w)."""
     matte = (maps[:, :3] * photo).sum(1, keepdim=True) + maps[:, 3:4]
-    matte = ((matte - 0.15) / 0.7).clamp(0, 1)
+    matte = ((matte - 0.25) / 0.6).clamp(0, 1)
     return matte * maps[:, 4:5]
 
 
