@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, interpolate, max_pool2d
 
@@ -24,11 +24,11 @@ from ..cli import progress
 from ..data.dataset import FaceDataset, sample_order
 from ..data.seeds import mixed_seed
 from ..errors import UserError
-from ..files import write_atomically
 from ..metrics.segmentation import SegmentationScore, confusion, score_of
 from ..model.labels import NUM_CLASSES
 from ..model.mean_face import hash_tensors
 from ..training.augment import Augmentation
+from .training_state import TrainingState, write_tensors
 
 FORMAT, FORMAT_VERSION = "semfaceedit-parser", 1
 WIDTHS = (16, 32, 48, 64)  # channels, each level at half the resolution of the one before
@@ -136,7 +136,7 @@ def train_parser(
         parser = Parser(settings.widths).to(device)
     optimizer = torch.optim.Adam(parser.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
-    training = _Training(parser, optimizer, schedule)
+    training = TrainingState({"parser": parser}, optimizer, schedule)
     key = json.dumps([VERSION, asdict(settings), data.info["sha256"]], sort_keys=True)
     weight = class_weights(data, chosen).to(device) if settings.balance else None
     first = 0 if keep is None else training.restore(keep, key)
@@ -200,47 +200,6 @@ def warped(
     return shown, torch.where(moved < 0, OUTSIDE, moved)
 
 
-class _Training:
-    """What a training needs to go on: weights, Adam's moments and the schedule, as safetensors."""
-
-    def __init__(
-        self,
-        parser: Parser,
-        optimizer: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
-    ):
-        self.parser, self.optimizer, self.schedule = parser, optimizer, schedule
-
-    def save(self, path: Path, key: str, step: int) -> None:
-        tensors = {f"parser.{name}": t for name, t in self.parser.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
-        header = {"key": key, "step": step, "schedule": self.schedule.state_dict()}
-        _write(path, tensors, header)
-
-    def restore(self, path: Path, key: str) -> int:
-        """The steps done in a state of this training; 0 where there is none."""
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get("semfaceedit", "{}"))
-            if header.get("key") != key:
-                return 0
-            tensors = load_file(path)
-        except (SafetensorError, OSError, ValueError):
-            return 0
-        parts: dict[int, dict[str, Tensor]] = {}
-        for name in [name for name in tensors if name.startswith("adam.")]:
-            _, index, what = name.split(".", 2)
-            parts.setdefault(int(index), {})[what] = tensors.pop(name)
-        groups = self.optimizer.state_dict()["param_groups"]
-        for group, rate in zip(groups, header["schedule"]["_last_lr"], strict=True):
-            group["lr"] = rate
-        self.parser.load_state_dict({n.removeprefix("parser."): t for n, t in tensors.items()})
-        self.optimizer.load_state_dict({"state": parts, "param_groups": groups})
-        self.schedule.load_state_dict(header["schedule"])
-        return int(header["step"])
-
-
 def saved_parser(
     path: Path, data: FaceDataset, settings: ParserSettings, device: torch.device
 ) -> Parser:
@@ -269,7 +228,7 @@ def save_parser(
         "sha256": hash_tensors(parser.state_dict()),
         **facts,
     }
-    _write(path, parser.state_dict(), header)
+    write_tensors(path, parser.state_dict(), header)
 
 
 def load_parser(path: Path, device: torch.device) -> tuple[Parser, ParserSettings]:
@@ -300,12 +259,6 @@ def load_parser(path: Path, device: torch.device) -> tuple[Parser, ParserSetting
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is not a readable parser: {reason}") from None
     return parser.to(device).eval().requires_grad_(False), settings
-
-
-def _write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    metadata = {"semfaceedit": json.dumps(header)}
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(contiguous, temporary, metadata))
 
 
 def held_out_score(
