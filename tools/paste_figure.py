@@ -3,7 +3,7 @@ r"""The picture of docs/editing.md: edits written back into photographs, by `--p
     python tools/paste_figure.py --out docs/paste.png
 
 Without --photographs, procedural heads of 512 x 512 pixels stand for photographs. One row a head:
-the photograph, with the hair's colours of another face, and with a fringe painted as well.
+the photograph, with the hair's colours of another face, and longer hair painted as well.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from semfaceedit.model.checkpoint import locate_weights
 from semfaceedit.pictures.sheets import Row, sheet
 
 SIZE = 320  # pixels of a cell
-COLUMNS = ("photograph", "other hair", "and a fringe")
+COLUMNS = ("photograph", "other hair", "longer, too")
 
 
 def row(editor: api.Editor, photograph: Path, hair: int, edit: str) -> Row:
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=2, help="procedural heads, if no photographs")
     parser.add_argument("--first-head", type=int, default=900_000, help="seed of the first of them")
     parser.add_argument("--hair", type=int, nargs="+", default=[7, 12], help="seeds of the hair")
-    parser.add_argument("--edit", default="fringe")
+    parser.add_argument("--edit", default="longer hair")
     parser.add_argument("--out", type=Path, default=Path("docs/paste.png"))
     options = parser.parse_args()
     editor = api.load(locate_weights(options.checkpoint))

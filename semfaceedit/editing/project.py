@@ -206,12 +206,12 @@ class FaceProject:
 def _origin_of(tensors: dict[str, Tensor]) -> Origin | None:
     if not set(ORIGIN) <= tensors.keys():
         return None
-    films = [
+    geometry, appearance = (
         Film(tensors[f"origin.{part}.frequencies"], tensors[f"origin.{part}.phases"])
         for part in ("geometry", "appearance")
-    ]
+    )
     labels, region = (tensors[name].numpy() for name in ORIGIN[-2:])
-    return Origin(*films, labels, region.astype(bool))
+    return Origin(geometry, appearance, labels, region.astype(bool))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
