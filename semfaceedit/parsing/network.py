@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, interpolate, max_pool2d
 
@@ -24,10 +24,9 @@ from ..cli import progress
 from ..data.dataset import FaceDataset, sample_order
 from ..data.seeds import mixed_seed
 from ..errors import UserError
-from ..files import write_atomically
 from ..metrics.segmentation import SegmentationScore, confusion, score_of
 from ..model.labels import NUM_CLASSES
-from ..model.mean_face import hash_tensors
+from ..tensor_files import is_unchanged, read_kept, write_tensors
 from ..training.augment import Augmentation
 
 FORMAT, FORMAT_VERSION = "semfaceedit-parser", 1
@@ -216,18 +215,14 @@ class _Training:
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
         header = {"key": key, "step": step, "schedule": self.schedule.state_dict()}
-        _write(path, tensors, header)
+        write_tensors(path, tensors, header)
 
     def restore(self, path: Path, key: str) -> int:
         """The steps done in a state of this training; 0 where there is none."""
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get("semfaceedit", "{}"))
-            if header.get("key") != key:
-                return 0
-            tensors = load_file(path)
-        except (SafetensorError, OSError, ValueError):
+        kept = read_kept(path)
+        if kept is None or kept[0].get("key") != key:
             return 0
+        header, tensors = kept
         parts: dict[int, dict[str, Tensor]] = {}
         for name in [name for name in tensors if name.startswith("adam.")]:
             _, index, what = name.split(".", 2)
@@ -246,9 +241,10 @@ def saved_parser(
 ) -> Parser:
     """The network in that file, else a newly trained one that is written there."""
     if path.is_file():
-        parser = Parser(settings.widths).to(device)
-        parser.load_state_dict(load_file(path))
-        return parser.eval().requires_grad_(False)
+        try:
+            return load_parser(path, device)[0]
+        except UserError:  # damaged: another one takes its place
+            pass
     path.parent.mkdir(parents=True, exist_ok=True)
     keep = path.with_suffix(".training.safetensors")
     parser = train_parser(data, settings, device, keep=keep)
@@ -266,10 +262,9 @@ def save_parser(
         "version": FORMAT_VERSION,
         "software": __version__,
         "settings": asdict(settings),
-        "sha256": hash_tensors(parser.state_dict()),
         **facts,
     }
-    _write(path, parser.state_dict(), header)
+    write_tensors(path, parser.state_dict(), header)
 
 
 def load_parser(path: Path, device: torch.device) -> tuple[Parser, ParserSettings]:
@@ -289,7 +284,7 @@ def load_parser(path: Path, device: torch.device) -> tuple[Parser, ParserSetting
         tensors = load_file(path)
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             raise ValueError("it holds NaN or infinity")
-        if header.get("sha256", known := hash_tensors(tensors)) != known:
+        if not is_unchanged(header, tensors):
             raise ValueError("it was changed since it was written")
         parser = Parser(settings.widths)
         parser.load_state_dict(tensors)
@@ -300,12 +295,6 @@ def load_parser(path: Path, device: torch.device) -> tuple[Parser, ParserSetting
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is not a readable parser: {reason}") from None
     return parser.to(device).eval().requires_grad_(False), settings
-
-
-def _write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    metadata = {"semfaceedit": json.dumps(header)}
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(contiguous, temporary, metadata))
 
 
 def held_out_score(
