@@ -229,9 +229,8 @@ def test_a_sound_number_in_place_of_another_is_said(editor, tmp_path, name):
     face(editor, 1).save(path)
     with safe_open(path, "pt") as file:
         tensor = file.get_tensor(name)
-    tensor.flatten()[0] = (
-        0.25 if tensor.is_floating_point() else (int(tensor.flatten()[0]) + 1) % 19
-    )
+    numbers = tensor.flatten()
+    numbers[0] = 0.25 if tensor.is_floating_point() else (int(numbers[0]) + 1) % 19
     rewritten(path, {}, {name: numbers.view(tensor.shape)})
     with pytest.raises(UserError, match="face.safetensors was changed since it was written"):
         FaceProject.load(path, editor.generator)
