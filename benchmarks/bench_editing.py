@@ -14,7 +14,8 @@ from semfaceedit.api import load
 from semfaceedit.editing.mask_edits import paint
 from semfaceedit.model.renderer import render
 from semfaceedit.pictures.grids import picture_rows
-from semfaceedit.web_editor.session import FRAME_CULL, EditingSession
+from semfaceedit.web_editor.face_views import FRAME_CULL
+from semfaceedit.web_editor.session import EditingSession
 
 pytestmark = needs_native
 POSE = (0.3, 0.1)
@@ -56,9 +57,9 @@ def test_a_frame_while_the_head_turns(
 def test_a_still_view(
     session: EditingSession, record: dict[str, Any], compare: Callable[..., None]
 ) -> None:
-    assert np.array_equal(session.view("image", POSE), drawn(session, session.resolution))
+    assert np.array_equal(session.view("image", POSE), drawn(session, session.views.resolution))
     yaws = itertools.count()
-    record.update(pixels=session.resolution)
+    record.update(pixels=session.views.resolution)
     compare({"cpu": lambda: session.view("image", (0.01 * next(yaws), 0.0))})
 
 
@@ -73,9 +74,9 @@ def test_a_changed_look(
         session.look("hair", 6, next(amounts))
         return session.view("image", POSE)
 
-    worst = np.abs(change() - drawn(session, session.resolution)).max()
+    worst = np.abs(change() - drawn(session, session.views.resolution)).max()
     assert worst <= 1
-    record.update(pixels=session.resolution, worst_level=int(worst))
+    record.update(pixels=session.views.resolution, worst_level=int(worst))
     compare({"cpu": change}, rounds=15)
 
 

@@ -1,10 +1,12 @@
 """How near the page of a baked face comes to the renderer, how large it is, and how fast it draws.
 
     python benchmarks/measure_bake.py [--checkpoint portraits] [--seeds 0-19] [--no-browser]
+        [--no-times]
 
 Each seed is baked as `export --bake` does; the page's picture at 256 x 256 is compared with the
 renderer's (view direction frontal in both). Without --no-browser the page itself draws, in headless
-Chromium under software rendering; otherwise the shader's reference in PyTorch does.
+Chromium under software rendering, also as it draws a head that moves; otherwise its reference in
+PyTorch does. --no-times leaves out what a busy machine spoils.
 """
 
 import argparse
@@ -79,17 +81,20 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="procedural")
     parser.add_argument("--seeds", default="0-19")
     parser.add_argument("--browser", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--times", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
     generator = Generator.from_checkpoint(locate_weights(Path(arguments.checkpoint)))
     surfaces_of(generator)
     report: dict[str, object] = {"weights": arguments.checkpoint, "cpu": cpu_name()}
-    report["seconds to bake"] = {
-        f"{size} texels": round(timed_bake(generator, size), 2)
-        for size in (PREVIEW, ExportOptions.texture_size)
-    }
+    if arguments.times:
+        report["seconds to bake"] = {
+            f"{size} texels": round(timed_bake(generator, size), 2)
+            for size in (PREVIEW, ExportOptions.texture_size)
+        }
     seeds = LOOK_SEEDS[: ExportOptions.looks]
     looks = {f"seed {seed}": seed_codes(generator, seed).appearance for seed in seeds}
-    found: dict[str, list[list[float]]] = {name: [] for name in POSES}
+    ways = ("", ", moving") if arguments.browser else ("",)
+    found: dict[str, list[list[float]]] = {f"{name}{way}": [] for name in POSES for way in ways}
     sizes: dict[str, list[int]] = {"face.html": [], "face.glb": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -114,7 +119,8 @@ def main() -> None:
                         drawn = draw(face, pose, SIZE)
                         found[group].append(differences(true, drawn.image, drawn.labels))
                     else:
-                        found[group].append(differences(true, *shown[pose]))
+                        for way, drawing in zip(ways, shown[pose], strict=True):
+                            found[group + way].append(differences(true, *drawing))
             done = {name: np.mean(values, 0).round(4).tolist() for name, values in found.items()}
             print(f"seed {seed}, means so far: {done}", file=sys.stderr, flush=True)
         for group, values in found.items():
@@ -126,29 +132,33 @@ def main() -> None:
         report["bytes, mean and most"] = {
             name: [round(float(np.mean(values))), max(values)] for name, values in sizes.items()
         }
-        if arguments.browser:
+        if arguments.browser and arguments.times:
             report |= speed_of(path, folder / "browser-speed")
     print(json.dumps(report, indent=2))
 
 
-def draws_of(
-    path: Path, profile: Path
-) -> dict[tuple[float, float], tuple[torch.Tensor, torch.Tensor]]:
-    """Image and labels that a page draws from every pose."""
+Drawing = tuple[torch.Tensor, torch.Tensor]  # image (1, 3, H, H) in [-1, 1], labels (1, H, H)
+
+
+def draws_of(path: Path, profile: Path) -> dict[tuple[float, float], list[Drawing]]:
+    """What a page draws from every pose of a head that stands still, and of one that moves."""
     from baked import drawn
     from browser import open_page
 
     ids = {tuple(color): index for index, color in enumerate(PALETTE.tolist())}
-    found = {}
+    found: dict[tuple[float, float], list[Drawing]] = {}
     profile.mkdir()
     with open_page(path.as_uri(), profile, (600, 800)) as page:
-        page.wait("!!globalThis.face")
+        page.wait("!!globalThis.face", 300)
         for pose in (pose for poses in POSES.values() for pose in poses):
-            picture = torch.from_numpy(drawn(page, *pose, SIZE).copy()).permute(2, 0, 1)[None]
-            labels = drawn(page, *pose, SIZE, "labels").reshape(-1, 3)
-            colors, places = np.unique(labels, axis=0, return_inverse=True)
-            values = np.array([ids[tuple(color)] for color in colors.tolist()])[places.reshape(-1)]
-            found[pose] = (picture / 127.5 - 1, torch.from_numpy(values).view(1, SIZE, SIZE))
+            found[pose] = []
+            for coarse in (False, True):
+                picture = drawn(page, *pose, SIZE, coarse=coarse)
+                labels = drawn(page, *pose, SIZE, "labels", coarse=coarse).reshape(-1, 3)
+                colors, places = np.unique(labels, axis=0, return_inverse=True)
+                values = np.array([ids[tuple(c)] for c in colors.tolist()])[places.reshape(-1)]
+                image = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 127.5 - 1
+                found[pose].append((image, torch.from_numpy(values).view(1, SIZE, SIZE)))
     return found
 
 

@@ -3,10 +3,11 @@
 import functools
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch  # before _C: both then use the OpenMP runtime that torch brings
 from torch import Tensor
@@ -119,6 +120,21 @@ def cpu_peaks() -> dict[str, tuple[float, float]]:
     if module is None:
         return {}
     return {name: module.peaks(name, threads()) for name in module.film_siren_precisions()}
+
+
+def registered(name: str, run: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:
+    """`run` as the op `semfaceedit::NAME`, for tensors of every device; `fake` makes its outputs
+    where tensors have no values.
+
+    `torch.library.custom_op` does the same, but imports torch's compiler at the first call: four
+    seconds of a core, in every command that renders.
+    """
+    qualified = f"semfaceedit::{name}"
+    schema = torch.library.infer_schema(run, mutates_args=())
+    torch.library.define(qualified, schema, tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.impl(qualified, "default", run)
+    torch.library.register_fake(qualified, fake)
+    return getattr(torch.ops.semfaceedit, name).default
 
 
 def addresses(*tensors: Tensor | None) -> list[int]:

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from ._extension import empty_where, none_where_not
+from ._extension import empty_where, none_where_not, registered
 from .film_siren import FilmSirenWeights
 
 LaunchForward = Callable[[list[Tensor], int, str], Tensor]
@@ -23,16 +22,15 @@ def register(
     directions, frequencies, phases, row_offsets, row_groups, then the weights.
     """
 
-    @torch.library.custom_op(f"semfaceedit::film_siren_forward_{backend}", mutates_args=())
-    def forward_op(inputs: list[Tensor], trunk_channels: int, precision: str) -> Tensor:
+    def forward_run(inputs: list[Tensor], trunk_channels: int, precision: str) -> Tensor:
         return launch_forward(inputs, trunk_channels, precision)
 
-    @forward_op.register_fake
-    def _(inputs: list[Tensor], trunk_channels: int, precision: str) -> Tensor:
+    def forward_fake(inputs: list[Tensor], trunk_channels: int, precision: str) -> Tensor:
         return empty_output(inputs)
 
-    @torch.library.custom_op(f"semfaceedit::film_siren_backward_{backend}", mutates_args=())
-    def backward_op(
+    forward_op = registered(f"film_siren_forward_{backend}", forward_run, forward_fake)
+
+    def backward_run(
         grad_output: Tensor,
         inputs: list[Tensor],
         trunk_channels: int,
@@ -41,8 +39,7 @@ def register(
     ) -> list[Tensor]:
         return launch_backward(grad_output, inputs, trunk_channels, precision, needed)
 
-    @backward_op.register_fake
-    def _(
+    def backward_fake(
         grad_output: Tensor,
         inputs: list[Tensor],
         trunk_channels: int,
@@ -50,6 +47,8 @@ def register(
         needed: list[bool],
     ) -> list[Tensor]:
         return empty_where(needed, differentiable(inputs))
+
+    backward_op = registered(f"film_siren_backward_{backend}", backward_run, backward_fake)
 
     def forward(
         points: Tensor,

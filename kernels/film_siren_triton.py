@@ -328,7 +328,7 @@ class _Backward:
         sums: Tensor,
         first_tile: int,
     ) -> None:
-        from .film_siren_triton_kernels import backward_kernel
+        from .film_siren_triton_backward_kernels import backward_kernel
 
         network, tiles = self.network, self.tiles
         launch(
@@ -352,7 +352,7 @@ class _Backward:
         )  # fmt: skip
 
     def _add_row_sums(self, sums: Tensor, first_tile: int) -> None:
-        from .film_siren_triton_kernels import row_sums_kernel
+        from .film_siren_triton_backward_kernels import row_sums_kernel
 
         rows, size = self.row_sums.shape
         launch(
@@ -391,7 +391,7 @@ class _Backward:
         self, total: Tensor, left: Tensor, inverse: Tensor, right: Tensor, tile_groups: Tensor
     ) -> None:
         """total (layers, groups, N, K) += inverse (slots, layers) left^T (.., rows, N) @ right."""
-        from .film_siren_triton_kernels import weight_gradient_kernel
+        from .film_siren_triton_backward_kernels import weight_gradient_kernel
 
         layers, groups, left_width, right_width = total.shape
         splits = min(2 if interpreted() else SPLITS, len(tile_groups))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._extension import addresses, empty_where, none_where_not
+from ._extension import addresses, empty_where, none_where_not, registered
 from .ray_isosurface import FieldWeights
 
 Settings = tuple[tuple[float, float, float], float, float, float, int, float]
@@ -79,22 +79,21 @@ def register(
     weights; `numbers` are centre, scale, far, plane_z; `hits` are depths, level, valid, interval.
     """
 
-    @torch.library.custom_op(f"semfaceedit::ray_isosurface_forward_{backend}", mutates_args=())
-    def forward_op(
+    def forward_run(
         inputs: list[Tensor], numbers: list[float], precision: str
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         outputs = _empty_hits(inputs)
         launch_forward(inputs, numbers, precision, outputs)
         return outputs
 
-    @forward_op.register_fake
-    def _(
+    def forward_fake(
         inputs: list[Tensor], numbers: list[float], precision: str
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         return _empty_hits(inputs)
 
-    @torch.library.custom_op(f"semfaceedit::ray_isosurface_backward_{backend}", mutates_args=())
-    def backward_op(
+    forward_op = registered(f"ray_isosurface_forward_{backend}", forward_run, forward_fake)
+
+    def backward_run(
         grad_hits: list[Tensor],  # of points and depths
         hits: list[Tensor],
         inputs: list[Tensor],
@@ -104,8 +103,7 @@ def register(
     ) -> list[Tensor]:
         return launch_backward(grad_hits, hits, inputs, numbers, precision, needed)
 
-    @backward_op.register_fake
-    def _(
+    def backward_fake(
         grad_hits: list[Tensor],
         hits: list[Tensor],
         inputs: list[Tensor],
@@ -114,6 +112,8 @@ def register(
         needed: list[bool],
     ) -> list[Tensor]:
         return empty_where(needed, differentiable(inputs))
+
+    backward_op = registered(f"ray_isosurface_backward_{backend}", backward_run, backward_fake)
 
     def forward(
         origins: Tensor,

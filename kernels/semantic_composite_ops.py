@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._extension import addresses, empty_where, none_where_not
+from ._extension import addresses, empty_where, none_where_not, registered
 
 
 class Launches(NamedTuple):
@@ -72,27 +72,29 @@ def register(backend: str, launches: Launches) -> Functions:
 def _register_semantic(
     backend: str, launches: Launches
 ) -> tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., list[Tensor | None]]]:
-    @torch.library.custom_op(f"semfaceedit::semantic_forward_{backend}", mutates_args=())
-    def forward_op(alpha: Tensor, semantics: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_run(alpha: Tensor, semantics: Tensor) -> tuple[Tensor, Tensor]:
         outputs = _empty_labels_and_map(alpha, semantics)
         launches.semantic_forward(alpha, semantics, *outputs)
         return outputs
 
-    @forward_op.register_fake
-    def _(alpha: Tensor, semantics: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_fake(alpha: Tensor, semantics: Tensor) -> tuple[Tensor, Tensor]:
         return _empty_labels_and_map(alpha, semantics)
 
-    @torch.library.custom_op(f"semfaceedit::semantic_backward_{backend}", mutates_args=())
-    def backward_op(
+    forward_op = registered(f"semantic_forward_{backend}", forward_run, forward_fake)
+
+    def backward_run(
         grad_map: Tensor, alpha: Tensor, semantics: Tensor, needed: list[bool]
     ) -> list[Tensor]:
         grads = empty_where(needed, [alpha, semantics])
         launches.semantic_backward(grad_map, alpha, semantics, needed, grads)
         return grads
 
-    @backward_op.register_fake
-    def _(grad_map: Tensor, alpha: Tensor, semantics: Tensor, needed: list[bool]) -> list[Tensor]:
+    def backward_fake(
+        grad_map: Tensor, alpha: Tensor, semantics: Tensor, needed: list[bool]
+    ) -> list[Tensor]:
         return empty_where(needed, [alpha, semantics])
+
+    backward_op = registered(f"semantic_backward_{backend}", backward_run, backward_fake)
 
     def forward(alpha: Tensor, semantics: Tensor) -> tuple[Tensor, Tensor]:
         return forward_op(alpha.contiguous(), semantics.contiguous())
@@ -114,25 +116,27 @@ def _register_semantic(
 def _register_color(
     backend: str, launches: Launches
 ) -> tuple[Callable[..., tuple[Tensor, Tensor, Tensor]], Callable[..., list[Tensor | None]]]:
-    @torch.library.custom_op(f"semfaceedit::color_forward_{backend}", mutates_args=())
-    def forward_op(alpha: Tensor, colors: Tensor, depths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward_run(alpha: Tensor, colors: Tensor, depths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         outputs = _empty_color_depth_weights(alpha, colors)
         launches.color_forward(alpha, colors, depths, *outputs)
         return outputs
 
-    @forward_op.register_fake
-    def _(alpha: Tensor, colors: Tensor, depths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward_fake(
+        alpha: Tensor, colors: Tensor, depths: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         return _empty_color_depth_weights(alpha, colors)
 
-    @torch.library.custom_op(f"semfaceedit::color_backward_{backend}", mutates_args=())
-    def backward_op(tensors: list[Tensor], needed: list[bool]) -> list[Tensor]:
+    forward_op = registered(f"color_forward_{backend}", forward_run, forward_fake)
+
+    def backward_run(tensors: list[Tensor], needed: list[bool]) -> list[Tensor]:
         grads = empty_where(needed, tensors[3:6])
         launches.color_backward(tensors, needed, grads)
         return grads
 
-    @backward_op.register_fake
-    def _(tensors: list[Tensor], needed: list[bool]) -> list[Tensor]:
+    def backward_fake(tensors: list[Tensor], needed: list[bool]) -> list[Tensor]:
         return empty_where(needed, tensors[3:6])
+
+    backward_op = registered(f"color_backward_{backend}", backward_run, backward_fake)
 
     def forward(alpha: Tensor, colors: Tensor, depths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return forward_op(alpha.contiguous(), colors.contiguous(), depths.contiguous())

@@ -19,7 +19,7 @@ saved and taken up again.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,17 +29,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .editing.encoder import Encoder, find_encoder
+from .editing.encoder import Encoder, find_encoder, follow_map
 from .editing.fit import FitSettings, Watch
-from .editing.inversion import InversionResult, InvertSettings, invert, near_settings
+from .editing.inversion import InversionResult, InvertSettings, default_invert_settings, invert
 from .editing.map_edit import edit, refine
 from .editing.mask_edits import paint
 from .editing.paste import find_photograph, paste_to_file
 from .editing.project import FaceProject
-from .editing.refit import EditedFace, EditSettings, near_edit_settings
+from .editing.refit import EditedFace, EditSettings, default_edit_settings
 from .editing.region_transfer import What, transfer
 from .editing.sliders import Directions, adjust, find_sliders
-from .editing.target import OVERSAMPLING, SourceCrop, read_edited_labels, read_target
+from .editing.target import (
+    OVERSAMPLING,
+    SourceCrop,
+    check_labels,
+    read_edited_labels,
+    read_target,
+)
 from .editing.tuning import weights_of
 from .errors import UserError
 from .metrics.perceptual import PerceptualFeatures, load_perceptual
@@ -301,6 +307,14 @@ class Editor:
             watch=watch,
         )
 
+    def follow(self, project: FaceProject, labels: np.ndarray) -> FaceProject:
+        """The face as the encoder makes it follow a painted map, at once: see `follow_map`."""
+        if self.encoder is None:
+            raise UserError(
+                "these weights have no encoder to follow a map: use edit (on the page, Apply)"
+            )
+        return follow_map(self.encoder, project, check_labels(labels))
+
     def adjust(self, project: FaceProject, changes: Mapping[str, float]) -> EditedFace:
         """Move sliders of a face, {"mouth opening": 1.5}, in standard deviations; at once."""
         return adjust(self.generator, project, changes, self.directions)
@@ -336,13 +350,11 @@ class Editor:
 
     def invert_settings(self, **changes: Any) -> InvertSettings:
         """How it inverts by default: few steps where an encoder reads the face; with changes."""
-        near = InvertSettings() if self.encoder is None else near_settings()
-        return replace(near, **changes)
+        return default_invert_settings(self.encoder, **changes)
 
     def edit_settings(self, **changes: Any) -> EditSettings:
         """How it edits and transfers by default, with changes."""
-        near = EditSettings() if self.encoder is None else near_edit_settings()
-        return replace(near, **changes)
+        return default_edit_settings(self.encoder, **changes)
 
     def _perceptual(self, settings: FitSettings) -> PerceptualFeatures | None:
         return self.perceptual if settings.perceptual_weight else None

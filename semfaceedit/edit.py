@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .cli import run_command
-from .editing.encoder import Encoder
 from .editing.map_edit import compare_unmasked, edit
 from .editing.mask_edits import paint
 from .editing.project import FaceProject
@@ -20,17 +19,7 @@ from .editing.sliders import (
 from .editing.target import read_edited_labels
 from .errors import UserError
 from .model.generator import Generator
-from .options import (
-    EDIT_PICTURES,
-    RefitOptions,
-    Tools,
-    check_pasting,
-    edit_settings,
-    finish_edit,
-    open_checkpoint,
-    open_encoder,
-    tools,
-)
+from .options import EditJob, FitArguments, RefitOptions, open_checkpoint
 
 
 @dataclass(kw_only=True)
@@ -79,53 +68,37 @@ def run(options: EditOptions) -> None:
     if not fits and not options.set:
         raise UserError("nothing to do: give --labels with an edited label map, --paint or --set")
     changes = parse_changes(options.set)
-    generator, _ = open_checkpoint(options)
-    encoder = open_encoder(options, generator) if fits else None
-    project = FaceProject.load(options.project, generator)
-    pasting = check_pasting(options, project, options.project)
-    with tools(options, options.out, beside=EDIT_PICTURES, vgg=fits) as using:
-        edited = None
+    job = EditJob(options, options.project, options.out, needs_fit=fits)
+    with job.arguments(vgg=fits) as fit:
+        edited, face = None, job.face
         if changes:
-            directions = find_sliders(generator, options.directions)
-            edited = adjust(generator, project, changes, directions)
+            directions = find_sliders(job.generator, options.directions)
+            edited = adjust(job.generator, face, changes, directions)
+            face = edited.project
         if fits:
-            start = project if edited is None else edited.project
-            edited = _edit_map(options, generator, start, using, encoder)
+            edited = _edit_map(options, job.generator, face, fit)
         assert edited is not None
-        finish_edit(generator, project, edited, options.out, using.live, pasting)
+        job.finish(edited)
 
 
 def _edit_map(
-    options: EditOptions,
-    generator: Generator,
-    project: FaceProject,
-    using: Tools,
-    encoder: Encoder | None,
+    options: EditOptions, generator: Generator, project: FaceProject, fit: FitArguments
 ) -> EditedFace:
     """What --labels, --paint and --compare-unmasked ask for."""
     labels = project.labels
     if options.labels is not None:
         labels = read_edited_labels(options.labels, len(labels), project.crop)
     labels = paint(labels, options.paint)
-    settings = edit_settings(options, using, encoder)
-    edited = edit(
-        generator,
-        project,
-        labels,
-        settings=settings,
-        perceptual=using.perceptual,
-        watch=using.live,
-        encoder=encoder,
-    )
+    edited = edit(generator, project, labels, **fit._asdict())
     if options.compare_unmasked and not edited.interrupted:
         try:
             edited = compare_unmasked(
                 generator,
                 project,
                 edited,
-                settings,
-                perceptual=using.perceptual,
-                encoder=encoder,
+                fit.settings,
+                perceptual=fit.perceptual,
+                encoder=fit.encoder,
             )
         except KeyboardInterrupt:
             edited = replace(edited, interrupted=True)

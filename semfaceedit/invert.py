@@ -1,12 +1,13 @@
 """Photograph -> face project (Eq. 9): `python -m semfaceedit.invert`."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from .cli import remark, run_command, wrote
 from .data.mask_checks import MaskOrder
-from .editing.inversion import InvertSettings, invert, near_settings, seed_target
+from .editing.fit import perceptual_weight
+from .editing.inversion import InvertSettings, default_invert_settings, invert, seed_target
 from .editing.target import (
     OVERSAMPLING,
     Target,
@@ -81,8 +82,8 @@ def run(options: InvertOptions) -> None:
             target.image,
             target.labels,
             pose=_start_pose(options, target),
-            settings=replace(
-                InvertSettings() if encoder is None else near_settings(),
+            settings=default_invert_settings(
+                encoder,
                 **given(
                     options,
                     "geometry_iterations",
@@ -94,7 +95,7 @@ def run(options: InvertOptions) -> None:
                 image_weight=options.image_weight,
                 tune_iterations=options.tune,
                 tune_learning_rate=options.tune_rate,
-                perceptual_weight=InvertSettings.perceptual_weight if using.perceptual else 0.0,
+                perceptual_weight=perceptual_weight(using.perceptual),
             ),
             perceptual=using.perceptual,
             crop=target.crop,

@@ -4,17 +4,18 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .cli import remark, select_device, wrote
 from .data.decoding import save_label_map
 from .editing.encoder import Encoder, find_encoder
+from .editing.fit import Watch, perceptual_weight
 from .editing.fit_display import LiveFit, view_sheet
 from .editing.paste import check_paste, paste_to_file
 from .editing.project import FORMAT, FaceProject
-from .editing.refit import EditedFace, EditSettings, near_edit_settings
+from .editing.refit import EditedFace, EditSettings, default_edit_settings
 from .errors import UserError
 from .kernels import use_backend
 from .memory import keep_freed_memory
@@ -164,47 +165,69 @@ def make_folder(path: Path, flag: str = "--out") -> None:
         raise UserError(f"{flag}: {path} is or lies in a file: name another folder") from None
 
 
-def edit_settings(options: RefitOptions, tools: Tools, encoder: Encoder | None) -> EditSettings:
-    """The settings that the options ask for."""
+class FitArguments(NamedTuple):
+    """What `edit` and `transfer` take by name."""
+
+    settings: EditSettings
+    perceptual: PerceptualFeatures | None
+    watch: Watch
+    encoder: Encoder | None
+
+
+class EditJob:
+    """A face to edit, with all that the options of `edit` and `transfer` have in common.
+
+    needs_fit: the encoder is of use.
+    """
+
+    def __init__(self, options: RefitOptions, path: Path, out: Path, *, needs_fit: bool = True):
+        self.options, self.out = options, out
+        self.generator, _ = open_checkpoint(options)
+        self.encoder = open_encoder(options, self.generator) if needs_fit else None
+        self.face = FaceProject.load(path, self.generator)
+        self.pasting = _check_pasting(options, self.face, path)
+
+    @contextmanager
+    def arguments(self, *, vgg: bool) -> Iterator[FitArguments]:
+        """As `tools`, within which the work is done."""
+        with tools(self.options, self.out, beside=EDIT_PICTURES, vgg=vgg) as using:
+            self.live = using.live
+            settings = _edit_settings(self.options, using, self.encoder)
+            yield FitArguments(settings, using.perceptual, using.live, self.encoder)
+
+    def finish(self, edited: EditedFace) -> None:
+        """All of `finish`, OUT.views.png: the face before and after, from several sides; and the
+        edit in its photograph."""
+        _keep(edited.project, self.out, self.live)
+        say_if_not_followed(edited.project.metrics)
+        path = self.out.with_suffix(".views.png")
+        own = self.face.generator(self.generator)
+        faces = [self.face.codes(self.generator), edited.project.codes(self.generator)]
+        resolution = edited.after.image.shape[-1]
+        save_png(path, view_sheet(own, faces, float(self.face.pose[1]), resolution))
+        wrote(path)
+        if self.pasting is not None:
+            paste_to_file(self.generator, self.face, edited, *self.pasting)
+        if edited.interrupted:
+            raise KeyboardInterrupt
+
+
+def _edit_settings(options: RefitOptions, tools: Tools, encoder: Encoder | None) -> EditSettings:
     if not 0 <= options.dilation < 1:
         raise UserError(f"--dilation {options.dilation}: must be at least 0 and less than 1")
-    return replace(
-        EditSettings() if encoder is None else near_edit_settings(),
+    return default_edit_settings(
+        encoder,
         **given(options, "iterations", "learning_rate"),
         appearance=options.appearance,
         dilation=options.dilation,
         start_samples=options.start_samples,
         image_weight=options.image_weight,
         resolution=options.resolution,
-        perceptual_weight=EditSettings.perceptual_weight if tools.perceptual else 0.0,
+        perceptual_weight=perceptual_weight(tools.perceptual),
     )
 
 
-def finish_edit(
-    generator: Generator,
-    before: FaceProject,
-    edited: EditedFace,
-    out: Path,
-    live: LiveFit,
-    pasting: tuple[Path, Path] | None = None,
-) -> None:
-    """All of `finish`, OUT.views.png: the face before and after, from several sides; and the edit
-    in its photograph. pasting: that and the file to write."""
-    _keep(edited.project, out, live)
-    faces = [before.codes(generator), edited.project.codes(generator)]
-    resolution = edited.after.image.shape[-1]
-    say_if_not_followed(edited.project.metrics)
-    path = out.with_suffix(".views.png")
-    own = before.generator(generator)
-    save_png(path, view_sheet(own, faces, float(before.pose[1]), resolution))
-    wrote(path)
-    if pasting is not None:
-        paste_to_file(generator, before, edited, *pasting)
-    if edited.interrupted:
-        raise KeyboardInterrupt
-
-
-def check_pasting(
+def _check_pasting(
     options: RefitOptions, project: FaceProject, near: Path
 ) -> tuple[Path, Path] | None:
     """Photograph and output of --paste; UserError, before any work, where that cannot be."""

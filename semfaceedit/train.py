@@ -39,7 +39,7 @@ class TrainOptions:
     """
 
     preset: str | None = None
-    """paper, small, tiny or an ablation variant (default: small)."""
+    """paper, medium, small, tiny or an ablation variant (default: small)."""
     data: Path | None = None
     """Training data in any supported layout (default: procedural faces, or the data of the run that
     is resumed)."""
@@ -65,7 +65,8 @@ class TrainOptions:
     resolution: int | None = None
     """Train at this resolution only, instead of the preset's phases."""
     phases: tuple[str, ...] = ()
-    """Phases of stage 1, each RESOLUTION:STEPS, e.g. 16:2500 32:3300 64:2000 (default: the
+    """Phases of stage 1, each RESOLUTION:STEPS, e.g. 16:2500 32:3300 64:2000, or
+    RESOLUTION/WINDOW:STEPS, e.g. 128/64:2000, for random windows of so many pixels (default: the
     preset's)."""
     stage1_iterations: int | None = None
     """Steps of stage 1, which trains everything (default: the preset's)."""

@@ -6,16 +6,7 @@ from pathlib import Path
 from .cli import run_command
 from .editing.project import FaceProject
 from .editing.region_transfer import What, transfer
-from .options import (
-    EDIT_PICTURES,
-    RefitOptions,
-    check_pasting,
-    edit_settings,
-    finish_edit,
-    open_checkpoint,
-    open_encoder,
-    tools,
-)
+from .options import EditJob, RefitOptions
 
 
 @dataclass(kw_only=True)
@@ -43,25 +34,18 @@ class TransferOptions(RefitOptions):
 
 
 def run(options: TransferOptions) -> None:
-    generator, _ = open_checkpoint(options)
-    encoder = open_encoder(options, generator)
-    target = FaceProject.load(options.target, generator)
-    source = FaceProject.load(options.source, generator)
-    pasting = check_pasting(options, target, options.target)
-    vgg = options.what != "appearance"
-    with tools(options, options.out, beside=EDIT_PICTURES, vgg=vgg) as using:
+    job = EditJob(options, options.target, options.out)
+    source = FaceProject.load(options.source, job.generator)
+    with job.arguments(vgg=options.what != "appearance") as fit:
         edited = transfer(
-            generator,
-            target,
+            job.generator,
+            job.face,
             source,
             what=options.what,
             region=options.region,
-            settings=edit_settings(options, using, encoder),
-            perceptual=using.perceptual,
-            watch=using.live,
-            encoder=encoder,
+            **fit._asdict(),
         )
-        finish_edit(generator, target, edited, options.out, using.live, pasting)
+        job.finish(edited)
 
 
 def main(argv: list[str] | None = None) -> int:

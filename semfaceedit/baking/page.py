@@ -9,7 +9,7 @@ from .bake import BakedFace
 from .container import ImageFormat, pack
 
 PAGE = Path(__file__).parent / "page"
-SCRIPTS = ("shaders.js", "layers.js", "renderer.js", "viewer.js")  # in order of use
+SCRIPTS = ("shaders.js", "layers.js", "tiles.js", "renderer.js", "viewer.js")  # in order of use
 IMPORT = re.compile(r"^import .*?;\n", re.MULTILINE)
 
 

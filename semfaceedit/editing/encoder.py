@@ -93,6 +93,13 @@ class Encoder(nn.Module):
         rank = max(1, min(96, FREE_FLOATS // total))
         self.free_in = nn.Linear(features, rank)
         self.free_out = nn.Linear(rank, total, bias=False)
+
+    def reset_outputs(self) -> None:
+        """Let an untrained network begin near the mean face.
+
+        Not in `__init__`: for a network on the meta device `normal_` imports torch's compiler,
+        which takes seconds.
+        """
         for layer in (self.pose, self.geometry, self.appearance, self.free_in):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
@@ -201,6 +208,7 @@ def new_encoder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = Encoder(model, settings)
+        encoder.reset_outputs()
     device = generator.device
     mean = mean_codes(generator)
     random = torch.Generator().manual_seed(PCA_SEED)

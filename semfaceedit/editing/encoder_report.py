@@ -16,7 +16,7 @@ from ..model.mean_face import mean_codes
 from ..model.renderer import RenderOutput, render
 from ..procedural.render import render_faces
 from .encoder import Encoder
-from .encoder_training import HEAD_SEEDS, head_depth, held_out
+from .encoder_samples import HEAD_SEEDS, head_depth, held_out
 from .fit import Fit, Goal, Stage, Step
 from .inversion import near_settings, seed_target
 from .target import pictures

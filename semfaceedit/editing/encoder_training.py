@@ -17,35 +17,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, huber_loss
+from torch.nn.functional import huber_loss
 
 from ..data.dataset import FaceDataset, area_one_hot
 from ..data.seeds import mixed_seed
 from ..errors import UserError
-from ..model.camera import sample_poses
-from ..model.codes import Codes
-from ..model.generator import Generator, sample_latents
+from ..model.generator import Generator
 from ..model.labels import FLIP_IDS
 from ..model.mean_face import fingerprint, mean_codes
 from ..model.renderer import render
-from ..procedural.render import render_faces
 from ..tensor_files import read_kept, write_tensors
-from .encoder import Encoder, EncoderSettings, Estimate, film_of, flat_film, new_encoder
-from .fit import FitSettings
+from .encoder import Encoder, EncoderSettings, Estimate, new_encoder
+from .encoder_metric import DEPTH, DEPTH_UNIT, IMAGE, SEMANTIC, coefficient_metric
+from .encoder_samples import add_head, add_samples, head_store, pair_store, sample_store
 from .mask_edits import EDITS, paint
 
 STATE_FORMAT = "semfaceedit-encoder-training"
 VERSION = 1  # changes when the same settings train another encoder
-SEMANTIC, IMAGE = FitSettings.semantic_weight, FitSettings.image_weight
-DEPTH = 0.1  # weight of the depth term ...
-DEPTH_UNIT = 0.01  # ... in these world units, where the squared error turns linear
 POSE, POSE_UNIT = 0.5, 0.05  # weight of the pose term; radians
-FLOOR = 0.02  # share of the metric that counts every component alike
-METRIC_FACES, METRIC_SIZE, METRIC_STEP = 8, 16, 0.5
-POSE_SPREAD = 1.2  # of the samples, in deviations of the prior
 SUPERVISED_SHARE = 0.25  # of the time: samples and supervised steps alone
-HELD_OUT_EVERY, MOST_HELD_OUT = 20, 48  # pairs kept out for the report
-HEAD_SEEDS = 2_000_000  # first seed of the procedural heads
 REFILL = 1024  # samples drawn anew where a training goes on, at most
 SAY_EVERY, KEEP_EVERY = 10.0, 60.0  # seconds
 
@@ -70,23 +60,6 @@ class TrainingSettings:
     sizes: EncoderSettings = field(default_factory=EncoderSettings)
 
 
-@dataclass
-class Kept:
-    """Pictures in bytes, at s x s pixels, with what is known of them."""
-
-    images: Tensor  # (M, 3, s, s) uint8
-    semantics: Tensor  # (M, 19, s, s) uint8 shares
-    poses: Tensor  # (M, 2); NaN where unknown
-    depth: Tensor | None = None  # (M, 1, s, s) fp16; NaN where it does not count
-    geometry: Tensor | None = None  # (M, k) true coefficients
-    appearance: Tensor | None = None  # (M, n, k)
-    count: int = 0  # how many rows hold something
-
-    def rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Images in [-1, 1] and shares in [0, 1]."""
-        return self.images[index].float() / 127.5 - 1, self.semantics[index].float() / 255
-
-
 def train_encoder(
     generator: Generator,
     settings: TrainingSettings,
@@ -107,28 +80,22 @@ def train_encoder(
     return training.encoder.eval().requires_grad_(False)
 
 
-def held_out(count: int) -> np.ndarray:
-    """Places of the pairs that training does not see."""
-    return np.arange(count)[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY][:MOST_HELD_OUT]
-
-
 class _Training:
     def __init__(self, generator: Generator, settings: TrainingSettings, data: FaceDataset | None):
         self.generator, self.settings = generator, settings
-        self.mean = mean_codes(generator)
-        self.device = self.mean.geometry.phases.device
+        self.mean, self.device = mean_codes(generator), generator.device
         self.encoder = new_encoder(generator, settings.sizes, seed=settings.seed)
         self.size = self.encoder.settings.size
         decayed = [p for p in self.encoder.parameters() if p.ndim > 1]
         plain = [p for p in self.encoder.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, settings.learning_rate, betas=(0.9, 0.98))
-        self.round, self.elapsed, self.placed = 0, 0.0, 0
+        self.round, self.elapsed = 0, 0.0
         self.seen = 0  # samples that a state had
         self.random = torch.Generator().manual_seed(settings.seed)
-        self.samples = self._empty(settings.buffer, codes=True)
-        self.heads = self._empty(settings.heads, depth=True) if settings.heads else None
-        self.pairs = self._pairs(data) if data is not None else None
+        self.samples = sample_store(self.encoder, settings.buffer, generator.config.groups)
+        self.heads = head_store(settings.heads, self.size) if settings.heads else None
+        self.pairs = pair_store(data, self.size) if data is not None else None
         identity = [] if data is None else [data.info["sha256"], len(data)]
         self.key = json.dumps(
             [
@@ -145,7 +112,7 @@ class _Training:
     # The loop.
 
     def run(self, keep: Path | None) -> None:
-        self.metric = self._metric()
+        self.metric = coefficient_metric(self.generator, self.encoder, self.settings.seed)
         began, before = time.monotonic(), self.elapsed
         said = kept = began
         self._fill(max(self.settings.first, min(self.seen, REFILL)))
@@ -197,6 +164,12 @@ class _Training:
             raise UserError(f"the training diverged ({name} is {now}): lower --learning-rate")
         self.said[name] = 0.97 * self.said.get(name, now) + 0.03 * now
 
+    def _fill(self, count: int) -> None:
+        """Render so many samples, and in every second round a head."""
+        add_samples(self.samples, self.generator, self.encoder, count, self.random)
+        if self.heads is not None and self.round % 2 == 0:
+            add_head(self.heads, self.generator.config.camera)
+
     # Steps.
 
     def _supervised(self) -> None:
@@ -214,8 +187,12 @@ class _Training:
         with_image, with_map = self._shown(len(image))
         read = self._read(self._noisy(image), semantics, with_image, with_map)
         assert kept.geometry is not None and kept.appearance is not None
-        geometry = self._by_metric(read.geometry[:count] - kept.geometry[index].to(self.device), 0)
-        looks = self._by_metric(read.appearance[:count] - kept.appearance[index].to(self.device), 1)
+        geometry = self.metric.of_geometry(
+            read.geometry[:count] - kept.geometry[index].to(self.device)
+        )
+        looks = self.metric.of_appearance(
+            read.appearance[:count] - kept.appearance[index].to(self.device)
+        )
         pose = self._pose_error(read.pose, poses)
         free = self._free(read)
         self._step(geometry.mean() + looks.mean() + pose + free)
@@ -353,157 +330,6 @@ class _Training:
         weight = self.encoder.free_out.weight
         return 1e-4 * weight.square().sum() / max(1, weight.shape[1])
 
-    # What the metric is.
-
-    def _by_metric(self, error: Tensor, part: int) -> Tensor:
-        if part == 0:
-            return torch.einsum("bi,ij,bj->b", error, self.metric[0], error)
-        return torch.einsum("bni,nij,bnj->b", error, self.metric[1], error)
-
-    @torch.no_grad()
-    def _metric(self) -> tuple[Tensor, Tensor]:
-        """(k, k) and (n, k, k): the squared change of the terms of Eq. 9 that coefficients make.
-
-        Each component is moved by half a deviation at sampled faces; a group's counts where it
-        shows.
-        """
-        generator, count = self.generator, self.encoder.settings.components
-        groups = generator.config.groups
-        random = torch.Generator().manual_seed(mixed_seed(self.settings.seed, 1))
-        geometry = torch.zeros(count, count, device=self.device)
-        looks = torch.zeros(groups, count, count, device=self.device)
-        width = generator.config.width
-        for _ in range(METRIC_FACES):
-            codes, pose, _ = self._drawn(1, random)
-            here = render(generator, codes, pose, METRIC_SIZE)
-            table = generator.group_table(here.labels)[:, None]  # (1, 1, H, H)
-            moved: list[Tensor] = []
-            shaded: list[Tensor] = []
-            for part in range(0, count, 16):
-                chosen = slice(part, min(part + 16, count))
-                number = chosen.stop - chosen.start
-                step = METRIC_STEP * self.encoder.geometry_basis[chosen]
-                look = METRIC_STEP * self.encoder.appearance_basis[:, chosen].transpose(0, 1)
-                for ways, kept in (
-                    (Codes(film_of(step, width), film_of(torch.zeros_like(look), width)), moved),
-                    (Codes(film_of(torch.zeros_like(step), width), film_of(look, width)), shaded),
-                ):
-                    there = render(generator, codes + ways, pose.expand(number, 2), METRIC_SIZE)
-                    kept.append(
-                        torch.cat(
-                            [
-                                SEMANTIC**0.5
-                                * 2
-                                * (there.semantics - here.semantics).flatten(1)
-                                / here.semantics.numel() ** 0.5,
-                                IMAGE**0.5
-                                * (there.image - here.image).flatten(1)
-                                / here.image.numel() ** 0.5,
-                                DEPTH**0.5
-                                * (there.depth - here.depth).flatten(1)
-                                / DEPTH_UNIT
-                                / here.depth.numel() ** 0.5,
-                            ],
-                            1,
-                        )
-                        if kept is moved
-                        else (there.image - here.image) / here.image.numel() ** 0.5
-                    )
-            change = torch.cat(moved) / METRIC_STEP
-            geometry += change @ change.T / METRIC_FACES
-            colour = torch.cat(shaded) / METRIC_STEP
-            for group in range(groups):
-                own = (colour * (table == group)).flatten(1)
-                looks[group] += IMAGE * own @ own.T / METRIC_FACES
-        eye = torch.eye(count, device=self.device)
-        geometry += FLOOR * geometry.trace() / count * eye
-        looks += FLOOR * looks.diagonal(dim1=1, dim2=2).mean() * eye  # of groups never seen too
-        return geometry, looks
-
-    # What is learned from.
-
-    def _empty(self, count: int, *, codes: bool = False, depth: bool = False) -> Kept:
-        size, number = self.size, self.encoder.settings.components
-        groups = self.generator.config.groups
-        return Kept(
-            torch.zeros(count, 3, size, size, dtype=torch.uint8),
-            torch.zeros(count, len(FLIP_IDS), size, size, dtype=torch.uint8),
-            torch.full((count, 2), math.nan),
-            torch.zeros(count, 1, size, size, dtype=torch.float16) if depth else None,
-            torch.zeros(count, number) if codes else None,
-            torch.zeros(count, groups, number) if codes else None,
-        )
-
-    def _drawn(self, count: int, random: torch.Generator) -> tuple[Codes, Tensor, Tensor]:
-        """Codes of samples, more or less near the mean face, their poses, and flat offsets."""
-        model = self.generator.config
-        z, looks = sample_latents(model, count, generator=random)
-        pose = POSE_SPREAD * sample_poses(count, model.camera, generator=random)
-        share = (0.6 + 0.6 * torch.rand(count, generator=random)).to(self.device)
-        codes = self.generator.map(z.to(self.device), looks.to(self.device))
-        pulled = Codes(
-            self.mean.geometry.lerp(codes.geometry, share[:, None, None]),
-            self.mean.appearance.lerp(codes.appearance, share[:, None, None, None]),
-        )
-        return pulled, pose.to(self.device).clamp(-1.2, 1.2), share
-
-    @torch.no_grad()
-    def _fill(self, count: int) -> None:
-        """Render samples into the buffer, the oldest go; and a head."""
-        kept = self.samples
-        for first in range(0, count, 8):
-            number = min(8, count - first)
-            codes, pose, _ = self._drawn(number, self.random)
-            output = render(self.generator, codes, pose, self.size)
-            at = self.placed + torch.arange(number)
-            self.placed = int(at[-1]) + 1
-            at %= len(kept.images)
-            kept.images[at] = _bytes((output.image + 1) * 127.5)
-            kept.semantics[at] = _bytes(output.semantics * 255)
-            kept.poses[at] = pose.cpu()
-            offsets = codes - self.mean
-            assert kept.geometry is not None and kept.appearance is not None
-            basis, looks = self.encoder.geometry_basis, self.encoder.appearance_basis
-            kept.geometry[at] = (
-                flat_film(offsets.geometry) @ basis.T / basis.square().sum(1).clamp(min=1e-12)
-            ).cpu()
-            kept.appearance[at] = (
-                torch.einsum("bnf,nkf->bnk", flat_film(offsets.appearance), looks)
-                / looks.square().sum(2).clamp(min=1e-12)
-            ).cpu()
-            kept.count = min(len(kept.images), self.placed)
-        if self.round % 2 == 0:
-            self._add_head()
-
-    def _add_head(self) -> None:
-        """Render one procedural head more, while there is room."""
-        heads = self.heads
-        if heads is None or heads.count == len(heads.images):
-            return
-        made = render_faces([HEAD_SEEDS + heads.count], 2 * self.size, self.generator.config.camera)
-        assert heads.depth is not None
-        row = heads.count
-        heads.images[row] = _bytes((adaptive_avg_pool2d(made.images, self.size)[0] + 1) * 127.5)
-        heads.semantics[row] = _bytes(area_one_hot(made.labels.numpy(), self.size)[0] * 255)
-        heads.poses[row] = made.poses[0]
-        heads.depth[row] = head_depth(made.depth, made.labels, self.size)[0].half()
-        heads.count += 1
-
-    def _pairs(self, data: FaceDataset) -> Kept:
-        """All pairs but those kept out, in memory."""
-        out = set(held_out(len(data)).tolist())
-        chosen = [index for index in range(len(data)) if index not in out]
-        kept = self._empty(len(chosen))
-        for first in range(0, len(chosen), 32):
-            part = chosen[first : first + 32]
-            batch = data.batch(part, [False] * len(part), self.size)
-            rows = slice(first, first + len(part))
-            kept.images[rows] = _bytes((batch.images + 1) * 127.5)
-            kept.semantics[rows] = _bytes(batch.semantics * 255)
-            kept.poses[rows] = batch.poses
-        kept.count = len(chosen)
-        return kept
-
     # Going on from a state.
 
     def save(self, path: Path) -> None:
@@ -536,20 +362,7 @@ class _Training:
         self.round, self.elapsed = int(header["round"]), float(header["elapsed"])
         self.seen = int(header["samples"])
         for _ in range(int(header["heads"])):
-            self._add_head()
+            if self.heads is not None:
+                add_head(self.heads, self.generator.config.camera)
         self.random.manual_seed(mixed_seed(self.settings.seed, self.round))
         print(f"going on after {self.elapsed / 60:.1f} minutes", file=sys.stderr)
-
-
-def head_depth(depth: Tensor, labels: Tensor, size: int) -> Tensor:
-    """Depth (B, R, R) and labels -> (B, 1, s, s): means over footprints, NaN where one is not all
-    of the head or holds a step."""
-    far = torch.where(labels > 0, depth, torch.full_like(depth, math.inf))
-    largest = torch.nn.functional.adaptive_max_pool2d(far[:, None], size)
-    smallest = -torch.nn.functional.adaptive_max_pool2d(-depth[:, None], size)
-    mean = adaptive_avg_pool2d(depth[:, None], size)
-    return torch.where(largest - smallest < 0.02, mean, torch.full_like(mean, math.nan))
-
-
-def _bytes(values: Tensor) -> Tensor:
-    return values.round().clamp(0, 255).to(torch.uint8).cpu()

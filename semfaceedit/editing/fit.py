@@ -25,6 +25,7 @@ from ..model.generator import Generator
 from ..model.mean_face import fingerprint, mean_codes
 from ..model.renderer import RenderOutput, find_intersections, render
 from ..pictures.grids import picture_rows
+from .descent import Adam
 from .project import FaceProject
 from .target import SourceCrop
 from .tuning import (
@@ -121,6 +122,11 @@ Watch = Callable[[Step, RenderOutput, Goal], None]
 
 class StopFit(KeyboardInterrupt):
     """Raised by a watch: the fit ends as with Ctrl-C, with the best face so far."""
+
+
+def perceptual_weight(perceptual: PerceptualFeatures | None) -> float:
+    """The weight of the VGG term: 0 without a network."""
+    return 0.0 if perceptual is None else FitSettings.perceptual_weight
 
 
 class Fit:
@@ -241,13 +247,15 @@ class Fit:
             self._evaluate(stage, best)
             leaves = self._leaves(stage)
             rate = settings.learning_rate if stage.learning_rate is None else stage.learning_rate
-            optimizer = torch.optim.Adam(leaves, rate, weight_decay=settings.weight_decay)
-            schedule = torch.optim.lr_scheduler.StepLR(
-                optimizer, settings.decay_every, settings.decay
-            )
+            optimizer = Adam(leaves, weight_decay=settings.weight_decay)
             for index in range(1, stage.iterations + 1):
-                self._descend(stage, leaves, optimizer, 1 - (index - 1) / stage.iterations)
-                schedule.step()
+                falls = (index - 1) // settings.decay_every
+                self._descend(
+                    stage,
+                    optimizer,
+                    rate * settings.decay**falls,
+                    1 - (index - 1) / stage.iterations,
+                )
                 self.iteration += 1
                 if stage.pose and settings.pose_every and index % settings.pose_every == 0:
                     self._step_pose(stage)
@@ -263,9 +271,7 @@ class Fit:
             if stage.weights:
                 self.generator = with_weights(pivot, best.weights) if best.weights else pivot
 
-    def _descend(
-        self, stage: Stage, leaves: list[Tensor], optimizer: torch.optim.Optimizer, share: float
-    ) -> None:
+    def _descend(self, stage: Stage, optimizer: Adam, rate: float, share: float) -> None:
         """One gradient step; `share` of the noise is left."""
         scale = self.settings.noise * share
 
@@ -274,10 +280,8 @@ class Fit:
 
         output = self._render(_mapped(self.offsets, shake), shade=stage.image)
         loss, _ = self._loss(output, stage)
-        gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)
-        for leaf, gradient in zip(leaves, gradients, strict=True):
-            leaf.grad = gradient
-        optimizer.step()
+        gradients = torch.autograd.grad(loss, optimizer.leaves, materialize_grads=True)
+        optimizer.step(gradients, rate)
 
     def _leaves(self, stage: Stage) -> list[Tensor]:
         chosen = {"geometry": stage.geometry, "appearance": stage.appearance}

@@ -77,7 +77,7 @@ def invert(
     The pair is aligned as training data are (`target.read_target`); R is a multiple of the
     rendered resolution. pose: where to start; by default estimated (`start_pose`). encoder: reads
     the face from which the search starts, and its pose unless one that is given suits the map
-    better; `settings` are then those of `near_settings` by default. watch: is called at every
+    better; `settings` are by default `default_invert_settings(encoder)`. watch: is called at every
     evaluation. Ctrl-C ends the search with the best face so far.
 
     The result's `history` is the curve of the fit: an evaluation without noise at iteration 0 (the
@@ -87,8 +87,7 @@ def invert(
     `pose`, and `score` with mIoU over `groups` and `classes`, and IoU `per_group` and `per_class`
     (NaN where absent).
     """
-    if settings is None:
-        settings = InvertSettings() if encoder is None else near_settings()
+    settings = settings or default_invert_settings(encoder)
     labels = check_labels(labels)
     image = check_image(image, labels)
     device = generator.device
@@ -122,6 +121,11 @@ def invert(
     return InversionResult(
         fine.project(labels, image, crop), fine.history, fine.render(), fine.interrupted
     )
+
+
+def default_invert_settings(encoder: Encoder | None, **changes: Any) -> InvertSettings:
+    """Settings for a start at the mean face, or at what an encoder reads; with changes."""
+    return replace(InvertSettings() if encoder is None else near_settings(), **changes)
 
 
 def near_settings(**changes: Any) -> InvertSettings:

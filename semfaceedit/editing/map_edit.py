@@ -3,21 +3,23 @@
 from dataclasses import replace
 
 import numpy as np
+from torch import Tensor
 
 from ..errors import UserError
 from ..metrics.perceptual import PerceptualFeatures
 from ..model.generator import Generator
+from ..model.renderer import RenderOutput
 from .encoder import Encoder
 from .fit import Goal, Watch
 from .project import FaceProject
 from .refit import (
     EditedFace,
     EditSettings,
+    default_edit_settings,
     dilate,
     footprint,
-    near_edit_settings,
     refit,
-    render_project,
+    render_before,
     with_metrics,
 )
 from .target import check_labels, footprint_shares
@@ -38,20 +40,11 @@ def edit(
 
     region: (R, R) bool, where the picture may change; by default where `labels` differ from the
     project's map, widened by `settings.dilation`. Outside it the face as rendered before is kept.
-    encoder: gives the start (`refit`); `settings` are then `near_edit_settings` by default.
+    encoder: gives the start (`refit`); `settings` are by default `default_edit_settings(encoder)`.
     """
-    if settings is None:
-        settings = EditSettings() if encoder is None else near_edit_settings()
+    settings = settings or default_edit_settings(encoder)
     labels = check_labels(labels)
-    chosen = _changed(project, labels, region, settings.dilation)
-    resolution = settings.resolution or len(project.preview)
-    before = render_project(generator, project, resolution)
-    mask = footprint(chosen, resolution).to(before.image.device)
-    goal = Goal(
-        footprint_shares(labels, resolution).to(before.image),
-        before.image,
-        ~mask if settings.masked else None,
-    )
+    goal, mask, before = _painted_goal(generator, project, labels, settings, region)
     return refit(
         generator,
         replace(project, labels=labels),
@@ -62,7 +55,7 @@ def edit(
         perceptual=perceptual,
         watch=watch,
         encoder=encoder,
-        semantics=footprint_shares(project.labels, resolution).to(before.image),
+        semantics=footprint_shares(project.labels, goal.resolution).to(before.image),
     )
 
 
@@ -80,17 +73,24 @@ def refine(
     after: the face, with the painted map, as `follow_map` gives it; before: the face that was
     painted on, whose picture is kept where the maps of the two agree.
     """
-    chosen = _changed(before, after.labels, None, settings.dilation)
-    resolution = settings.resolution or len(before.preview)
-    shown = render_project(generator, before, resolution)
-    mask = footprint(chosen, resolution).to(shown.image.device)
-    goal = Goal(
-        footprint_shares(after.labels, resolution).to(shown.image),
-        shown.image,
-        ~mask if settings.masked else None,
-    )
+    goal, mask, shown = _painted_goal(generator, before, after.labels, settings)
     here = replace(settings, start_samples=0)
     return refit(generator, after, goal, mask, shown, here, perceptual=perceptual, watch=watch)
+
+
+def _painted_goal(
+    generator: Generator,
+    project: FaceProject,
+    labels: np.ndarray,
+    settings: EditSettings,
+    region: np.ndarray | None = None,
+) -> tuple[Goal, Tensor, RenderOutput]:
+    """What Eq. 10 asks for, where the picture may change (1, 1, r, r), and the face as it is."""
+    chosen = _changed(project, labels, region, settings.dilation)
+    before = render_before(generator, project, settings)
+    mask = footprint(chosen, before.image)
+    shares = footprint_shares(labels, before.image.shape[-1]).to(before.image)
+    return Goal(shares, before.image, ~mask if settings.masked else None), mask, before
 
 
 def _changed(

@@ -138,6 +138,17 @@ EDITS: dict[str, Edit] = {
 }
 
 
+WORN = {"glasses": GLASSES, "hat": HAT}  # what an edit puts on
+
+
+def painted(labels: np.ndarray, name: str) -> np.ndarray | None:
+    """Class ids (R, R) after the edit `name` of `EDITS`; None where the face does not show what it
+    needs, or wears already what it would put on."""
+    if name in WORN and bool((labels == WORN[name]).any()):
+        return None
+    return EDITS[name](labels)
+
+
 def paint(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Class ids (R, R) after the edits of those names (keys of `EDITS`), one after another.
 

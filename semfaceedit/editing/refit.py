@@ -44,6 +44,11 @@ def near_edit_settings(**changes: Any) -> EditSettings:
     return replace(near, **changes)
 
 
+def default_edit_settings(encoder: Encoder | None, **changes: Any) -> EditSettings:
+    """Settings for a start at the face as it is, or at what an encoder gives; with changes."""
+    return replace(EditSettings() if encoder is None else near_edit_settings(), **changes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EditedFace:
     """A face before and after an edit or a transfer, at the pose of its project."""
@@ -141,6 +146,18 @@ def render_project(
     return render(own, codes, pose, resolution, shade=shade, keep_shading=keep_shading)
 
 
+def render_before(
+    generator: Generator,
+    project: FaceProject,
+    settings: EditSettings,
+    *,
+    keep_shading: bool = False,
+) -> RenderOutput:
+    """The face as it is, at the resolution of an edit."""
+    resolution = settings.resolution or len(project.preview)
+    return render_project(generator, project, resolution, keep_shading=keep_shading)
+
+
 def dilate(mask: np.ndarray, share: float) -> np.ndarray:
     """Widen a mask (R, R) in a square by `share` of its width, rounded up."""
     reach = int(np.ceil(share * len(mask)))
@@ -148,6 +165,7 @@ def dilate(mask: np.ndarray, share: float) -> np.ndarray:
     return widened[0].bool().numpy()
 
 
-def footprint(mask: np.ndarray, resolution: int) -> Tensor:
-    """(R, R) bool -> (1, 1, r, r) bool: pixels that hold any of the mask."""
-    return adaptive_max_pool2d(torch.from_numpy(mask)[None, None].float(), resolution).bool()
+def footprint(mask: np.ndarray, image: Tensor) -> Tensor:
+    """(R, R) bool -> (1, 1, r, r) bool: pixels of `image` (..., r, r) that hold any of the mask."""
+    held = adaptive_max_pool2d(torch.from_numpy(mask)[None, None].float(), image.shape[-1])
+    return held.bool().to(image.device)

@@ -22,10 +22,11 @@ from .project import FaceProject
 from .refit import (
     EditedFace,
     EditSettings,
+    default_edit_settings,
     dilate,
     footprint,
-    near_edit_settings,
     refit,
+    render_before,
     render_project,
     with_metrics,
 )
@@ -82,17 +83,16 @@ def transfer(
         raise UserError(f"--what {what!r}: use one of {', '.join(get_args(What))}")
     target.check(generator, "the target")
     source.check(generator, "the source")
-    if settings is None:
-        settings = EditSettings() if encoder is None else near_edit_settings()
+    settings = settings or default_edit_settings(encoder)
     classes = parse_region(region, generator.config)
-    resolution = settings.resolution or len(target.preview)
-    before = render_project(generator, target, resolution, keep_shading=what == "appearance")
+    before = render_before(generator, target, settings, keep_shading=what == "appearance")
     start = target
     if what != "geometry":
         start = swap_appearance(target, source, _whole_groups(classes, generator.config))
     if what == "appearance":
         return _swapped(generator, start, before, classes)
-    guide = render_project(generator, replace(source, pose=target.pose), resolution)
+    seen = replace(source, pose=target.pose)
+    guide = render_project(generator, seen, before.image.shape[-1])
     mask = _region(before.labels, guide.labels, classes, settings.dilation)
     goal = Goal(
         torch.where(mask, guide.semantics, before.semantics),
@@ -175,7 +175,7 @@ def _region(labels: Tensor, guide: Tensor, classes: tuple[int, ...], dilation: f
         names = ", ".join(CLASS_NAMES[index] for index in classes)
         raise UserError(f"neither face shows {names} at the target's pose: choose another region")
     widened = dilate(either[0].cpu().numpy(), dilation)
-    return footprint(widened, labels.shape[-1]).to(labels.device)
+    return footprint(widened, labels)
 
 
 def _shows(labels: Tensor, classes: tuple[int, ...]) -> Tensor:

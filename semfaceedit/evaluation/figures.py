@@ -40,6 +40,7 @@ def draw(evaluation: Evaluation) -> None:
         "inversion-groups": ("inversion", lambda path: group_curves(values["inversion"], path)),
         "inversion-psnr": ("inversion", lambda path: psnr_curve(values["inversion"], path)),
         "inversion-faces": ("inversion", lambda path: inverted_faces(evaluation, path)),
+        "editing": ("editing", lambda path: edit_bars(values["editing"], path)),
     }
     for name, (needed, make) in makers.items():
         if needed in values:
@@ -113,6 +114,16 @@ def group_curves(values: dict[str, Any], path: Path) -> None:
 def psnr_curve(values: dict[str, Any], path: Path) -> None:
     line_plot(path, [_line("PSNR", values, values["psnr"])], title="Inversion: picture",
               x_label="iteration", y_label="PSNR (dB)")  # fmt: skip
+
+
+def edit_bars(values: dict[str, Any], path: Path) -> None:
+    names = {"labels as painted": "labels_inside", "SSIM outside": "ssim_outside",
+             "identity": "identity"}  # fmt: skip
+    bars = {
+        label: _floats([found[key] for found in values["edits"].values()])
+        for label, key in names.items()
+    }
+    bar_plot(path, list(values["edits"]), bars, title="Edits: mean over faces", y_label="share")
 
 
 def _line(name: str, values: dict[str, Any], curve: dict[str, Any]) -> Line:

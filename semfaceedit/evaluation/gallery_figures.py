@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..data.pose import landmarks_from_labels
 from ..editing.fit import Goal, Step
 from ..editing.inversion import InversionResult, InvertSettings, invert, seed_target
 from ..editing.map_edit import compare_unmasked, edit
-from ..editing.mask_edits import EDITS, Edit, longer_hair, shorter_hair
+from ..editing.mask_edits import EDITS, longer_hair, painted, shorter_hair
 from ..editing.project import FaceProject
 from ..editing.refit import EditedFace, EditSettings
 from ..editing.region_transfer import What, transfer
@@ -23,7 +24,7 @@ from ..errors import UserError
 from ..metrics.pictures import rgb_change
 from ..model.codes import Codes, interpolate
 from ..model.generator import Generator, seed_codes, seed_latents
-from ..model.labels import CLASS_NAMES, PALETTE
+from ..model.labels import PALETTE
 from ..model.mean_face import mean_codes
 from ..model.renderer import RenderOutput, render
 from ..pictures.grids import picture_rows
@@ -290,27 +291,15 @@ def _procedural(generator: Generator, seed: int, resolution: int) -> Target:
     return Target(image, batch.labels[0].numpy(), pose[0].numpy())
 
 
-def _wanting(name: str, change: Edit) -> Edit:
-    """`change`, but for faces that wear already what it would put on: None."""
-    worn = {"glasses": "eye_g", "hat": "hat"}.get(name)
-
-    def change_of_others(labels: np.ndarray) -> np.ndarray | None:
-        if worn is not None and (labels == CLASS_NAMES.index(worn)).any():
-            return None
-        return change(labels)
-
-    return change_of_others
-
-
 def edits(studio: Studio) -> Figure:
     generator, settings = studio.generator, studio.edit_settings
     used: tuple[int, ...] = ()
     rows, facts = [], {}
     apart: dict[str, list[float]] = {"background": [], "rest": []}
-    for name, change in progress(EDITS.items(), total=len(EDITS), title="edits"):
-        seed = studio.first(_wanting(name, change), unlike=used)
+    for name in progress(EDITS, total=len(EDITS), title="edits"):
+        seed = studio.first(partial(painted, name=name), unlike=used)
         face = studio.face(seed)
-        wanted = change(face.labels)
+        wanted = painted(face.labels, name)
         if wanted is None:
             continue
         used += (seed,)

@@ -15,7 +15,7 @@ import torch
 
 from ..cli import progress
 from ..editing.encoder import Encoder
-from ..editing.fit import Goal, Step
+from ..editing.fit import Goal, Step, perceptual_weight
 from ..editing.inversion import InversionResult, InvertSettings, invert, near_settings
 from ..editing.project import FaceProject
 from ..editing.target import OVERSAMPLING, Target, pictures
@@ -80,7 +80,7 @@ def settings(evaluation: Evaluation) -> InvertSettings:
         resolution=evaluation.resolution,
         geometry_iterations=options.geometry_iterations,
         appearance_iterations=options.appearance_iterations,
-        perceptual_weight=InvertSettings.perceptual_weight if network else 0.0,
+        perceptual_weight=perceptual_weight(network),
         patience=0,
         seed=options.seed,
     )
@@ -209,7 +209,7 @@ def encoder_curves(evaluation: Evaluation, encoder: Encoder) -> dict[str, Any]:
     network, _ = evaluation.perceptual
     shared = {
         "resolution": evaluation.resolution,
-        "perceptual_weight": InvertSettings.perceptual_weight if network else 0.0,
+        "perceptual_weight": perceptual_weight(network),
     }
     rows: dict[int, list[list[float]]] = {count: [] for count in AFTER}
     last, seconds, depths = [], [], []

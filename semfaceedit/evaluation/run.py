@@ -14,6 +14,7 @@ from ..outputs import check_outputs, paths_in, save_page
 from ..training.distributed import join_world
 from .consistency import POSE_PICTURES, consistency
 from .cost import cost
+from .editing import editing
 from .figures import draw
 from .inception import asked_for
 from .inversion import inversion, invert_pairs
@@ -30,6 +31,7 @@ QUESTIONS: dict[str, Callable[[Evaluation], None]] = {
     "semantics": semantics,
     "novelty": novelty,
     "inversion": inversion,
+    "editing": editing,
     "locality": locality,
     "consistency": consistency,
     "cost": cost,

@@ -44,10 +44,10 @@ class EvaluateOptions(EncoderOptions):
     Example: semfaceedit evaluate --all --checkpoint RUN/generator-ema0.998.safetensors
     --out evaluation
 
-    Name the questions before the options: quality, semantics, novelty, inversion, locality,
-    consistency, cost; or pass --all. `semfaceedit evaluate ablate --help` shows how to train and
-    compare the ablations. Results with the same settings are reused, so an interrupted evaluation
-    continues where it stopped. Several GPUs: torchrun --nproc-per-node 4
+    Name the questions before the options: quality, semantics, novelty, inversion, editing,
+    locality, consistency, cost; or pass --all. `semfaceedit evaluate ablate --help` shows how to
+    train and compare the ablations. Results with the same settings are reused, so an interrupted
+    evaluation continues where it stopped. Several GPUs: torchrun --nproc-per-node 4
     -m semfaceedit.evaluate ...
 
     Metrics that cannot be computed (no Inception weights, too few pictures) are listed with the
@@ -91,9 +91,11 @@ class EvaluateOptions(EncoderOptions):
     """Iterations on the geometry alone in each inversion."""
     appearance_iterations: int = 300
     """Iterations on geometry and appearance after those."""
+    edited_faces: int = 20
+    """Number of generated faces whose label maps are edited, in nine ways each."""
     vgg_weights: Path | None = None
-    """Weights of torchvision's VGG-16 for the VGG term of inversions (default: without the
-    term)."""
+    """Weights of torchvision's VGG-16 for the VGG term of inversions and edits (default: without
+    the term)."""
     faces: int = 64
     """Number of generated faces for locality and 3-D consistency."""
     run_folder: Path | None = None
@@ -255,7 +257,7 @@ def check(options: EvaluateOptions) -> None:
     for name, least in (
         ("count", 2), ("procedural_count", 2), ("batch", 1), ("chunk_rays", 1), ("parser_steps", 1),
         ("pairs", 1), ("geometry_iterations", 0), ("appearance_iterations", 0), ("faces", 1),
-        ("cost_repeats", 1),
+        ("edited_faces", 1), ("cost_repeats", 1),
     ):  # fmt: skip
         value = getattr(options, name)
         if value is not None and value < least:

@@ -35,11 +35,12 @@ CAPTIONS = {
     "inversion-psnr": "Likeness of the picture; the image term begins with the second stage.",
     "inversion-faces": "A row for each face: picture, inverted face, given map, its map, and the "
     "inverted face with its map from yaw -0.4 and 0.4.",
+    "editing": "How far a painted label map is followed, and how much of the rest stays.",
 }
 FIGURES = {"quality": ("samples", "unchosen"), "semantics": ("areas",),
            "novelty": ("novelty-pixels", "novelty-features"),
            "inversion": ("inversion-miou", "inversion-groups", "inversion-psnr",
-                         "inversion-faces")}  # fmt: skip
+                         "inversion-faces"), "editing": ("editing",)}  # fmt: skip
 
 
 def collect(evaluation: Evaluation, chosen: Sequence[str]) -> dict[str, Any]:
@@ -333,6 +334,27 @@ def _marks(iterations: Sequence[int], stage: int) -> list[int]:
     return [iterations.index(iteration) for iteration in wanted]
 
 
+def _editing(values: Mapping[str, Any], timings: Mapping[str, Any]) -> list[str]:
+    found, seconds = values[""], timings.get("", {}).get("seconds_per_edit", {})
+    heads = {"labels_inside": "labels as painted", "change_inside": "change inside",
+             "change_outside": "change outside", "ssim_outside": "SSIM outside",
+             "identity": "identity"}  # fmt: skip
+    rows = [
+        [name, part["faces"], *(part[key] for key in heads), seconds.get(name)]
+        for name, part in found["edits"].items()
+    ]
+    start = "from what the encoder reads" if found["from_encoder"] else "from the face as it is"
+    return [
+        f"Label maps of {found['faces']} generated faces, painted over by code and followed "
+        f"{start} (Eq. 10; VGG term: {found['vgg_term']}), by those that can take the edit. "
+        "Inside is what was painted, widened a little; changes are means of |RGB| in [0, 1]. "
+        "Identity is 1 less the distance that the geometry codes moved, in mean distances of two "
+        "generated faces; appearance codes stay. Seconds are medians.",
+        "",
+        *table(["edit", "faces", *heads.values(), "seconds"], rows),
+    ]
+
+
 def _locality(values: Mapping[str, Any], _timings: Mapping[str, Any]) -> list[str]:
     found = values[""]
     keys = ("inside", "outside", "far", "leak_outside", "leak_far", "share")
@@ -438,6 +460,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], 
     "semantics": ("Semantic maps", _semantics),
     "novelty": ("Novelty", _novelty),
     "inversion": ("Inversion", _inversion),
+    "editing": ("Editing", _editing),
     "locality": ("Disentanglement", _locality),
     "consistency": ("3-D consistency", _consistency),
     "cost": ("Cost of a picture", _cost),

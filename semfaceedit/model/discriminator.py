@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .config import Config
 from .labels import NUM_CLASSES
+from .windows import Windows
 
 LEAK = 0.2
 IMAGE_CHANNELS = 3
@@ -19,12 +20,19 @@ class CoordConv(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, stride: int = 1):
         super().__init__(inputs + 2, outputs, 3, stride=stride, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, windows: Windows | None = None) -> Tensor:
         count, _, height, width = x.shape
-        y_axis = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)
-        x_axis = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype)
-        grid = torch.stack(torch.meshgrid(y_axis, x_axis, indexing="ij"))
-        return super().forward(torch.cat([x, grid.expand(count, -1, -1, -1)], 1))
+        if windows is None:
+            y_axis = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)
+            x_axis = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype)
+            grid = torch.stack(torch.meshgrid(y_axis, x_axis, indexing="ij"))
+            return super().forward(torch.cat([x, grid.expand(count, -1, -1, -1)], 1))
+        across, down = windows.axes(width, x)
+        grids = [
+            down[:, None, :, None].expand(-1, -1, -1, width),
+            across[:, None, None, :].expand(-1, -1, height, -1),
+        ]
+        return super().forward(torch.cat([x, *grids], 1))
 
 
 class ResidualBlock(nn.Module):
@@ -36,9 +44,9 @@ class ResidualBlock(nn.Module):
         self.second = CoordConv(outputs, outputs, stride=2)
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = nn.functional.leaky_relu(self.first(x), LEAK)
-        h = nn.functional.leaky_relu(self.second(h), LEAK)
+    def forward(self, x: Tensor, windows: Windows | None = None) -> Tensor:
+        h = nn.functional.leaky_relu(self.first(x, windows), LEAK)
+        h = nn.functional.leaky_relu(self.second(h, windows), LEAK)
         return (h + self.skip(nn.functional.avg_pool2d(x, 2))) / math.sqrt(2)
 
 
@@ -48,7 +56,8 @@ class Discriminator(nn.Module):
     D_c reads images (where paired, with their semantic maps: see `image_input`) and regresses the
     pose; D_s reads semantic maps and regresses the geometry code. One network serves all
     `resolutions`: a lower one enters at a later block through its own 1 x 1 adapter. `fade` < 1
-    mixes in the picture averaged to the resolution before.
+    mixes in the picture averaged to the resolution before. `windows` says of which parts of larger
+    pictures `x` is: coordinates are those of the whole pictures.
     """
 
     def __init__(
@@ -79,16 +88,18 @@ class Discriminator(nn.Module):
                 nn.init.kaiming_normal_(module.weight, a=LEAK, nonlinearity="leaky_relu")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, fade: float = 1.0) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, fade: float = 1.0, windows: Windows | None = None
+    ) -> tuple[Tensor, Tensor]:
         resolution = x.shape[-1]
         start = len(self.blocks) + 1 - int(math.log2(resolution))
         h = nn.functional.leaky_relu(self.adapters[str(resolution)](x), LEAK)
-        h = self.blocks[start](h)
+        h = self.blocks[start](h, windows)
         if fade < 1 and str(resolution // 2) in self.adapters:
             below = self.adapters[str(resolution // 2)](nn.functional.avg_pool2d(x, 2))
             h = torch.lerp(nn.functional.leaky_relu(below, LEAK), h, fade)
         for block in self.blocks[start + 1 :]:
-            h = block(h)
+            h = block(h, windows)
         out = self.last(h)[:, :, 0, 0]
         return out[:, 0], out[:, 1:]
 
@@ -111,7 +122,7 @@ class Discriminator(nn.Module):
 
 def build_discriminators(config: Config) -> tuple[Discriminator, Discriminator]:
     """D_c and D_s for every resolution that training visits."""
-    resolutions = tuple(phase.resolution for phase in config.train.phases)
+    resolutions = tuple(phase.seen for phase in config.train.phases)
     channels = config.discriminator.channels
     image_inputs = IMAGE_CHANNELS + NUM_CLASSES * config.discriminator.paired
     return (

@@ -15,6 +15,7 @@ from .geometry import GeometryModule
 from .manifolds import ManifoldPredictor
 from .masking import GroupTable
 from .renderer import RenderOutput, render
+from .windows import Windows
 
 if TYPE_CHECKING:
     from ..editing.tuning import Tuning
@@ -62,6 +63,7 @@ class Generator(nn.Module):
         resolution: int | None = None,
         chunk_rays: int | None = None,
         shift: Tensor | None = None,  # (B, 2) of the rays, in pixels
+        windows: Windows | None = None,
     ) -> RenderOutput:
         return render(
             self,
@@ -70,6 +72,7 @@ class Generator(nn.Module):
             resolution or self.config.resolution,
             chunk_rays=chunk_rays,
             shift=shift,
+            windows=windows,
         )
 
     @torch.no_grad()

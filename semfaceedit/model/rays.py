@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .camera import CameraConfig, camera_to_world
+from .windows import Windows
 
 FRONTAL_DIRECTION = (0.0, 0.0, -1.0)
 
@@ -41,16 +42,18 @@ def camera_rays(
     config: CameraConfig,
     *,
     shift: Tensor | None = None,  # (B, 2) right and down, in pixels
+    windows: Windows | None = None,
 ) -> Rays:
     """Rays through the pixel centres of a square image, or beside them by `shift`.
 
-    Returns B x (resolution * resolution) rays, first row first; differentiable with respect to the
-    pose.
+    windows: the rays of a square part of each image alone. Returns B x (side * side) rays, first
+    row first; differentiable with respect to the pose.
     """
-    local = pixel_directions(resolution, config).to(pose).reshape(-1, 3)
+    grid = pixel_directions(resolution, config).to(pose)  # (H, H, 3)
+    local = grid.reshape(-1, 3) if windows is None else windows.cut(grid).flatten(1, 2)
     if shift is not None:
         step = 2 * config.half_extent / resolution * shift * shift.new_tensor([1.0, -1.0])
-        moved = local / -local[:, 2:] + nn.functional.pad(step, (0, 1))[:, None]
+        moved = local / -local[..., 2:] + nn.functional.pad(step, (0, 1))[:, None]
         local = nn.functional.normalize(moved, dim=-1)
     with torch.autocast(pose.device.type, enabled=False):  # a pixel is finer than 16 bits
         matrix = camera_to_world(pose)

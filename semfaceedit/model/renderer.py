@@ -18,6 +18,7 @@ from ..kernels import Intersections, color_composite, semantic_composite
 from .codes import Codes, Film
 from .distinct_rows import distinct_rows
 from .rays import FRONTAL_DIRECTION, Rays, camera_rays
+from .windows import Windows
 
 if TYPE_CHECKING:
     from .generator import Generator
@@ -73,6 +74,7 @@ def render(
     lock_view: bool = False,
     intersections: Intersections | None = None,
     shift: Tensor | None = None,  # (B, 2) pixels
+    windows: Windows | None = None,
     shade: bool = True,
     cull: float = 0.0,
     keep_shading: bool = False,
@@ -83,9 +85,9 @@ def render(
     not grow with the resolution. lock_view: evaluate both modules with the frontal view direction.
     intersections: those of exactly these rays, found before (`find_intersections`); then pose
     carries no gradient and `chunk_rays` is not used. shift: move the rays right and down from the
-    pixel centres. shade: without it neither descriptors nor colours are
-    computed, and `image` is black; all else is the same. keep_shading: keep what `recolor` needs
-    (B R K (W + 11) floats at most).
+    pixel centres. windows: a square part of each picture alone, in place of the whole. shade:
+    without it neither descriptors nor colours are computed, and `image` is black; all else is the
+    same. keep_shading: keep what `recolor` needs (B R K (W + 11) floats at most).
 
     cull: leave points whose compositing weight is below this uncoloured (black). The weights of a
     ray sum to one, so for cull < 1 / K at most K - 1 points are culled, and since colours lie in
@@ -99,7 +101,8 @@ def render(
         raise ValueError("cull drops points that carry gradient: render under torch.no_grad()")
     clock = _clock.get()
     with clock("rays"):
-        rays = camera_rays(pose, resolution, generator.config.camera, shift=shift)
+        rays = camera_rays(pose, resolution, generator.config.camera, shift=shift, windows=windows)
+    side = resolution if windows is None else windows.side
     parts, shaded = [], []
     for part in rays.chunk(chunk_rays if intersections is None else None):
         with clock("manifolds"):
@@ -110,9 +113,9 @@ def render(
             shaded.append(_detached(shading))
     pixels = _Pixels(*(torch.cat([getattr(p, f.name) for p in parts], 1) for f in fields(_Pixels)))
     return RenderOutput(
-        image=2 * _to_image(pixels.color, resolution) - 1,
-        semantics=_to_image(pixels.semantics, resolution),
-        depth=_to_image(pixels.depth, resolution),
+        image=2 * _to_image(pixels.color, side) - 1,
+        semantics=_to_image(pixels.semantics, side),
+        depth=_to_image(pixels.depth, side),
         weights=pixels.weights.mean(1),
         shading=Shading(codes.appearance, tuple(shaded)) if keep_shading else None,
     )

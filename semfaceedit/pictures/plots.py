@@ -1,7 +1,7 @@
 """Line and bar plots as PNG, drawn with Pillow alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def line_plot(
 def bar_plot(
     path: Path,
     names: Sequence[str],
-    values: dict[str, Sequence[float]],
+    values: Mapping[str, Sequence[float]],
     *,
     title: str,
     y_label: str,

@@ -18,8 +18,9 @@ from ..data.dataset import FaceDataset
 from ..errors import UserError
 from ..files import write_text
 from ..model import checkpoint
-from ..model.config import Config, ModelConfig, to_dict
+from ..model.config import Config, to_dict
 from ..model.generator import count_parameters
+from ..model.growth import check_growth
 from ..procedural.sources import open_training_data
 from .distributed import World, join_world
 from .run_folder import Cadence, Run, RunWriter, TrainingData, locked, new_run_folder
@@ -133,11 +134,12 @@ def _summary(trainer: Trainer, faces: FaceDataset, world: World) -> str:
 def _start_from(trainer: Trainer, path: Path) -> None:
     path = checkpoint.locate_weights(path)
     generator, config = checkpoint.load_generator(path)
-    if _shape(config.model) != _shape(trainer.config.model):
+    try:
+        check_growth(config.model, trainer.config.model)
+    except UserError as error:
         raise UserError(
-            f"--init {path}: its model has other settings than this run's (it is of preset "
-            f"{config.preset!r}): give --preset {config.preset}, or other weights"
-        )
+            f"--init {path}: {error}: give --preset {config.preset}, or other weights"
+        ) from None
     beside, networks = checkpoint.discriminators_beside(path), None
     if beside.exists():
         networks, theirs = checkpoint.load_discriminators(beside)
@@ -148,11 +150,6 @@ def _start_from(trainer: Trainer, path: Path) -> None:
     if networks and trainer.d_image.inputs > networks[0].inputs:
         which += ", whose D_c now learns to read label maps"
     print(f"starting from {path}, {which}", file=sys.stderr)
-
-
-def _shape(model: ModelConfig) -> ModelConfig:
-    """What weights depend on: all but the resolution and the spread of poses."""
-    return replace(model, resolution=0, camera=replace(model.camera, yaw_std=0, pitch_std=0))
 
 
 def _loop(run: Run, writer: RunWriter | None) -> None:

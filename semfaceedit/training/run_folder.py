@@ -164,7 +164,7 @@ class RunWriter:
         if self.monitor is None:
             self.monitor = Monitor(self.run.data, self.run.config.train.rare_share)
         phase, _ = self.trainer.phase(self.trainer.completed - 1)
-        values = self.monitor.measure(self.trainer.averages[0], phase.resolution)
+        values = self.monitor.measure(self.trainer.averages[0], phase.seen)
         self._append({"step": self.trainer.completed, **values})
         self.display.message(
             f"step {self.trainer.completed}: pixel Frechet distance, images "

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from ..model.config import Config, Phase, typed
 
 SECTIONS = ("model", "discriminator", "train")
 PHASES = "train.phases"
+PHASE = re.compile(r"(?P<resolution>\d+)(/(?P<window>\d+))?:(?P<steps>\d+)", re.ASCII)
 
 
 def read_settings_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -82,27 +84,31 @@ def changed(config: Config, changes: Mapping[str, Any], *, where: str) -> Config
 
 
 def with_phases(config: Config, texts: Sequence[str]) -> Config:
-    """Phases of stage 1 from RESOLUTION:STEPS texts; the batch of each stays the last phase's."""
-    pairs: list[tuple[int, int]] = []
+    """Phases of stage 1 from texts RESOLUTION:STEPS or RESOLUTION/WINDOW:STEPS; the batch of each
+    stays the last phase's."""
+    parsed: list[tuple[int, int, int]] = []
     for text in texts:
-        before, _, after = text.partition(":")
-        if not (before.isdecimal() and after.isdecimal() and int(after) > 0):
-            raise UserError(f"{text!r}: write RESOLUTION:STEPS, such as 32:3000")
-        pairs.append((int(before), int(after)))
-    if not pairs:
+        match = PHASE.fullmatch(text)
+        if match is None or int(match["steps"]) == 0:
+            raise UserError(
+                f"{text!r}: write RESOLUTION:STEPS, such as 32:3000, or RESOLUTION/WINDOW:STEPS"
+            )
+        window = int(match["window"] or 0)
+        parsed.append((int(match["resolution"]), window, int(match["steps"])))
+    if not parsed:
         raise UserError("name at least one phase, such as 64:3000")
     batch = config.train.phases[-1].batch
-    total, done, phases = sum(steps for _, steps in pairs), 0, []
-    for resolution, steps in pairs:
+    total, done, phases = sum(steps for *_, steps in parsed), 0, []
+    for resolution, window, steps in parsed:
         done += steps
-        phases.append(Phase(until=done / total, resolution=resolution, batch=batch))
+        phases.append(Phase(until=done / total, resolution=resolution, batch=batch, window=window))
     train = replace(config.train, phases=tuple(phases), stage1_iterations=total)
-    return replace(config, model=_at(config, pairs[-1][0]), train=train)
+    return replace(config, model=_at(config, parsed[-1][0]), train=train)
 
 
 def with_resolution(config: Config, resolution: int) -> Config:
     """One phase of stage 1, at this resolution."""
-    phase = replace(config.train.phases[-1], until=1.0, resolution=resolution)
+    phase = replace(config.train.phases[-1], until=1.0, resolution=resolution, window=0)
     return replace(
         config, model=_at(config, resolution), train=replace(config.train, phases=(phase,))
     )

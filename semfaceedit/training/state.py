@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..model.windows import Windows
 from .augment import Augmentation
 
 Log = dict[str, Any]  # what a step reports: floats and small tensors
@@ -15,6 +16,7 @@ class MicroBatch:
     """Latents, poses and photographs of one forward."""
 
     resolution: int
+    windows: Windows | None  # of pictures at that resolution; None: whole pictures
     z: Tensor  # (B, Z)
     appearance: Tensor  # (B, n, Z)
     pose: Tensor  # (B, 2)
@@ -42,6 +44,7 @@ class StepState:
     stage: int
     fade: float  # of the discriminators' new resolution, 0 to 1
     share: float  # of one micro-batch in the step
+    whole: bool  # pictures, whose pose and geometry code the discriminators regress
     log: Log
 
     def add(self, **values: Tensor) -> None:

@@ -23,6 +23,8 @@ from ..model.camera import sample_poses
 from ..model.config import Config, Phase, TrainConfig, to_dict
 from ..model.discriminator import Discriminator, build_discriminators, image_input
 from ..model.generator import Generator, sample_latents
+from ..model.growth import grow
+from ..model.windows import Windows
 from .augment import AdaptiveAugmentation, Augmentation
 from .distributed import World
 from .losses import (
@@ -131,7 +133,13 @@ class Trainer:
         phase, phase_start = self.phase(step)
         micros = list(self._micro_batches(step, phase, data))
         fade = self._fade(step, phase_start)
-        state = StepState(stage=stage, fade=fade, share=1 / len(micros), log={"fade": fade})
+        state = StepState(
+            stage=stage,
+            fade=fade,
+            share=1 / len(micros),
+            whole=micros[0].windows is None,
+            log={"fade": fade},
+        )
         # With one micro-batch its graph is kept for the generator's step: one forward serves both.
         fakes = [self._generate(micro, grad=len(micros) == 1) for micro in micros]
 
@@ -193,18 +201,27 @@ class Trainer:
             for _ in range(2)
         ]  # fmt: skip
         shift = self.config.train.ray_jitter * (torch.rand(phase.batch, 2, generator=random) - 0.5)
+        resolution, windows = phase.resolution, None
+        if phase.window:
+            if float(torch.rand((), generator=random)) < self.config.train.window_share:
+                windows = Windows.draw(phase.batch, phase.window, resolution, random)
+            else:
+                resolution = phase.window
         own = range(phase.batch)[self.world.share(phase.batch)]
         for start in range(own.start, own.stop, self.config.train.micro_batch):
             part = slice(start, min(start + self.config.train.micro_batch, own.stop))
-            real = data.batch(indices[part], flips[part], phase.resolution)
+            real = data.batch(indices[part], flips[part], resolution)
+            view = windows[part] if windows is not None else None
+            cut = view.cut_pictures if view is not None else lambda pictures: pictures
             yield MicroBatch(
-                resolution=phase.resolution,
+                resolution=resolution,
+                windows=view,
                 z=self._to(z[part]),
                 appearance=self._to(appearance[part]),
                 pose=self._to(pose[part]),
                 shift=self._to(shift[part]),
-                real_image=self._to(real.images),
-                real_map=2 * self._to(real.semantics) - 1,
+                real_image=self._to(cut(real.images)),
+                real_map=2 * self._to(cut(real.semantics)) - 1,
                 real_pose=self._to(real.poses),
                 real_augmentation=augmentations[0][part],
                 fake_augmentation=augmentations[1][part],
@@ -215,7 +232,7 @@ class Trainer:
         with torch.set_grad_enabled(grad), self._autocast(), layers:
             output = self.generator(
                 micro.z, micro.appearance, micro.pose, resolution=micro.resolution,
-                shift=micro.shift if self.config.train.ray_jitter else None,
+                shift=micro.shift if self.config.train.ray_jitter else None, windows=micro.windows,
             )  # fmt: skip
             return Fake(output.image, 2 * output.semantics - 1, output.weights.detach())
 
@@ -227,23 +244,24 @@ class Trainer:
         real_picture = self._picture(real_view, micro.real_image, micro.real_map)
         fake_picture = self._picture(fake_view, fake.image, fake.map)
         with self._autocast(discriminator=True):
-            real, real_pose = self.d_image(real_picture, state.fade)
-            score, pose = self.d_image(fake_picture.detach(), state.fade)
+            real, real_pose = self.d_image(real_picture, state.fade, micro.windows)
+            score, pose = self.d_image(fake_picture.detach(), state.fade, micro.windows)
         loss = self._discriminator_loss(real, score)
         pose_term = pose_loss(pose.to(self.dtype), micro.pose)
         real_pose_term = known_pose_loss(real_pose.to(self.dtype), micro.real_pose)
-        total = loss + train.pose_weight * pose_term + train.real_pose_weight * real_pose_term
+        regressed = train.pose_weight * pose_term + train.real_pose_weight * real_pose_term
+        total = loss + state.whole * regressed
         state.add(d_image=loss, d_pose=pose_term, d_real_pose=real_pose_term)
         state.add(d_image_real=real.mean(), d_image_fake=score.mean())
         state.add(d_image_sign=real.float().sign().mean())
         real_map, fake_map = real_view.semantics(micro.real_map), fake_view.semantics(fake.map)
         if state.stage == 1:
             with self._autocast(discriminator=True):
-                real_s, _ = self.d_semantic(real_map, state.fade)
-                score_s, latent = self.d_semantic(fake_map.detach(), state.fade)
+                real_s, _ = self.d_semantic(real_map, state.fade, micro.windows)
+                score_s, latent = self.d_semantic(fake_map.detach(), state.fade, micro.windows)
             loss_s = self._discriminator_loss(real_s, score_s)
             latent_term = latent_loss(latent.to(self.dtype), micro.z)
-            total = total + loss_s + train.latent_weight * latent_term
+            total = total + loss_s + state.whole * train.latent_weight * latent_term
             state.add(d_semantic=loss_s, d_latent=latent_term)
             state.add(d_semantic_real=real_s.mean(), d_semantic_fake=score_s.mean())
         self._check_finite(total)
@@ -260,20 +278,25 @@ class Trainer:
                         (self.d_semantic, f"{name}_semantic", semantics, train.semantic_r1)
                     ]
                 for penalty in penalties:
-                    self._penalty_backward(*penalty, state)
+                    self._penalty_backward(*penalty, micro.windows, state)
 
     def _discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         side = relativistic_loss if self._relativistic else discriminator_loss
         return side(real.to(self.dtype), fake.to(self.dtype))
 
     def _generator_loss(
-        self, discriminator: nn.Module, score: Tensor, real: Tensor, fade: float
+        self,
+        discriminator: nn.Module,
+        score: Tensor,
+        real: Tensor,
+        fade: float,
+        windows: Windows | None,
     ) -> Tensor:
         """The generator's side; a relativistic one compares with `real`, pictures or maps."""
         if not self._relativistic:
             return generator_loss(score.to(self.dtype))
         with torch.no_grad(), self._autocast(discriminator=True):
-            real_score, _ = discriminator(real, fade)
+            real_score, _ = discriminator(real, fade, windows)
         return relativistic_loss(score.to(self.dtype), real_score.to(self.dtype))
 
     @property
@@ -290,11 +313,13 @@ class Trainer:
         name: str,
         pictures: Tensor,
         weight: float,
+        windows: Windows | None,
         state: StepState,
     ) -> None:
         """R1 or R2 in full precision, outside autocast; lazily, the weight times the interval."""
         pictures = pictures.detach().requires_grad_(True)
-        penalty = gradient_penalty(discriminator(pictures, state.fade)[0], pictures)
+        score, _ = discriminator(pictures, state.fade, windows)
+        penalty = gradient_penalty(score, pictures)
         self._check_finite(penalty)
         state.add(**{name: penalty})
         self.scaler.scale(weight * self.config.train.r1_interval * penalty * state.share).backward()
@@ -304,19 +329,23 @@ class Trainer:
         train = self.config.train
         view, real_view = micro.fake_augmentation, micro.real_augmentation
         with self._autocast(discriminator=True):
-            score, pose = self.d_image(self._picture(view, fake.image, fake.map), state.fade)
+            picture = self._picture(view, fake.image, fake.map)
+            score, pose = self.d_image(picture, state.fade, micro.windows)
         real_picture = self._picture(real_view, micro.real_image, micro.real_map)
-        loss = self._generator_loss(self.d_image, score, real_picture, state.fade)
+        loss = self._generator_loss(self.d_image, score, real_picture, state.fade, micro.windows)
         pose_term = pose_loss(pose.to(self.dtype), micro.pose)
-        total = loss + train.pose_weight * pose_term
+        total = loss + state.whole * train.pose_weight * pose_term
         state.add(g_image=loss, g_pose=pose_term)
         if state.stage == 1:
             with self._autocast(discriminator=True):
-                score_s, latent = self.d_semantic(view.semantics(fake.map), state.fade)
+                fake_map = view.semantics(fake.map)
+                score_s, latent = self.d_semantic(fake_map, state.fade, micro.windows)
             real_map = real_view.semantics(micro.real_map)
-            loss_s = self._generator_loss(self.d_semantic, score_s, real_map, state.fade)
+            loss_s = self._generator_loss(
+                self.d_semantic, score_s, real_map, state.fade, micro.windows
+            )
             latent_term = latent_loss(latent.to(self.dtype), micro.z)
-            total = total + loss_s + train.latent_weight * latent_term
+            total = total + loss_s + state.whole * train.latent_weight * latent_term
             state.add(g_semantic=loss_s, g_latent=latent_term)
         self._check_finite(total)
         self.scaler.scale(total * state.share).backward()
@@ -397,9 +426,10 @@ class Trainer:
     def start_from(
         self, generator: Generator, discriminators: tuple[Discriminator, Discriminator] | None
     ) -> None:
-        """Take these weights, with fresh optimisers; shapes as in this trainer's settings."""
-        for network in (self.generator, *self.averages):
-            network.load_state_dict(generator.state_dict())
+        """Take these weights, with fresh optimisers; they may be narrower (`check_growth`)."""
+        grow(generator, self.generator)
+        for average in self.averages:
+            average.load_state_dict(self.generator.state_dict())
         if discriminators is not None:
             self.d_image.take(discriminators[0])
             self.d_semantic.take(discriminators[1])

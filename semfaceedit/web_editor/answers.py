@@ -15,7 +15,8 @@ from ..model.labels import CLASS_NAMES, PALETTE
 from ..model.renderer import RenderOutput
 from ..pictures.grids import picture_rows
 from .messages import STRIP, pack
-from .session import EditingSession, unpainted
+from .revisions import unpainted
+from .session import EditingSession
 
 DEFECT = "Internal error; see the terminal for the traceback"
 
@@ -32,8 +33,8 @@ def about(session: EditingSession) -> bytes:
         "edits": list(EDITS),
         "strip": STRIP,
         "follows": session.follows,
-        "folder": str(session.out),
-        "recovered": session.recovered,
+        "folder": str(session.saved.out),
+        "recovered": session.saved.recovered,
     }
     return pack(header)
 
@@ -54,7 +55,7 @@ def state(session: EditingSession, job_name: str, job_kind: str) -> bytes:
         "pose": face.pose.tolist(),
         "size": len(face.labels),
         "metrics": {name: _finite(value) for name, value in revisions[at].metrics},
-        "projects": session.projects(),
+        "projects": session.saved.names(),
         "busy": job_name,
         "job": job_kind,
     }

@@ -205,7 +205,7 @@ class EditorServer:
 
     async def _faces(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         seeds = seeds_of(header)
-        strip = await self._thread(self.session.faces, seeds)
+        strip = await self._thread(self.session.views.faces, seeds)
         answer = {"type": "faces", "first": seeds[0], "count": len(seeds)}
         await send(socket, pack(answer, answers.encoded(strip)))
 
@@ -217,7 +217,7 @@ class EditorServer:
 
     async def _thumbnail(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         name = word(header, "name")
-        picture = await self._thread(self.session.thumbnail, name)
+        picture = await self._thread(self.session.saved.thumbnail, name)
         await send(socket, pack({"type": "thumbnail", "name": name}, answers.encoded(picture)))
 
     # Changes that are done at once.
@@ -227,7 +227,7 @@ class EditorServer:
         await self._change(lambda: self.session.choose(seed))
 
     async def _open(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
-        path = await self._thread(self.session.file, word(header, "name"))
+        path = await self._thread(self.session.saved.file, word(header, "name"))
         await self._change(lambda: self.session.open(path))
 
     async def _look(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
@@ -317,7 +317,7 @@ class EditorServer:
         if "seed" in header:
             source: int | Path = whole(header, "seed", 0, MOST_SEED)
         else:
-            source = await self._thread(self.session.file, word(header, "project"))
+            source = await self._thread(self.session.saved.file, word(header, "project"))
         what, region = cast(What, one_of(header, "what", get_args(What))), word(header, "region")
         iterations = whole(header, "iterations", 1, MOST_ITERATIONS)
         self._begin(

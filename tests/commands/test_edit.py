@@ -140,7 +140,7 @@ def test_regions_by_hand():
     assert dilate(mask, 0).sum() == 1
     widened = dilate(mask, 0.1)  # 0.8 pixels, rounded up
     assert widened[2:5, 3:6].all() and widened.sum() == 9
-    assert footprint(mask, 4)[0, 0].nonzero().tolist() == [[1, 2]]
+    assert footprint(mask, torch.zeros(4, 4))[0, 0].nonzero().tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize("size", [8, 12, 16, 20, 32])

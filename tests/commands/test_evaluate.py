@@ -83,6 +83,7 @@ def test_all_questions_and_the_same_again(weights, data, tmp_path, capsys):
     )
     assert "procedural" in reasons["consistency.ground_truth"]
     assert "no discriminators" in reasons["consistency.pose"]
+    assert "no face can take an edit" in reasons["editing"]
     said = capsys.readouterr().err
     assert all(said.count(f"not measured: {name}:") == 1 for name in reasons)
     text = (tmp_path / "a" / "report.md").read_text()

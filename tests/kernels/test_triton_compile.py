@@ -289,8 +289,9 @@ def film(
         constants = host.product_constants(tiling, width, width, 1, precision)
     else:
         constants |= host.tile_constants(tiling, width)
+    module = "kernels" if name == "forward_kernel" else "backward_kernels"
     return compile_kernel(
-        "film_siren_triton_kernels", name, film_types(precision, inputs), constants, architecture,
+        f"film_siren_triton_{module}", name, film_types(precision, inputs), constants, architecture,
         warps=tiling.warps, stages=tiling.stages, registers=tiling.registers,
     )  # fmt: skip
 
@@ -351,8 +352,8 @@ def test_a_loop_without_a_barrier_is_found(architecture: int) -> None:
 
 
 CHANGING = {  # sizes that differ between calls of one program: of the last chunk, of other poses
-    "film_siren_triton_kernels": {
-        "forward_kernel": {"first_tile", "tile_bound"},
+    "film_siren_triton_kernels": {"forward_kernel": {"first_tile", "tile_bound"}},
+    "film_siren_triton_backward_kernels": {
         "backward_kernel": {"first_tile", "tile_bound"},
         "weight_gradient_kernel": {"slots"},
         "row_sums_kernel": {"first_tile", "slots"},
@@ -393,6 +394,6 @@ def test_row_sums() -> None:
     constants = {"BLOCK": host.SUMS_BLOCK, "DEPTH": host.SUMS_DEPTH}
     types = film_types("fp32", 3)
     resources = compile_kernel(
-        "film_siren_triton_kernels", "row_sums_kernel", types, constants, ARCHITECTURES[0]
+        "film_siren_triton_backward_kernels", "row_sums_kernel", types, constants, ARCHITECTURES[0]
     )
     assert_no_spills(resources)

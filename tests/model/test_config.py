@@ -32,7 +32,7 @@ def test_paper_keeps_the_papers_values():
 
 
 def test_unknown_preset_and_damaged_settings_are_said():
-    with pytest.raises(UserError, match="'nope' is unknown: use one of paper, small, tiny"):
+    with pytest.raises(UserError, match="'nope' is unknown: use one of paper, medium, small, tiny"):
         config.preset("nope")
     values = config.to_dict(config.tiny())
     values["model"]["wings"] = 2

@@ -15,6 +15,7 @@ from semfaceedit.model.discriminator import (
     image_input,
 )
 from semfaceedit.model.generator import count_parameters
+from semfaceedit.model.windows import Windows
 
 
 def test_paper_sizes_halve_256_down_to_2():
@@ -94,3 +95,19 @@ def test_bfloat16_scores_stay_near_float32():
     with torch.autocast("cpu", torch.bfloat16):
         rounded = network(x)[0]
     assert (rounded - exact).abs().max() < 0.1 * exact.abs().max() + 0.05
+
+
+def test_windows_have_the_coordinates_of_the_picture_they_are_of():
+    """A window of the whole side is the whole picture; a layer sees its part of the whole grid."""
+    torch.manual_seed(0)
+    d_image, _ = build_discriminators(config.tiny())
+    x = torch.randn(2, 3, 16, 16)
+    whole = Windows(torch.zeros(2, 2, dtype=torch.int64), side=16, resolution=16)
+    torch.testing.assert_close(d_image(x, windows=whole)[0], d_image(x)[0])
+
+    layer = CoordConv(1, 4)
+    pictures = torch.randn(2, 1, 12, 12)
+    windows = Windows(torch.tensor([[1, 6], [4, 0]]), side=6, resolution=12)
+    seen = layer(windows.cut_pictures(pictures), windows)
+    expected = windows.cut_pictures(layer(pictures))
+    torch.testing.assert_close(seen[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])

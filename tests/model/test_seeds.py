@@ -25,6 +25,13 @@ START: dict[str, dict[str, float]] = {  # of seed 0, by module: see `projection`
         "d_image": 0.3487087,
         "d_semantic": -1.1486701,
     },
+    "medium": {
+        "manifolds": -0.6337181,
+        "geometry": -0.1906843,
+        "appearance": 0.4084824,
+        "d_image": -0.4284042,
+        "d_semantic": -0.2045046,
+    },
     "tiny": {
         "manifolds": -0.0484338,
         "geometry": 1.0578709,
@@ -53,7 +60,12 @@ START: dict[str, dict[str, float]] = {  # of seed 0, by module: see `projection`
         "appearance": 0.1645616,
     },
 }
-MANIFOLDS = {"paper": "979dafe5cd956b9a", "small": "4201247d55e3c658", "tiny": "d356be9ce24ae9c5"}
+MANIFOLDS = {
+    "paper": "979dafe5cd956b9a",
+    "medium": "4201247d55e3c658",
+    "small": "4201247d55e3c658",
+    "tiny": "d356be9ce24ae9c5",
+}
 
 
 @pytest.mark.parametrize("preset", config.PRESETS)

@@ -20,6 +20,9 @@ def test_a_recipe_is_a_run(path, capsys):
     assert settings["preset"] == recipe["preset"]
     for name, value in recipe["train"].items():
         assert settings["train"][name] == value, name
-    phases = [f"{phase['resolution']}" for phase in settings["train"]["phases"]]
+    phases = [
+        f"{phase['resolution']}" + (f"/{phase['window']}" if phase["window"] else "")
+        for phase in settings["train"]["phases"]
+    ]
     assert phases == [text.split(":")[0] for text in recipe["phases"]]
     assert locate_weights(Path(recipe["init"])).is_file()

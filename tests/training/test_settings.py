@@ -79,6 +79,8 @@ def test_a_file_and_assignments_change_a_preset(tmp_path):
         ("train.adversarial_loss=hinge", "use one of 'non-saturating', 'relativistic'"),
         ("train.phases=[64]", "RESOLUTION:STEPS"),
         ('train.phases=["64"]', "write RESOLUTION:STEPS"),
+        ('train.phases=["64/:8"]', "write RESOLUTION:STEPS"),
+        ('train.phases=["32/64:8"]', "a window of 64 pixels: must be from 4 to the resolution, 32"),
         ("model.group_of_class=[0]", "group_of_class needs 19 entries"),
         ("train.generator_lr", "write NAME=VALUE"),
     ],

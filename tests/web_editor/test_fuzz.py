@@ -126,7 +126,8 @@ def run(tmp_path, capfd, seed: int, count: int) -> Counter[str]:
             assert len(labels) == state["size"] ** 2 and max(labels) < 19
             header, _ = later.ask("view", target="face", kind="image", yaw=0, pitch=0)
             assert header["type"] == "frame"
-        assert all(path.parent == server.session.out for path in server.session.out.rglob("*"))
+        out = server.session.saved.out
+        assert all(path.parent == out for path in out.rglob("*"))
     assert "Traceback" not in capfd.readouterr().err
     return heard
 

@@ -239,7 +239,7 @@ def test_the_amount_is_that_of_the_step(opened, page):
     server.session.look("hair", 4, 0.5)
     server.session.look("face", 4, 0.26)
     server.session.save("hair like face 3")
-    server.session.open(server.session.file("hair like face 3"))
+    server.session.open(server.session.saved.file("hair like face 3"))
     reload(page)
     current = "document.querySelector('#steps [aria-current]')?.textContent"
     page.wait(f"{current} == 'hair like face 3'")  # a project: it is no look
@@ -292,7 +292,7 @@ def test_a_face_is_saved_and_opened(opened, page):
     page.run("document.querySelector('#name').value = 'from the page'")
     page.click("#save")
     page.wait("document.querySelector('#status').textContent.startsWith('Saved as')")
-    path = server.session.out / "from the page.safetensors"
+    path = server.session.saved.out / "from the page.safetensors"
     assert FaceProject.load(path).labels.tobytes() == server.session.face.labels.tobytes()
     assert Image.open(path.with_suffix(".labels.png")).size == (32, 32)
     page.click("#open-faces")
@@ -574,7 +574,7 @@ def test_the_name_is_kept_and_saved_faces_are_shown(opened, page):
     page.wait("document.querySelector('#projects canvas[data-project=Ann]').width == 48")
     shown = page.run("[...document.querySelector('#projects canvas[data-project=Ann]')"
                      ".getContext('2d').getImageData(24, 24, 1, 1).data]")  # fmt: skip
-    middle = opened[0].session.thumbnail("Ann")[8, 8].astype(int)
+    middle = opened[0].session.saved.thumbnail("Ann")[8, 8].astype(int)
     assert np.abs(np.array(shown[:3]) - middle).max() < 40
     page.run("document.querySelector('#faces-dialog').close()")
 
@@ -619,7 +619,7 @@ def test_before_and_after_share_the_picture(page):
 def test_a_face_of_an_earlier_session_is_offered(opened, page):
     server, _ = opened
     server.session.save("autosave-19990101-000000-1")
-    server.session.recovered = "autosave-19990101-000000-1"
+    server.session.saved.recovered = "autosave-19990101-000000-1"
     try:
         reload(page)
         assert not page.run("document.querySelector('#recovered').hidden")
@@ -628,7 +628,7 @@ def test_a_face_of_an_earlier_session_is_offered(opened, page):
         reload(page)
         assert page.run("document.querySelector('#recovered').hidden")
     finally:
-        server.session.recovered = ""
+        server.session.saved.recovered = ""
 
 
 def test_an_address_without_the_key_is_told_so(opened):

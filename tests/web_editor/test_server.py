@@ -160,7 +160,7 @@ def test_views(editor, page):
     assert picture(data).shape[0] == header["size"] <= 2 * SIZE
     header, data = page.ask("faces", first=8)
     assert (header["first"], header["count"]) == (8, 8)
-    assert np.array_equal(picture(data), server.session.faces(range(8, 16)))
+    assert np.array_equal(picture(data), server.session.views.faces(range(8, 16)))
     header, data = page.ask("looks", group="hair", first=0)
     assert np.array_equal(picture(data), server.session.looks("hair", range(8)))
 
@@ -278,7 +278,7 @@ def test_an_edit_reports_and_is_kept(editor, page):
     assert state["steps"][-1] == "fringe" and after == painted
     assert 0 <= state["metrics"]["labels_inside"] <= 1
     kept = [name for name in state["projects"] if name.startswith("autosave")]
-    saved = FaceProject.load(server.session.out / f"{kept[0]}.safetensors")
+    saved = FaceProject.load(server.session.saved.out / f"{kept[0]}.safetensors")
     assert saved.labels.tobytes() == painted
 
 
@@ -360,9 +360,9 @@ def test_stop_does_not_wait_for_pictures(editor, page, monkeypatch):
 
 def test_a_file_that_cannot_be_read_locks_nothing(editor, page):
     server, _ = editor
-    server.session.out.mkdir(exist_ok=True)
-    link = server.session.out / "nowhere.safetensors"
-    link.symlink_to(server.session.out / "none")
+    server.session.saved.out.mkdir(exist_ok=True)
+    link = server.session.saved.out / "nowhere.safetensors"
+    link.symlink_to(server.session.saved.out / "none")
     try:
         state, labels = page.ask("go", step=server.session.history[1])
         assert "nowhere" not in state["projects"]
@@ -445,7 +445,7 @@ def test_a_look_is_kept_on_the_disk_without_being_asked(editor, page, monkeypatc
     end = time.monotonic() + 10
     while not any(
         torch.equal(FaceProject.load(path).appearance.phases, wanted)
-        for path in server.session.out.glob("autosave-*.safetensors")
+        for path in server.session.saved.out.glob("autosave-*.safetensors")
     ):
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -455,7 +455,7 @@ def test_damaged_projects_lock_no_page_out(editor, page):
     """Each is refused; a page that comes later learns how things stand."""
     server, address = editor
     server.session.save("whole")
-    path = server.session.file("whole")
+    path = server.session.saved.file("whole")
     with safe_open(path, "pt") as file:
         header = json.loads(file.metadata()["semfaceedit"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

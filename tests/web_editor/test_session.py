@@ -22,7 +22,7 @@ from semfaceedit.invert import InvertSettings
 from semfaceedit.model.generator import seed_codes
 from semfaceedit.model.renderer import render
 from semfaceedit.pictures.grids import picture_rows
-from semfaceedit.web_editor import session as module
+from semfaceedit.web_editor import face_views, saved_faces
 from semfaceedit.web_editor.session import EditingSession
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -80,7 +80,7 @@ def test_faces_and_steps(session):
 
 
 def test_steps_are_bounded(session, monkeypatch):
-    monkeypatch.setattr(module, "MOST_STEPS", 3)
+    monkeypatch.setattr("semfaceedit.web_editor.session.MOST_STEPS", 3)
     for seed in range(5):
         session.choose(seed)
     assert [r.name for r in session.history[0]] == ["face 2", "face 3", "face 4"]
@@ -122,7 +122,7 @@ def test_looks_of_a_group_are_one_step_from_one_face(session):
 
 def test_views_are_renders_also_after_a_look(session, generator):
     pose = (0.3, -0.1)
-    for kind in module.KINDS:
+    for kind in face_views.KINDS:
         shown = session.view(kind, pose)
         assert np.array_equal(shown, drawn(generator, session.face, pose, 2 * SIZE, kind)), kind
     old = session.view("image", pose)
@@ -139,21 +139,21 @@ def test_views_are_renders_also_after_a_look(session, generator):
 
 
 def test_a_view_without_room_for_shading_is_rendered_anew(session, generator, monkeypatch):
-    monkeypatch.setattr(module, "SHADING_BYTES", 0)
+    monkeypatch.setattr(face_views, "SHADING_BYTES", 0)
     session.view("image", (0.0, 0.0))
     session.look("hair", 9)
     expected = drawn(generator, session.face, (0.0, 0.0), 2 * SIZE)
     assert np.array_equal(session.view("image", (0.0, 0.0)), expected)
 
 
-@pytest.mark.parametrize("seconds, size", [(1e9, 2 * SIZE), (1e-9, module.SMALLEST_FRAME)])
+@pytest.mark.parametrize("seconds, size", [(1e9, 2 * SIZE), (1e-9, face_views.SMALLEST_FRAME)])
 def test_moving_frames_are_as_large_as_time_allows(session, generator, monkeypatch, seconds, size):
     session.view("image", (0.0, 0.0))
-    monkeypatch.setattr(module, "FRAME_SECONDS", seconds)
+    monkeypatch.setattr(face_views, "FRAME_SECONDS", seconds)
     frame = session.view("image", (0.1, 0.0), moving=True)
     assert frame.shape == (size, size, 3)
     change = np.abs(frame.astype(int) - drawn(generator, session.face, (0.1, 0.0), size)).max()
-    assert change <= np.ceil(255 * 1.001 * session.model.manifolds * module.FRAME_CULL)
+    assert change <= np.ceil(255 * 1.001 * session.model.manifolds * face_views.FRAME_CULL)
     for kind in ("semantics", "depth"):
         quick = session.view(kind, (0.1, 0.0), moving=True)
         assert np.array_equal(quick, drawn(generator, session.face, (0.1, 0.0), size, kind))
@@ -161,7 +161,7 @@ def test_moving_frames_are_as_large_as_time_allows(session, generator, monkeypat
 
 
 def test_thumbnails(session, generator):
-    strip = session.faces(range(2, 5))
+    strip = session.views.faces(range(2, 5))
     assert strip.shape == (SIZE, 3 * SIZE, 3)
     with torch.no_grad():
         one = render(generator, seed_codes(generator, 3), torch.zeros(1, 2), SIZE)
@@ -174,7 +174,7 @@ def test_thumbnails(session, generator):
 
 
 def test_seeds_that_are_none_are_said(session):
-    for work in (lambda: session.faces([]), lambda: session.looks("hair", [])):
+    for work in (lambda: session.views.faces([]), lambda: session.looks("hair", [])):
         with pytest.raises(UserError, match="no seeds"):
             work()
     with pytest.raises(UserError, match="seed 1180591620717411303424"):
@@ -231,9 +231,9 @@ def test_transfers_from_seeds_and_saved_faces(session, generator):
     session.choose(9)
     session.save("nine")
     session.go(0)
-    session.transfer(session.file("nine"), "geometry", ["face"], iterations=30)
+    session.transfer(session.saved.file("nine"), "geometry", ["face"], iterations=30)
     settings = EditSettings(iterations=30, perceptual_weight=0, resolution=SIZE)
-    saved = FaceProject.load(session.out / "nine.safetensors")
+    saved = FaceProject.load(session.saved.out / "nine.safetensors")
     expected = transfer(
         generator, start, saved, what="geometry", region=["face"], settings=settings
     )
@@ -261,12 +261,12 @@ def test_saved_faces_come_back_and_none_is_overwritten(session, generator):
     session.look("hair", 8)
     second = session.save("my face")
     assert [first.name, second.name] == ["my face.safetensors", "my face-2.safetensors"]
-    assert set(session.projects()) == {"my face", "my face-2"}
-    labels = np.array(Image.open(session.out / "my face.labels.png"))
+    assert set(session.saved.names()) == {"my face", "my face-2"}
+    labels = np.array(Image.open(session.saved.out / "my face.labels.png"))
     assert np.array_equal(labels, session.face.labels)
     wanted = session.face
-    other = EditingSession(session.editor, session.out)
-    other.open(other.file("my face-2"))
+    other = EditingSession(session.editor, session.saved.out)
+    other.open(other.saved.file("my face-2"))
     assert torch.equal(other.face.appearance.phases, wanted.appearance.phases)
     assert np.array_equal(other.face.preview, drawn(generator, wanted, (0.0, 0.0), SIZE))
     other.open(first)
@@ -277,7 +277,7 @@ def test_saved_faces_come_back_and_none_is_overwritten(session, generator):
     with pytest.raises(UserError, match="too long for a file"):
         session.save("漢" * 80)
     with pytest.raises(UserError, match="there is no face 'none'"):
-        session.file("none")
+        session.saved.file("none")
 
 
 def test_what_would_be_lost_is_kept(session):
@@ -290,8 +290,8 @@ def test_what_would_be_lost_is_kept(session):
     kept = FaceProject.load(path)
     assert torch.equal(kept.appearance.phases, session.face.appearance.phases)
     session.save("mine.safetensors")
-    assert session.projects() == ["mine"] and session.autosave() is None
-    assert not list(session.out.glob("autosave*"))
+    assert session.saved.names() == ["mine"] and session.autosave() is None
+    assert not list(session.saved.out.glob("autosave*"))
 
 
 def test_an_autosave_of_another_face_stays(session):
@@ -304,26 +304,26 @@ def test_an_autosave_of_another_face_stays(session):
     assert torch.equal(FaceProject.load(path).appearance.phases, first.appearance.phases)
     session.go(1)
     session.save("earlier")
-    assert not path.exists() and set(session.projects()) == {"later", "earlier"}
+    assert not path.exists() and set(session.saved.names()) == {"later", "earlier"}
 
 
 @pytest.mark.parametrize("taken", ["my face.safetensors", "my face.labels.png"])
 def test_saving_overwrites_no_file_of_the_users(session, taken):
-    session.out.mkdir()
-    (session.out / taken).write_text("mine")
+    session.saved.out.mkdir()
+    (session.saved.out / taken).write_text("mine")
     assert session.save("my face").name == "my face-2.safetensors"
-    assert (session.out / taken).read_text() == "mine"
-    assert (session.out / "my face-2.labels.png").exists()
+    assert (session.saved.out / taken).read_text() == "mine"
+    assert (session.saved.out / "my face-2.labels.png").exists()
 
 
 def test_a_full_disk_leaves_no_half_of_a_face(session, monkeypatch):
     def full(path, labels):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(module, "save_label_map", full)
+    monkeypatch.setattr(saved_faces, "save_label_map", full)
     with pytest.raises(OSError, match="No space left"):
         session.save("my face")
-    assert not list(session.out.iterdir()) and not session.projects()
+    assert not list(session.saved.out.iterdir()) and not session.saved.names()
 
 
 def test_each_face_has_an_autosave_of_its_own(session):
@@ -340,41 +340,41 @@ def test_each_face_has_an_autosave_of_its_own(session):
 
 
 def test_a_face_that_was_not_saved_is_offered_at_the_next_start(session):
-    assert session.recovered == ""
+    assert session.saved.recovered == ""
     session.look("hair", 9)
     kept = session.autosave()
-    assert EditingSession(session.editor, session.out).recovered == kept.stem
+    assert EditingSession(session.editor, session.saved.out).saved.recovered == kept.stem
     os.utime(kept, (1, 1))
     session.save("newer")
-    assert EditingSession(session.editor, session.out).recovered == ""
+    assert EditingSession(session.editor, session.saved.out).saved.recovered == ""
 
 
 def test_a_face_that_is_none_changes_nothing(session, monkeypatch):
     """As where a fit diverged: no later state holds it."""
     before = session.history
     broken = replace(session.face, pose=torch.tensor([float("nan"), 0.0]))
-    monkeypatch.setattr(module.FaceProject, "load", lambda *_: broken)
+    monkeypatch.setattr(FaceProject, "load", lambda *_: broken)
     with pytest.raises(UserError, match="the new face has a pose of"):
-        session.open(session.out / "face.safetensors")
+        session.open(session.saved.out / "face.safetensors")
     assert session.history == before
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes and names that are no text")
 def test_what_is_no_regular_file_is_not_listed(session):
     session.save("mine")
-    os.mkfifo(session.out / "pipe.safetensors")
-    os.symlink("/dev/zero", session.out / "zero.safetensors")
-    (session.out / "folder.safetensors").mkdir()
-    with open(os.fsencode(session.out) + b"/\xff.safetensors", "w"):
-        assert session.projects() == ["mine"]
+    os.mkfifo(session.saved.out / "pipe.safetensors")
+    os.symlink("/dev/zero", session.saved.out / "zero.safetensors")
+    (session.saved.out / "folder.safetensors").mkdir()
+    with open(os.fsencode(session.saved.out) + b"/\xff.safetensors", "w"):
+        assert session.saved.names() == ["mine"]
 
 
 def test_thumbnails_of_saved_faces(session):
     session.save("mine")
-    preview = FaceProject.load(session.file("mine")).preview
-    assert np.array_equal(session.thumbnail("mine"), preview)
+    preview = FaceProject.load(session.saved.file("mine")).preview
+    assert np.array_equal(session.saved.thumbnail("mine"), preview)
     with pytest.raises(UserError, match="there is no face"):
-        session.thumbnail("none")
+        session.saved.thumbnail("none")
 
 
 def test_a_photograph(editor, tmp_path, monkeypatch):

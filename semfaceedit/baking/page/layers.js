@@ -56,8 +56,6 @@ export class Layers {
   }
 }
 
-export const BLOCKS = 64;  // along each edge of the map of where a layer has any opacity
-
 // RGBA a texel: opacity, the least score that the leading class has here and in the eight texels
 // around, its index, and its group. Where the second is above a half after filtering, all texels
 // that took part have the same leader, so its index and group come out of the filter unchanged.
@@ -81,21 +79,5 @@ export function leaders(header, alpha, scores) {
         out.set([alpha[k * area + i], least, lead[i], classes[lead[i]].group], 4 * (k * area + i));
       }
   }
-  return out;
-}
-
-// A byte a block: whether a layer has any opacity in it or in the eight around.
-export function occupancy(header, alpha) {
-  const { width, height, layers } = header;
-  const out = new Uint8Array(BLOCKS * BLOCKS * layers);
-  for (let k = 0, i = 0; k < layers; k++)
-    for (let y = 0; y < height; y++)
-      for (let x = 0; x < width; x++, i++) {
-        if (!alpha[i]) continue;
-        const [column, row] = [Math.floor((x * BLOCKS) / width), Math.floor((y * BLOCKS) / height)];
-        for (let v = Math.max(0, row - 1); v <= Math.min(BLOCKS - 1, row + 1); v++)
-          for (let u = Math.max(0, column - 1); u <= Math.min(BLOCKS - 1, column + 1); u++)
-            out[(k * BLOCKS + v) * BLOCKS + u] = 255;
-      }
   return out;
 }
