@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from semfaceedit.baking.bake import bake
+from semfaceedit.baking.bake import bake, looks_of
 from semfaceedit.baking.gltf import glb
 from semfaceedit.baking.page import page as page_of
 from semfaceedit.baking.sampling import draw
 from semfaceedit.baking.surfaces import surfaces_of
 from semfaceedit.cli import parse_seeds
-from semfaceedit.export import LOOK_SEEDS, ExportOptions
+from semfaceedit.export import ExportOptions
 from semfaceedit.machine import cpu_name
 from semfaceedit.metrics.pictures import psnr
 from semfaceedit.model.checkpoint import locate_weights
@@ -91,8 +91,7 @@ def main() -> None:
             f"{size} texels": round(timed_bake(generator, size), 2)
             for size in (PREVIEW, ExportOptions.texture_size)
         }
-    seeds = LOOK_SEEDS[: ExportOptions.looks]
-    looks = {f"seed {seed}": seed_codes(generator, seed).appearance for seed in seeds}
+    looks = looks_of(generator)
     ways = ("", ", moving") if arguments.browser else ("",)
     found: dict[str, list[list[float]]] = {f"{name}{way}": [] for name in POSES for way in ways}
     sizes: dict[str, list[int]] = {"face.html": [], "face.glb": []}
@@ -171,7 +170,7 @@ def speed_of(path: Path, profile: Path) -> dict[str, object]:
         page.wait("!!globalThis.face")
         width = page.run("document.querySelector('#picture').clientWidth")
         turning = page.run(FRAMES)
-        share = page.run("face.state.share")
+        share = page.run("face.pace.share")
         fixed = {
             str(size): round(page.run(FIXED.format(size=size)), 1) for size in (256, 512, 1024)
         }

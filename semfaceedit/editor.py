@@ -75,11 +75,9 @@ def run(options: EditorOptions) -> None:
     if options.vgg_weights is not None:
         perceptual, _ = load_perceptual(options.vgg_weights, device=device)
     parser = None if options.parser is None else load_parser(options.parser, device)
-    session = EditingSession(
-        Editor(generator, config, perceptual, parser, open_encoder(options, generator)),
-        options.out,
-        resolution=options.resolution,
-    )
+    made = Editor(generator, config, perceptual, parser, open_encoder(options, generator))
+    _ = made.directions  # a damaged file of them is told now
+    session = EditingSession(made, options.out, resolution=options.resolution)
     with use_backend(options.backend):
         if options.project is not None:
             session.open(options.project)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from .baking.bake import bake
+from .baking.bake import LOOK_SEEDS, LOOKS, TEXELS, bake, looks_of
 from .baking.container import ImageFormat
 from .baking.writing import KINDS, check_bake, kinds_here, write_bake
 from .cli import progress, remark, run_command, wrote
@@ -25,9 +25,6 @@ from .training.trainer import images_before
 CHECK_SEEDS = range(8)
 CHECK_POSE = (0.2, 0.1)  # yaw, pitch
 HALF_PSNR = 50.0  # dB; below it the pictures of half-precision weights differ to the eye
-
-
-LOOK_SEEDS = range(1_000, 1_100)  # whose appearance codes are the other looks
 
 
 @dataclass(kw_only=True)
@@ -62,7 +59,7 @@ class ExportOptions(CheckpointOptions):
     """Generated face to bake instead."""
     bake: Path | None = None
     """Folder for the baked face."""
-    texture_size: int = 384
+    texture_size: int = TEXELS
     """Texels along each edge of a layer; 256 suits pictures of 256 x 256 pixels."""
     texture_format: ImageFormat = "webp"
     """Of the colours: png keeps them exactly, webp and jpeg are smaller."""
@@ -71,7 +68,7 @@ class ExportOptions(CheckpointOptions):
     its texture), depth (depth.png, 16 bits) (default: all of them)."""
     mesh_size: int = 96
     """Vertices along each edge of a layer's mesh in face.glb."""
-    looks: int = 5
+    looks: int = LOOKS
     """Other colours for each region, of other seeds, among which the page lets one choose."""
 
 
@@ -115,8 +112,7 @@ def _bake(options: ExportOptions, folder: Path) -> None:
         generator, codes, title = project.generator(base), project.codes(base), options.project.stem
     else:
         codes = seed_codes(base, options.seed or 0)
-    seeds = LOOK_SEEDS[: options.looks]
-    looks = {f"seed {seed}": seed_codes(generator, seed).appearance for seed in seeds}
+    looks = looks_of(generator, options.looks)
     make_folder(folder, "--bake")
     with use_backend(options.backend):
         face = bake(

@@ -12,7 +12,7 @@ from .cli import parse_seeds, progress, run_command, wrote
 from .data.decoding import save_label_map
 from .editing.project import FORMAT, FaceProject
 from .editing.tuning import with_weights
-from .editing.views import RenderedFace, View, between
+from .editing.views import RenderedFace, View, path, turn
 from .errors import UserError
 from .kernels import use_backend
 from .model import config
@@ -88,7 +88,8 @@ def run(options: RenderOptions) -> None:
     if options.interpolate is not None:
         views, columns = _path(options, generator, faces), options.frames
     elif options.video is not None:
-        views, columns = _turn(options, faces), options.frames
+        views = turn(faces, options.yaws, options.pitches[0], options.frames)
+        columns = options.frames
     else:
         views, columns = _grid(options, faces), len(options.yaws) * len(options.pitches)
     check_outputs(_outputs(options, len(views)), paths_in(options), kind=FORMAT)
@@ -172,15 +173,6 @@ def _grid(options: RenderOptions, faces: list[RenderedFace]) -> list[View]:
     return [(face, pose) for face in faces for pose in poses]
 
 
-def _turn(options: RenderOptions, faces: list[RenderedFace]) -> list[View]:
-    """From one outermost yaw to the other and back, slowing at the ends."""
-    low, high = min(options.yaws), max(options.yaws)
-    middle, half = (low + high) / 2, (high - low) / 2
-    steps = [2 * math.pi * frame / options.frames for frame in range(options.frames)]
-    poses = [(middle + half * math.sin(step), options.pitches[0]) for step in steps]
-    return [(face, pose) for face in faces for pose in poses]
-
-
 def _path(options: RenderOptions, generator: Generator, faces: list[RenderedFace]) -> list[View]:
     """`frames` views from each face to the next, in the codes named by --interpolate."""
     pose = (options.yaws[len(options.yaws) // 2], options.pitches[0])
@@ -188,14 +180,7 @@ def _path(options: RenderOptions, generator: Generator, faces: list[RenderedFace
     names = generator.config.group_names
     if which not in ("all", "z", *names):
         raise UserError(f"--interpolate {which}: use all, z, {', '.join(names)}")
-    views: list[View] = []
-    current = faces[0]
-    for target in faces[1:]:
-        for frame in range(options.frames):
-            weight = frame / max(options.frames - 1, 1)
-            views.append((between(generator, current, target, weight, which), pose))
-        current = views[-1][0]
-    return views
+    return path(generator, faces, which, pose, options.frames)
 
 
 def _render_views(

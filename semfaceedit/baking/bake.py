@@ -16,11 +16,13 @@ from torch import Tensor
 from ..kernels import Intersections
 from ..model.camera import CameraConfig
 from ..model.codes import Codes, Film
-from ..model.generator import Generator
+from ..model.generator import Generator, seed_codes
 from ..model.rays import FRONTAL_DIRECTION
 from .surfaces import Surfaces, surfaces_of
 
 CHUNK_POINTS = 1 << 16  # evaluated at a time: bounds memory
+TEXELS = 384  # along each edge of a layer, of a face that is taken along
+LOOKS, LOOK_SEEDS = 5, range(1_000, 1_100)  # whose appearance codes are the other looks
 
 Watch = Callable[[Sequence[int]], Iterable[int]]  # iterates over chunks, showing progress
 
@@ -48,6 +50,12 @@ class BakedFace:
     def size(self) -> tuple[int, int]:
         """Width and height of a layer in texels."""
         return self.alpha.shape[2], self.alpha.shape[1]
+
+
+def looks_of(generator: Generator, count: int = LOOKS) -> dict[str, Film]:
+    """The appearance codes of the first `LOOK_SEEDS`, by name."""
+    seeds = LOOK_SEEDS[:count]
+    return {f"seed {seed}": seed_codes(generator, seed).appearance for seed in seeds}
 
 
 def every(chunks: Sequence[int]) -> Iterable[int]:

@@ -16,20 +16,23 @@ from PIL import Image
 
 from ..model.labels import CLASS_NAMES, PALETTE
 from .bake import BakedFace
+from .surfaces import PITCH_LIMIT, YAW_LIMIT
 
 ImageFormat = Literal["png", "webp", "jpeg"]
 QUALITY = {"webp": 90, "jpeg": 92}
 RARE = 0.35  # the least score of a class that is nowhere first, to be kept
 
 
-def pack(face: BakedFace, *, image_format: ImageFormat = "webp", title: str = "face") -> bytes:
-    """The bytes of a baked face; `png` keeps colours exactly."""
+def pack(
+    face: BakedFace, *, image_format: ImageFormat = "webp", title: str = "face", level: int = 9
+) -> bytes:
+    """The bytes of a baked face; `png` keeps colours exactly. level: of zlib, 1 is the fastest."""
     kept = classes_in_use(face)
     height, width = face.alpha.shape[1:]
     sections: dict[str, bytes] = {
-        "heights": _packed_heights(face),
-        "alpha": deflated(face.alpha),
-        "scores": deflated(face.scores[..., kept].transpose(3, 0, 1, 2)),
+        "heights": _packed_heights(face, level),
+        "alpha": deflated(face.alpha, level),
+        "scores": deflated(face.scores[..., kept].transpose(3, 0, 1, 2), level),
     }
     for look in range(len(face.looks)):
         for group in range(len(face.group_names)):
@@ -46,7 +49,7 @@ def pack(face: BakedFace, *, image_format: ImageFormat = "webp", title: str = "f
         "grid": face.surfaces.heights.shape[1], "lowest": lowest, "highest": highest,
         "box": box, "planeBox": plane_box, "planeZ": face.surfaces.plane_z,
         "near": face.camera.near, "far": face.camera.far, "samples": face.samples,
-        "halfExtent": face.camera.half_extent,
+        "halfExtent": face.camera.half_extent, "mostYaw": YAW_LIMIT, "mostPitch": PITCH_LIMIT,
         "classes": [
             {"id": index, "name": CLASS_NAMES[index], "group": face.group_of_class[index],
              "color": PALETTE[index].tolist()}
@@ -111,9 +114,9 @@ def encoded(picture: np.ndarray, image_format: ImageFormat) -> bytes:
     return buffer.getvalue()
 
 
-def deflated(planes: np.ndarray) -> bytes:
+def deflated(planes: np.ndarray, level: int = 9) -> bytes:
     """Bytes (..., H, W) as differences along each row, by zlib."""
-    return zlib.compress(np.diff(planes, axis=-1, prepend=np.uint8(0)).tobytes(), 9)
+    return zlib.compress(np.diff(planes, axis=-1, prepend=np.uint8(0)).tobytes(), level)
 
 
 def _columns(layers: int) -> int:
@@ -125,9 +128,11 @@ def _height_range(face: BakedFace) -> tuple[float, float]:
     return float(heights.min()), max(float(heights.max()), float(heights.min()) + 1e-6)
 
 
-def _packed_heights(face: BakedFace) -> bytes:
+def _packed_heights(face: BakedFace, level: int) -> bytes:
     """16 bits each: the planes of the high bytes, then those of the low bytes."""
     lowest, highest = _height_range(face)
     heights = face.surfaces.heights.double().numpy()
     whole = np.rint((heights - lowest) / (highest - lowest) * 65535).astype(np.uint16)
-    return deflated(np.stack([(whole >> 8).astype(np.uint8), (whole & 255).astype(np.uint8)]))
+    return deflated(
+        np.stack([(whole >> 8).astype(np.uint8), (whole & 255).astype(np.uint8)]), level
+    )

@@ -9,7 +9,9 @@ from .bake import BakedFace
 from .container import ImageFormat, pack
 
 PAGE = Path(__file__).parent / "page"
-SCRIPTS = ("shaders.js", "layers.js", "tiles.js", "renderer.js", "viewer.js")  # in order of use
+SCRIPTS = (
+    "shaders.js", "layers.js", "tiles.js", "pace.js", "renderer.js", "viewer.js",
+)  # in order of use  # fmt: skip
 IMPORT = re.compile(r"^import .*?;\n", re.MULTILINE)
 
 

@@ -26,7 +26,7 @@ from ..outputs import check_outputs
 from .guided import blur, guided_coefficients, spread
 from .photograph_file import FORMATS, check_alpha, check_format, read_original, save_like
 from .project import FaceProject
-from .refit import EditedFace, render_project
+from .refit import EditedFace, EditSettings, dilate, footprint, render_project
 from .target import SourceCrop, resize_labels
 
 WORKING = 512  # pixels along the crop, at which outlines and changes are found
@@ -61,6 +61,14 @@ class _Group:
     turn: Tensor  # (1, 2, w, w): what colours about that mean are multiplied by, complex, less 1
 
 
+class NoPhotograph(UserError):
+    """There is no photograph to paste into: `fact` says why, without what to do about it."""
+
+    def __init__(self, fact: str, way_out: str):
+        super().__init__(f"{fact}: {way_out}")
+        self.fact = fact.removeprefix("--paste: ")
+
+
 def find_photograph(
     project: FaceProject, given: Path | None = None, near: Path | None = None
 ) -> Path:
@@ -72,9 +80,9 @@ def find_photograph(
     """
     source = project.crop
     if source is None:
-        raise UserError(
-            "--paste: this face was not inverted from a photograph: leave --paste out, or `invert` "
-            "one"
+        raise NoPhotograph(
+            "--paste: this face was not inverted from a photograph",
+            "leave --paste out, or `invert` one",
         )
     known = source.photograph
     if given is not None:
@@ -82,9 +90,9 @@ def find_photograph(
             remark(f"{given}: is not the very file that the face was inverted from")
         return given
     if known is None:
-        raise UserError(
-            "--paste: the face project does not say which photograph it was inverted from: give "
-            "it with --photograph"
+        raise NoPhotograph(
+            "--paste: the face project does not say which photograph it was inverted from",
+            "give it with --photograph",
         )
     places = [Path(known.path)]
     if near is not None:
@@ -94,11 +102,13 @@ def find_photograph(
         if path.stat().st_size == known.bytes and sha256_of_file(path) == known.sha256:
             return path
     if found:
-        raise UserError(
-            f"{found[0]}: changed since the face was inverted from it: invert it again, or give "
-            "the right file with --photograph"
+        raise NoPhotograph(
+            f"{found[0]}: changed since the face was inverted from it",
+            "invert it again, or give the right file with --photograph",
         )
-    raise UserError(f"{known.path}: the photograph is no longer there: give it with --photograph")
+    raise NoPhotograph(
+        f"{known.path}: the photograph is no longer there", "give it with --photograph"
+    )
 
 
 def _existing(path: Path) -> Path:
@@ -138,6 +148,27 @@ def paste_to_file(
     if original.deep:
         remark(f"{photograph}: has 16 bits a channel, of which eight were kept")
     return pasted
+
+
+def since(generator: Generator, before: FaceProject, project: FaceProject) -> EditedFace:
+    """All that was done to a face, as one edit: `paste` finds in it where the face changed.
+
+    Its region is where the label map changed, a little wider, and the groups of other looks.
+    """
+    resolution = generator.config.resolution
+    group_of = np.array(before.group_of_class)
+    groups = _changed_groups(before, project)
+    where = dilate(before.labels != project.labels, EditSettings.dilation)
+    for labels in (before.labels, project.labels):
+        where |= np.isin(group_of[labels], groups)
+    shown = render_project(generator, before, resolution)
+    return EditedFace(
+        project=project,
+        region=footprint(where, shown.image),
+        before=shown,
+        after=render_project(generator, project, resolution),
+        history=[],
+    )
 
 
 def window_on(source: SourceCrop, width: int, height: int) -> Window:

@@ -1,5 +1,6 @@
 """Video: GIF and WebP through Pillow, MP4 through imageio's bundled ffmpeg."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,16 @@ def check_animation(path: Path, fps: int) -> None:
                 f"{path}: MP4 needs imageio-ffmpeg: pip install 'semfaceedit[media]', or name a "
                 ".gif or .webp file"
             ) from None
+
+
+def forms_here() -> list[str]:
+    """The formats of `SUFFIXES`, without the dot, that can be written on this machine."""
+    found = []
+    for suffix in SUFFIXES:
+        with contextlib.suppress(UserError):
+            check_animation(Path(f"video{suffix}"), 1)
+            found.append(suffix[1:])
+    return found
 
 
 def save_animation(path: Path, frames: Sequence[np.ndarray], *, fps: int) -> None:

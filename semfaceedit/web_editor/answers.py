@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,7 @@ from ..editing.mask_edits import EDITS
 from ..model.labels import CLASS_NAMES, PALETTE
 from ..model.renderer import RenderOutput
 from ..pictures.grids import picture_rows
+from ..pictures.video import forms_here
 from .messages import STRIP, pack
 from .revisions import unpainted
 from .session import EditingSession
@@ -35,6 +37,8 @@ def about(session: EditingSession) -> bytes:
         "follows": session.follows,
         "folder": str(session.saved.out),
         "recovered": session.saved.recovered,
+        "videos": [form for form in forms_here() if form != "gif"],
+        "sliders": _sliders(session),
     }
     return pack(header)
 
@@ -50,9 +54,11 @@ def state(session: EditingSession, job_name: str, job_kind: str) -> bytes:
         "numbers": [revision.number for revision in revisions],
         "seeds": [revision.seed for revision in revisions],
         "looks": [revision.look and asdict(revision.look) for revision in revisions],
+        "sliders": [dict(revision.sliders) for revision in revisions],
         "at": at,
         "version": revisions[at].version,
         "pose": face.pose.tolist(),
+        "photograph": face.crop is not None and face.crop.photograph is not None,
         "size": len(face.labels),
         "metrics": {name: _finite(value) for name, value in revisions[at].metrics},
         "projects": session.saved.names(),
@@ -64,6 +70,21 @@ def state(session: EditingSession, job_name: str, job_kind: str) -> bytes:
     if not np.array_equal(before, face.labels):
         maps.append(before)
     return pack(header, b"".join(np.ascontiguousarray(labels).tobytes() for labels in maps))
+
+
+def _sliders(session: EditingSession) -> list[dict[str, Any]]:
+    """The sliders of the weights, by the part of the face that they move; none without a file."""
+    directions, groups = session.editor.directions, session.model.group_names
+    if directions is None:
+        return []
+    return [
+        {
+            "name": s.name,
+            "part": "shape" if s.part < 0 else groups[s.part],
+            "weak": s.grade == "weak",
+        }
+        for s in directions.offered
+    ]
 
 
 def encoded(picture: np.ndarray, form: str = "PNG") -> bytes:

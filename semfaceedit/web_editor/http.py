@@ -23,19 +23,28 @@ PATIENCE = 10.0  # seconds for a connection to send a whole request
 
 
 class Guard:
-    """Puts `HEADERS` on every HTTP answer, and refuses a request that has a body, unread."""
+    """Puts `HEADERS` on every HTTP answer, those that refuse a socket too, and refuses a request
+    that has a body, unread."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        opened = False
+
         async def headed(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            nonlocal opened
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
+            opened = opened or message["type"] == "websocket.accept"
+            if message["type"] == "websocket.close" and not opened:
+                refusal = PlainTextResponse("this editor opens no socket to that page", 403)
+                await refusal(scope, receive, headed)
+            else:
+                await send(message)
 
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, headed)
         elif _has_body(Headers(scope=scope)):
             refusal = PlainTextResponse(
                 "this editor takes no body here", 413, {"Connection": "close"}

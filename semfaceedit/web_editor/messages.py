@@ -14,6 +14,7 @@ from ..errors import UserError
 
 MOST_HEADER = 1 << 16  # bytes
 MOST_WORD = 200  # characters
+MOST_NUMBERS = 64
 MOST_SEED, STRIP = 2**31 - 1, 8  # faces in a strip of thumbnails
 MOST_ANGLE = 1.2  # radians
 
@@ -69,6 +70,17 @@ def word(header: dict[str, Any], name: str) -> str:
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value):
         raise UserError(f"{name} is {quoted(value)}: it holds characters that are no text")
     return value
+
+
+def numbers(header: dict[str, Any], name: str, most: float) -> dict[str, float]:
+    """A field that gives names a number each, from -most to most."""
+    value = header.get(name)
+    if not isinstance(value, dict) or len(value) > MOST_NUMBERS:
+        raise UserError(f"{name} is {quoted(value)}: at most {MOST_NUMBERS} numbers are needed")
+    for key in value:
+        if len(key) > MOST_WORD:
+            raise UserError(f"{name} has the name {quoted(key)}: it is too long")
+    return {key: number(value, key, -most, most) for key in value}
 
 
 def one_of(header: dict[str, Any], name: str, choices: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import stat
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ class SavedFaces:
         self._started = time.strftime("%Y%m%d-%H%M%S")
         self._safe: WeakSet[FaceProject] = WeakSet()  # in a file of its own, or a seed as it is
         self._autosaved: dict[Path, FaceProject] = {}
+        self._lock = threading.Lock()  # several threads may save
 
     def mark_safe(self, face: FaceProject) -> None:
         """No autosave of this face is needed: it can be had again."""
@@ -69,6 +71,10 @@ class SavedFaces:
             )
         if len(name.encode()) > MOST_NAME:
             raise UserError(f"{name!r} is too long for a file: use fewer letters")
+        with self._lock:
+            return self._save(face, name)
+
+    def _save(self, face: FaceProject, name: str) -> Path:
         path, number = self.out / f"{name}.safetensors", 1
         while any(os.path.lexists(taken) for taken in _files(path)):
             number += 1
@@ -94,9 +100,10 @@ class SavedFaces:
         if face in self._safe:
             return None
         path = self.out / f"{AUTOSAVE}{self._started}-{root}.safetensors"
-        if face is not self._autosaved.get(path):
-            self._write(face, path)
-            self._autosaved[path] = face
+        with self._lock:
+            if face is not self._autosaved.get(path):
+                self._write(face, path)
+                self._autosaved[path] = face
         return path
 
     def thumbnail(self, name: str) -> np.ndarray:

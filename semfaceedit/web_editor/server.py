@@ -10,9 +10,10 @@ import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 import uvicorn
@@ -25,18 +26,25 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from ..baking.page import PAGE as BAKED
 from ..editing.fit import Goal, Step, StopFit, Watch
 from ..editing.mask_edits import paint
+from ..editing.project import FaceProject
 from ..editing.region_transfer import What
+from ..editing.sliders import MOST
 from ..errors import UserError
 from ..kernels import use_backend
 from ..memory import give_back_memory
 from ..model.renderer import RenderOutput
 from . import answers
+from .exports import VIDEOS, Exporter, Tell, Video
+from .face_views import KINDS
 from .http import Guard, PatientProtocol
+from .layers import MOST_TEXELS, Baker, Wanted
 from .messages import (
     MOST_SEED,
     number,
+    numbers,
     one_of,
     pack,
     pose_of,
@@ -47,15 +55,18 @@ from .messages import (
     word,
 )
 from .outbox import Outbox, receive, send
+from .patience import read_within
 from .session import EditingSession
-from .uploads import check_picture, clean_name
+from .uploads import check_picture, clean_name, keep_picture
 
 WEB = Path(__file__).with_name("page")
 HOSTS = ["127.0.0.1", "localhost"]
 PICTURES = ("view", "follow", "faces", "looks", "thumbnail")
+EXPORTS = ("photograph", "pasted", "page", "video")
 CANVASES = ("face", "map", "before")  # that a view may be for
 MOST_WANTED = 32  # pictures that one page waits for
 KEEP_AFTER = 1.5  # seconds without a change, until the face is kept on the disk
+KEEP_LOOK = 0.2  # seconds between looks at whether that has come
 MOST_BYTES = 64 << 20  # of a message: a photograph and its label map
 MOST_ITERATIONS = 2000
 WRONG_KEY = 4403  # the code with which a socket is closed
@@ -78,19 +89,24 @@ class EditorServer:
         self.changing = asyncio.Lock()
         self.telling = asyncio.Lock()  # states go out in the order in which they were made
         self.keeper: asyncio.Task[None] | None = None
-        self.changed_at = 0.0  # by `time.monotonic`; what came before is kept, or will be
+        self.keep_at, self.unkept = 0.0, False  # when it writes next, by `time.monotonic`
         self.stopping = threading.Event()
         self.sharpening: asyncio.Task[None] | None = None  # the face after a stroke
         self.painting = threading.Event()  # or another change: no more sharpening
+        self.baker, self.exporter = Baker(session, backend), Exporter(session, backend)
         self.handlers: dict[str, Callable[[WebSocket, dict[str, Any], bytes], Awaitable[None]]] = {
             "view": self._view,
             "follow": self._view,
             "faces": self._faces,
             "looks": self._looks,
             "thumbnail": self._thumbnail,
+            "layers": self._layers,
+            "export": self._export,
+            "cancel": self._cancel,
             "choose": self._choose,
             "open": self._open,
             "look": self._look,
+            "adjust": self._adjust,
             "turn": self._turn,
             "go": self._go,
             "paint": self._paint,
@@ -105,6 +121,7 @@ class EditorServer:
             routes=[
                 Route("/", self._index),
                 WebSocketRoute("/socket", self._connect),
+                Mount("/baked", StaticFiles(directory=BAKED)),  # what draws baked faces
                 Mount("/", StaticFiles(directory=WEB)),
             ],
             middleware=[
@@ -117,6 +134,8 @@ class EditorServer:
         """Stop what runs and keep a face that is not on the disk."""
         self.stopping.set()
         self.painting.set()
+        self.baker.interrupt()
+        self.exporter.cancelled.set()
         return self.session.autosave()
 
     async def _index(self, request: Request) -> Response:
@@ -142,6 +161,7 @@ class EditorServer:
                 kind = _type(message)
                 if kind == "follow":  # the next stroke: the last one is sharp enough
                     self.painting.set()
+                    self.baker.interrupt()
                 if kind not in PICTURES:
                     await self._answer(socket, message)
                 elif wanted.full():
@@ -193,6 +213,7 @@ class EditorServer:
             moving=moving,
             revision=None if step is None else whole(header, "step", 0, 10**6),
             labels=self._labels(payload) if header["type"] == "follow" else None,
+            changes=numbers(header, "changes", MOST) if "changes" in header else None,
         )
         answer = {
             "type": "frame",
@@ -217,8 +238,37 @@ class EditorServer:
 
     async def _thumbnail(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         name = word(header, "name")
-        picture = await self._thread(self.session.saved.thumbnail, name)
+        picture = await read_within(lambda: self.session.saved.thumbnail(name), name)
         await send(socket, pack({"type": "thumbnail", "name": name}, answers.encoded(picture)))
+
+    async def _layers(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        """The face of a revision, for the page to turn by itself; they come when they are baked."""
+        number, version = (whole(header, name, 0, MOST_SEED) for name in ("number", "version"))
+        wanted = Wanted(number, version, whole(header, "texels", 8, MOST_TEXELS))
+        self.baker.ask(socket, self.pages[socket], wanted)
+
+    async def _export(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        """Something to take along, while the face can go on being edited."""
+        exporter, what = self.exporter, one_of(header, "what", EXPORTS)
+        work: Callable[[Tell], tuple[dict[str, Any], bytes]]
+        if what in ("photograph", "pasted"):
+            work = exporter.photograph if what == "photograph" else exporter.pasted
+        else:
+            name = clean_name(f"{word(header, 'name')}.")
+            work = partial(exporter.page, name)
+            if what == "video":
+                form = cast(Literal["mp4", "webp"], one_of(header, "form", VIDEOS))
+                kind, pose = one_of(header, "kind", KINDS), pose_of(header)
+                start: int | FaceProject | None = None
+                if "seed" in header:
+                    start = whole(header, "seed", 0, MOST_SEED)
+                elif "project" in header:
+                    start = await self._read(word(header, "project"))
+                work = partial(exporter.video, Video(form, kind, pose, start), name)
+        exporter.begin(self.pages[socket], what, work)
+
+    async def _cancel(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        self.exporter.cancelled.set()
 
     # Changes that are done at once.
 
@@ -227,13 +277,18 @@ class EditorServer:
         await self._change(lambda: self.session.choose(seed))
 
     async def _open(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
-        path = await self._thread(self.session.saved.file, word(header, "name"))
-        await self._change(lambda: self.session.open(path))
+        name = word(header, "name")
+        project = await self._read(name)
+        await self._change(lambda: self.session.take(project, name))
 
     async def _look(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         group, seed = word(header, "group"), whole(header, "seed", 0, MOST_SEED)
         amount = number(header, "amount", 0, 1)
         await self._change(lambda: self.session.look(group, seed, amount))
+
+    async def _adjust(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        changes = numbers(header, "changes", MOST)
+        await self._change(lambda: self.session.adjust(changes))
 
     async def _turn(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         pose = pose_of(header)
@@ -263,6 +318,7 @@ class EditorServer:
             self.session.stroke(labels, name)
 
         await self._change(work)
+        self._keep_soon(0)
         self.painting.clear()
         if self.sharpening is None and self.job is None:
             self.sharpening = asyncio.create_task(self._sharpen())
@@ -314,10 +370,12 @@ class EditorServer:
         self._begin("edit", "the face follows the map", iterations, work)
 
     async def _transfer(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        name, source = "", cast(int | FaceProject, 0)
         if "seed" in header:
-            source: int | Path = whole(header, "seed", 0, MOST_SEED)
+            source = whole(header, "seed", 0, MOST_SEED)
         else:
-            source = await self._thread(self.session.saved.file, word(header, "project"))
+            name = word(header, "project")
+            source = await self._read(name)
         what, region = cast(What, one_of(header, "what", get_args(What))), word(header, "region")
         iterations = whole(header, "iterations", 1, MOST_ITERATIONS)
         self._begin(
@@ -325,7 +383,7 @@ class EditorServer:
             f"taking over the {region}",
             iterations,
             lambda watch: self.session.transfer(
-                source, what, [region], iterations=iterations, watch=watch
+                source, what, [region], iterations=iterations, watch=watch, name=name
             ),
         )
 
@@ -334,20 +392,26 @@ class EditorServer:
         split = whole(header, "split", 1, len(payload))
         name = clean_name(str(header.get("name")))
         photograph, mask = payload[:split], payload[split:]
-        check_picture(photograph, "the photograph")
+        suffix = check_picture(photograph, "the photograph")
         if mask:
             check_picture(mask, "the label map")
 
         def work(watch: Watch) -> None:
-            with tempfile.TemporaryDirectory() as folder:
-                image, labels = Path(folder, f"{name}.image"), Path(folder, "label map")
-                image.write_bytes(photograph)
-                labels.write_bytes(mask)
-                try:
-                    self.session.invert(image, labels if mask else None, watch=watch)
-                except UserError as error:
-                    told = str(error).replace(str(labels), "the label map")
-                    raise UserError(told.replace(str(image), "the photograph")) from None
+            # The photograph stays beside the faces, so that edits can be pasted into it.
+            image, new = keep_picture(photograph, self.session.saved.out, name, suffix)
+            try:
+                with tempfile.TemporaryDirectory() as folder:
+                    labels = Path(folder, "label map")
+                    labels.write_bytes(mask)
+                    try:
+                        self.session.invert(image, labels if mask else None, watch=watch)
+                    except UserError as error:
+                        told = str(error).replace(str(labels), "the label map")
+                        raise UserError(told.replace(str(image), "the photograph")) from None
+            except BaseException:
+                if new:
+                    image.unlink(missing_ok=True)
+                raise
 
         self._begin("inversion", "looking for the face of the photograph", 500, work)
 
@@ -365,6 +429,11 @@ class EditorServer:
 
         return await asyncio.to_thread(run)
 
+    async def _read(self, name: str) -> FaceProject:
+        """A face project of the folder."""
+        saved, generator = self.session.saved, self.session.generator
+        return await read_within(lambda: FaceProject.load(saved.file(name), generator), name)
+
     async def _change(self, work: Callable[[], Any]) -> Any:
         """A change of the face; then every page is told."""
         self._check_idle()
@@ -375,27 +444,26 @@ class EditorServer:
         self._keep_soon()
         return result
 
-    def _keep_soon(self) -> None:
-        """Write the face into the session's own file once it has stayed for a moment."""
-        self.changed_at = time.monotonic()
+    def _keep_soon(self, after: float | None = None) -> None:
+        """Write the face into the session's own file after some seconds without another change."""
+        self.keep_at = time.monotonic() + (KEEP_AFTER if after is None else after)
+        self.unkept = True
         if self.keeper is None or self.keeper.done():
             self.keeper = asyncio.create_task(self._keep())
 
     async def _keep(self) -> None:
-        kept = 0.0
-        while kept < self.changed_at:
-            while (rest := self.changed_at + KEEP_AFTER - time.monotonic()) > 0:
-                await asyncio.sleep(rest)
-            kept = time.monotonic()
-            async with self.changing:
-                problem = await self._thread(self._autosave)
-            if problem:
+        while self.unkept:
+            while (rest := self.keep_at - time.monotonic()) > 0:
+                await asyncio.sleep(min(rest, KEEP_LOOK))
+            self.unkept = False
+            if problem := await self._thread(self._autosave):
                 self._tell("error", answers.error(problem))
 
     def _begin(self, kind: str, name: str, iterations: int, work: Callable[[Watch], None]) -> None:
         """Start a change that reports its progress and can be stopped."""
         self._check_idle()
         self.stopping.clear()
+        self.baker.interrupt()
         self.job_kind, self.job_name = kind, name
         self.job = asyncio.create_task(self._run(name, iterations, work))
 
@@ -482,6 +550,7 @@ class PageServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.editor.stopping.set()
         self.editor.painting.set()
+        self.editor.exporter.cancelled.set()
         super().handle_exit(sig, frame)
 
 

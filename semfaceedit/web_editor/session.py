@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ..editing.fit import Goal, Step, StopFit, Watch, perceptual_weight
 from ..editing.project import FaceProject
 from ..editing.refit import EditedFace, EditSettings, render_project
 from ..editing.region_transfer import What
+from ..editing.sliders import move, need_directions
 from ..editing.target import OVERSAMPLING
 from ..errors import UserError
 from ..model.codes import Codes, interpolate
@@ -76,9 +77,12 @@ class EditingSession:
 
     def open(self, path: Path) -> None:
         """Go on with a face project."""
-        project = FaceProject.load(path, self.generator)
+        self.take(FaceProject.load(path, self.generator), path.stem)
+
+    def take(self, project: FaceProject, name: str) -> None:
+        """Go on with a face that was read from a file of this name."""
         self.saved.mark_safe(project)
-        self._add(path.stem, project, root=True)
+        self._add(name, project, root=True)
 
     def look(self, group: str, seed: int, amount: float = 1.0) -> None:
         """Give one group the appearance code of a seed, or a mixture: 0 is its own, 1 the seed's.
@@ -92,6 +96,25 @@ class EditingSession:
         codes = interpolate(base.offsets, wanted, amount, group, self.model.group_names)
         project = replace(base, appearance=codes.appearance[0])
         self._add(f"{group} like face {seed}", project, look=Look(group, seed, amount))
+
+    def adjust(self, changes: Mapping[str, float]) -> None:
+        """Move sliders by so many deviations; those that follow one another are one revision, and
+        `changes` counts from the face before it. Without any it is the face before again."""
+        revisions, at = self._history
+        base = self._unadjusted(at)
+        moved = {name: steps for name, steps in changes.items() if steps}
+        if not moved:
+            if base < at:
+                self._history = (revisions, base)
+            return
+        edited = self.editor.adjust(revisions[base].project, moved)
+        name = ", ".join(f"{name} {steps:+.1f}" for name, steps in moved.items())
+        self._add(name, edited.project, sliders=tuple(moved.items()))
+
+    def _unadjusted(self, at: int) -> int:
+        """The place of the face that the sliders of a revision were moved from."""
+        revisions, _ = self._history
+        return at - 1 if at > 0 and revisions[at].sliders else at
 
     def turn(self, pose: tuple[float, float]) -> None:
         """Let the map be painted from this side: it becomes what the face shows from there."""
@@ -135,15 +158,17 @@ class EditingSession:
     def sharpen(self, watch: Watch | None = None) -> None:
         """Bring the face nearer to the map after a stroke: `SHARPEN_STEPS` of Eq. 10's fit at half
         the resolution, or as many as `SHARPEN_SECONDS` allow. It takes the place of the
-        stroke's own face."""
+        stroke's own face, which stays where the fit fails."""
         revisions, at = self._history
         before, revision = unpainted(revisions, at), revisions[at]
-        project, metrics = revision.project, revision.metrics
-        if revision.painted and not np.array_equal(before.labels, project.labels):
-            edited = self._sharpened(before, project, watch)
-            project, metrics = edited.project, tuple(edited.project.metrics.items())
-        sharp = replace(revision, project=project, metrics=metrics, version=revision.version + 1)
-        self._history = ((*revisions[:at], sharp, *revisions[at + 1 :]), at)
+        sharp = replace(revision, version=revision.version + 1)  # pages ask for a still view of it
+        try:
+            if revision.painted and not np.array_equal(before.labels, revision.project.labels):
+                project = self._sharpened(before, revision.project, watch).project
+                metrics = tuple(project.metrics.items())
+                sharp = replace(sharp, project=project, metrics=metrics)
+        finally:
+            self._history = ((*revisions[:at], sharp, *revisions[at + 1 :]), at)
 
     def _sharpened(
         self, before: FaceProject, project: FaceProject, watch: Watch | None
@@ -169,16 +194,19 @@ class EditingSession:
 
     def transfer(
         self,
-        source: int | Path,  # a seed, or a face project
+        source: int | Path | FaceProject,  # a seed, or a face project
         what: What,
         region: Sequence[str],
         *,
         iterations: int = EditSettings.iterations,
         watch: Watch | None = None,
+        name: str = "another face",  # of a project that was read before
     ) -> None:
         """Take the shape or the look of a region, or both, from another face (Eq. 11)."""
         if isinstance(source, int):
             giver, giver_name = self.editor.generate(source).project, f"face {source}"
+        elif isinstance(source, FaceProject):
+            giver, giver_name = source, name
         else:
             giver, giver_name = FaceProject.load(source, self.generator), source.stem
         settings = self._settings(iterations)
@@ -223,12 +251,20 @@ class EditingSession:
         moving: bool = False,
         revision: int | None = None,
         labels: np.ndarray | None = None,
+        changes: Mapping[str, float] | None = None,
     ) -> np.ndarray:  # (H, H, 3) uint8
-        """A picture of the face, or of an earlier revision, from one side: see `FaceViews.view`."""
+        """A picture of the face, or of an earlier revision, from one side: see `FaceViews.view`.
+
+        changes: with sliders moved, as by `adjust`.
+        """
         revisions, at = self._history
         if revision is not None and 0 <= revision < len(revisions):
             at = revision
-        return self.views.view(revisions[at].project, kind, pose, moving=moving, labels=labels)
+        project = revisions[at].project
+        if changes is not None:
+            directions = need_directions(self.editor.directions)
+            project = move(revisions[self._unadjusted(at)].project, changes, directions)
+        return self.views.view(project, kind, pose, moving=moving, labels=labels)
 
     def looks(self, group: str, seeds: Sequence[int]) -> np.ndarray:
         """The face at hand with one group's look of each seed, side by side, (h, n h, 3) uint8."""
@@ -248,6 +284,7 @@ class EditingSession:
         metrics: dict[str, float] | None = None,
         root: bool = False,
         painted: bool = False,
+        sliders: tuple[tuple[str, float], ...] = (),
     ) -> None:
         """A revision after the one at hand; those after it are dropped.
 
@@ -257,10 +294,12 @@ class EditingSession:
         revisions, at = self._history
         if look is not None and self._has_look(look.group):
             at -= 1
+        if sliders:
+            at = self._unadjusted(at)
         told = tuple((metrics or {}).items())
         number = next(self._numbers)
         origin = number if root else revisions[at].root
-        added = Revision(name, project, number, origin, seed, look, told, painted)
+        added = Revision(name, project, number, origin, seed, look, told, painted, sliders)
         revisions = (*revisions[: at + 1], added)[-MOST_STEPS:]
         self._history = (revisions, len(revisions) - 1)
 

@@ -1,14 +1,18 @@
-"""What a page sends to be read as a file: its name, and the size of its picture."""
+"""What a page sends to be read as a file: its name, its picture's size, and where it is kept."""
 
 import io
+import os
 import re
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from PIL import Image
 
 from ..errors import UserError
+from ..files import write_atomically
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+FORMATS = {
+    "PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "GIF": ".gif",
+}  # fmt: skip
 MOST_PIXELS = 50_000_000  # of a picture, once decoded: 150 MB as RGB
 MOST_NAME = 60  # characters
 
@@ -19,16 +23,18 @@ def clean_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", " ", stem)[:MOST_NAME].strip(" .-_") or "photograph"
 
 
-def check_picture(data: bytes, what: str) -> None:
-    """UserError where `data` is no picture, or one that is too large to decode.
+def check_picture(data: bytes, what: str) -> str:
+    """The suffix of a picture's file.
 
-    Only its first bytes are read.
+    UserError where `data` is no picture, or one that is too large to decode. Only its first bytes
+    are read.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            width, height = picture.size
+        with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as picture:
+            (width, height), suffix = picture.size, FORMATS[picture.format or "PNG"]
     except Image.DecompressionBombError:
         width = height = MOST_PIXELS
+        suffix = ""
     except Exception:  # a decoder that meets a damaged head may raise anything
         raise UserError(
             f"{what} is no picture that can be read: use PNG, JPEG, WebP, BMP or TIFF"
@@ -37,3 +43,18 @@ def check_picture(data: bytes, what: str) -> None:
         raise UserError(
             f"{what} has more than {MOST_PIXELS // 10**6} million pixels: make it smaller first"
         )
+    return suffix
+
+
+def keep_picture(data: bytes, folder: Path, name: str, suffix: str) -> tuple[Path, bool]:
+    """A picture in the folder, under a name that is free or has the very same bytes; and whether it
+    was written just now."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, number = folder / f"{name}{suffix}", 1
+    while os.path.lexists(path):
+        if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+            return path, False
+        number += 1
+        path = folder / f"{name}-{number}{suffix}"
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))  # type: ignore[arg-type]
+    return path, True

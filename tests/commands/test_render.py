@@ -12,7 +12,7 @@ from semfaceedit import api, render
 from semfaceedit.api import load
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.editing.tuning import TunedWeights, read_weights
-from semfaceedit.editing.views import RenderedFace
+from semfaceedit.editing.views import RenderedFace, between
 from semfaceedit.kernels._backend import resolve
 from semfaceedit.model import checkpoint, config
 from semfaceedit.model.camera import CameraConfig
@@ -172,7 +172,7 @@ def test_between_two_projects(generator, weights, projects, which):
     loaded = load(weights).generator
     found = [FaceProject.load(path, loaded) for path in projects]
     start, end = (RenderedFace(project.codes(loaded), project.tuned) for project in found)
-    half, whole = (render.between(loaded, start, end, share, which) for share in (0.5, 1.0))
+    half, whole = (between(loaded, start, end, share, which) for share in (0.5, 1.0))
     if which == "hair":
         assert half.tuned is None and whole.tuned is None
         return

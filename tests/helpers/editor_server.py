@@ -1,5 +1,7 @@
 """A running editor for tests: the server in a thread, and a client that speaks as the page does."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -38,6 +40,20 @@ def running(folder: Path, seed: int = 5) -> Iterator[tuple[EditorServer, str]]:
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive()
+
+
+@contextmanager
+def started(arguments: list[str]) -> Iterator[str]:
+    """The address of an editor in a process of its own, as a person starts it, until the block
+    ends."""
+    command = [sys.executable, "-m", "semfaceedit.editor", "--port", "0", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            line = next(line for line in process.stderr if "the editor is at" in line)
+            yield line.split("the editor is at ")[1].split(" ")[0]
+        finally:
+            process.terminate()
 
 
 class Client:

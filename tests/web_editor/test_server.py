@@ -113,8 +113,10 @@ def test_the_files_of_the_page(editor):
 def test_other_sites_are_refused(editor):
     _, address = editor
     for origin in ("http://evil.example", "http://127.0.0.1:1", None):
-        with pytest.raises(InvalidStatus, match="403"):
+        with pytest.raises(InvalidStatus, match="403") as refused:
             Client(address, origin=origin)
+        for name, value in http.HEADERS.items():
+            assert refused.value.response.headers[name] == value
     request = urllib.request.Request(f"http://{address}/", headers={"Host": "evil.example"})
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(request)

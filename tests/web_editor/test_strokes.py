@@ -12,6 +12,7 @@ from faces import SIZE, open_editor
 from semfaceedit.api import Editor
 from semfaceedit.editing.encoder import EncoderSettings, follow_map, new_encoder
 from semfaceedit.editing.fit import StopFit
+from semfaceedit.editing.project import FaceProject
 from semfaceedit.errors import UserError
 from semfaceedit.web_editor.revisions import unpainted
 from semfaceedit.web_editor.session import EditingSession
@@ -111,6 +112,19 @@ def test_sharpening_is_limited_in_time(session, monkeypatch):
     assert same_shape(session.face, stroke)
 
 
+def test_a_fit_that_fails_leaves_the_stroke_as_it_is(session, monkeypatch):
+    session.stroke(painted(session.face.labels))
+    stroke = session.face
+
+    def fail(*_):
+        raise UserError("it diverged")
+
+    monkeypatch.setattr(session, "_sharpened", fail)
+    with pytest.raises(UserError, match="diverged"):
+        session.sharpen()
+    assert session.face is stroke and session.revision.version == 1  # pages ask for a still view
+
+
 def test_strokes_are_fitted_from_the_face_before_them_all(session):
     """What is held is the picture before the first stroke, with the looks of now."""
     first = session.face
@@ -189,6 +203,25 @@ def test_a_page_paints(served, page):
     assert "has changed" in page.wait("error")[0]["message"]
     page.send("follow", labels[:-1], **view)
     assert "bytes" in page.wait("error")[0]["message"]
+
+
+def test_a_stroke_is_on_the_disk_at_its_end(served, page, monkeypatch):
+    server, _ = served
+    monkeypatch.setattr("semfaceedit.web_editor.server.KEEP_AFTER", 600)
+    header, maps = page.state
+    cells = header["size"] ** 2
+    labels = painted(np.frombuffer(maps[:cells], np.uint8).reshape(header["size"], -1))
+    page.send("stroke", labels.tobytes(), number=header["numbers"][header["at"]], name="hair")
+    end = time.monotonic() + 20
+    root = server.session.revision.root
+    while not any(
+        np.array_equal(FaceProject.load(path).labels, labels)
+        for path in server.session.saved.out.glob(f"autosave-*-{root}.safetensors")
+    ):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    if server.sharpening is not None:
+        page.wait("state", version=1)
 
 
 def test_nothing_waits_for_sharpening(served, page, monkeypatch):

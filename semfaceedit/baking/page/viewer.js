@@ -1,16 +1,16 @@
 // The page: turns the head, switches views and colours, saves pictures and turntables.
 
 import { Layers } from "./layers.js";
+import { Pace } from "./pace.js";
 import { FaceRenderer, VIEWS } from "./renderer.js";
 
-const MOST = { yaw: 0.7, pitch: 0.4 };  // radians, as far as the layers were baked
 const FULL = 1024;  // rays along an edge of a saved picture, and the most on the screen
-const SMOOTH = 1000 / 24;  // milliseconds for a frame, above which the head is turned more coarsely
 const FRAMES = 72, FPS = 24;  // of a turntable
 const $ = (selector) => document.querySelector(selector);
 
 const canvas = $("#picture");
-const state = { yaw: 0, pitch: 0, view: "face", share: 1, moving: false, recording: false };
+const state = { yaw: 0, pitch: 0, view: "face", moving: false, recording: false };
+const pace = new Pace();
 let renderer;
 
 const clamp = (value, most) => Math.max(-most, Math.min(most, value));
@@ -20,7 +20,7 @@ const fullSize = () => Math.min(FULL, Math.round(canvas.clientWidth * devicePixe
 
 // --- drawing ---------------------------------------------------------------------------------
 
-let wanted = 0, settled = 0, last = 0;
+let wanted = 0, settled = 0;
 
 function redraw() {
   if (!wanted) wanted = requestAnimationFrame(frame);
@@ -29,25 +29,17 @@ function redraw() {
 function frame(now) {
   wanted = 0;
   if (state.recording) return void setTimeout(redraw, 200);
-  const full = fullSize();
-  const size = state.moving ? Math.max(128, Math.round((full * state.share) / 16) * 16) : full;
-  if (state.moving && last) adapt(now - last);
-  last = state.moving ? now : 0;
+  const size = pace.size(fullSize(), state.moving, now);
   renderer.draw({ ...state, size, coarse: state.moving });
   const side = state.yaw > 0.02 ? "right" : state.yaw < -0.02 ? "left" : "";
   const degrees = Math.round(Math.abs(state.yaw) * 57.3);
   canvas.setAttribute("aria-label", `A head, ${side ? `turned ${degrees} degrees to the ${side}` : "from the front"}`);
 }
 
-// Fewer rays while frames come late, more while there is time.
-function adapt(milliseconds) {
-  if (milliseconds > SMOOTH) state.share = Math.max(0.2, state.share * Math.max(0.6, Math.sqrt(SMOOTH / milliseconds)));
-  else if (milliseconds < 0.6 * SMOOTH) state.share = Math.min(1, state.share * 1.04);
-}
-
 function turn(yaw, pitch) {
-  state.yaw = clamp(yaw, MOST.yaw);
-  state.pitch = clamp(pitch, MOST.pitch);
+  const { mostYaw, mostPitch } = renderer.layers.header;  // radians, as far as the layers were baked
+  state.yaw = clamp(yaw, mostYaw);
+  state.pitch = clamp(pitch, mostPitch);
   state.moving = true;
   clearTimeout(settled);
   settled = setTimeout(settle, 180);
@@ -199,7 +191,7 @@ async function record() {
   if (!kind) return say("This browser cannot record video.");
   state.recording = true;
   $("#record").disabled = true;
-  const size = state.share < 1 ? 256 : 512, frames = [];
+  const size = pace.share < 1 ? 256 : 512, frames = [];
   for (let index = 0; index < FRAMES; index++) {
     const yaw = 0.6 * Math.sin((2 * Math.PI * index) / FRAMES);
     renderer.draw({ yaw, pitch: state.pitch, view: state.view, size });
@@ -247,7 +239,7 @@ async function start() {
   new ResizeObserver(redraw).observe(canvas);
   canvas.addEventListener("webglcontextlost", () => location.reload());
   redraw();
-  globalThis.face = { renderer, state, turn, show };  // for scripts
+  globalThis.face = { renderer, state, pace, turn, show };  // for scripts
 }
 
 start().catch((error) => {

@@ -9,7 +9,7 @@ export class Brush {
   constructor() {
     this.known = null; // the map of the step at hand
     this.sent = null; // a stroke on its way to be a step: its map, and how many of the painter's strokes it holds
-    this.next = null; // what waits for that
+    this.next = []; // what waits for that
     this.ahead = false; // the viewer shows a face that is no step yet
   }
 
@@ -57,18 +57,17 @@ export class Brush {
 
   // Whether `act` is put off until the stroke is a step.
   puts(act) {
-    if (this.sent) this.next = act;
+    if (this.sent) this.next.push(act);
     return Boolean(this.sent);
   }
 
   proceed() {
-    const { next } = this;
-    this.next = null;
-    next?.();
+    for (const act of this.next.splice(0)) act();
   }
 
   // A message that was refused, or lost with the socket.
   failed() {
-    this.sent = this.next = null;
+    this.sent = null;
+    this.next = [];
   }
 }

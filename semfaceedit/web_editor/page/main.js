@@ -1,16 +1,20 @@
 // The page: what its parts say to the editor, and what the editor's answers do to them.
 
 import { Brush } from "./brush.js";
+import * as exports from "./exports.js";
+import { Head } from "./head.js";
 import { listen } from "./keys.js";
 import { Looks, MOST_LOOK } from "./looks.js";
 import { Painter } from "./painter.js";
 import * as panels from "./panels.js";
+import * as sliders from "./sliders.js";
 import { Socket } from "./socket.js";
-import { buildButtons, decoded, find, labelName, page, press, say, send } from "./state.js";
+import { buildButtons, decoded, find, labelName, page, press, saveFile, say, send } from "./state.js";
 import { keepNow, keepStrokes, keptStrokes } from "./strokes.js";
 import { Viewer } from "./viewer.js";
 
 const kept = new Map(); // what was painted on steps that were left, by their numbers
+let goal = null; // the step that was asked for last, until it is at hand
 const looks = new Looks();
 const brush = new Brush();
 const strip = { first: 0, under: false }; // of faces; and whether the viewer's picture is the map's too
@@ -26,7 +30,14 @@ page.painter = new Painter(find("map"), {
     find("under").textContent = label === null ? "" : labelName(label);
   },
 });
+const head = new Head({
+  ask: (face) => !page.painter.last && send({ type: "layers", ...face }),
+  loaded: () => {
+    if (page.viewer.own) page.viewer.show();
+  },
+});
 page.viewer = new Viewer(find("face"), {
+  head,
   ask: ({ labels, ...view }) => send({ type: labels ? "follow" : "view", ...view }, labels),
   turned: (pose) => {
     panels.showPose(pose);
@@ -51,8 +62,9 @@ function putUnder(picture) {
 // Answers.
 
 const ANSWERS = {
-  about: begin, state: follow, frame, faces, looks: (...answer) => looks.answered(...answer), map, progress, saved,
-  error, thumbnail: panels.thumbnail,
+  about: begin, state: follow, frame, layers: (...answer) => head.answered(...answer), faces,
+  looks: (...answer) => looks.answered(...answer), map, progress, saved, error, thumbnail: panels.thumbnail,
+  making: exports.making, made: exports.made,
 };
 
 function heard(header, payload) {
@@ -67,6 +79,7 @@ function heard(header, payload) {
 function begin(header) {
   page.about = header;
   kept.clear(); // another server counts its steps anew
+  head.forget();
   painter.palette = header.colors;
   panels.buildPalette();
   buildButtons(find("quick"), header.edits, (edit) => {
@@ -81,6 +94,8 @@ function begin(header) {
     find("apply").title = "A longer fit, after which the face follows the map more closely (Enter)";
   }
   panels.buildRegions();
+  exports.begin();
+  sliders.begin();
   panels.offerRecovered();
   find("folder").textContent = `Face projects in ${header.folder}`;
   send({ type: "faces", first: strip.first });
@@ -93,14 +108,18 @@ function follow(header, labels) {
   const turned = header.pose.some((angle, axis) => angle !== state.pose[axis]);
   const ended = state.busy && !header.busy;
   page.state = header;
+  if (goal === header.at) goal = null;
   const own = brush.live ? takeStroke(header, labels, number) : takeMap(header, labels, number, fresh);
   const shown = own || Boolean(brush.live && painter.last); // as it follows the brush
+  head.follow(number, header.version, !header.busy);
   if (turned || !viewer.picture) viewer.look({ yaw: header.pose[0], pitch: header.pose[1] });
-  else if ((fresh && !shown) || ended) viewer.show();
+  else if (ended || (fresh && !shown)) viewer.fresh();
   if ((fresh && !shown) || turned || !painter.picture) askUnder();
   viewer.beforeStep = header.at > 0 ? header.at - 1 : null;
   looks.arrived();
   panels.showSteps();
+  sliders.arrived();
+  exports.changed();
   panels.showBusy();
   panels.showPaint();
   find("sources").replaceChildren(...header.projects.map((project) => new Option(project)));
@@ -172,9 +191,11 @@ function saved(header) {
 }
 
 function error(header) {
+  goal = null;
   viewer.failed();
   looks.failed();
   brush.failed();
+  sliders.failed();
   page.code = "";
   panels.lock();
   say(header.message, true);
@@ -195,16 +216,23 @@ function undo() {
   const { state, code } = page;
   if (state.busy || code || brush.puts(undo)) return;
   const last = painter.strokes.at(-1);
-  if (last && (last.step === painter.step || state.at === 0)) painter.undo();
-  else if (state.at > 0) send({ type: "go", step: state.at - 1 });
+  if (goal === null && last && (last.step === painter.step || state.at === 0)) painter.undo();
+  else go(-1);
+}
+
+// To an earlier or a later step: of the one that is at hand, or is on its way to be.
+function go(by) {
+  const { state } = page, from = goal ?? state.at, to = from + by;
+  if (to < 0 || to >= state.steps.length) return;
+  if (send({ type: "go", step: to })) goal = to;
 }
 
 function redo() {
   const { state, code } = page;
   if (state.busy || code || brush.puts(redo)) return;
   const next = painter.undone.at(-1);
-  if (next && (next.step === painter.step || state.at === state.steps.length - 1)) painter.redo();
-  else if (state.at < state.steps.length - 1) send({ type: "go", step: state.at + 1 });
+  if (goal === null && next && (next.step === painter.step || state.at === state.steps.length - 1)) painter.redo();
+  else go(1);
 }
 
 function apply() {
@@ -242,13 +270,7 @@ function download() {
   canvas.width = viewer.picture.width;
   canvas.height = viewer.picture.height;
   canvas.getContext("2d").drawImage(viewer.picture, 0, 0);
-  canvas.toBlob((blob) => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(blob);
-    link.download = `${find("name").value || "face"}.png`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  });
+  canvas.toBlob((blob) => saveFile(blob, `${find("name").value || "face"}.png`));
 }
 
 // A photograph that was dropped on the page, or pasted.
@@ -361,6 +383,8 @@ window.onbeforeunload = (event) => {
   if (brush.live ? brush.sent : painter.painted) event.preventDefault();
 };
 
+exports.listen();
+sliders.listen();
 listen({ apply, save, undo, redo, compare });
 panels.chooseTool("brush");
 chooseTab("map");
@@ -370,10 +394,13 @@ find("size").oninput({ target: find("size") });
 page.socket = new Socket(`ws://${location.host}/socket${location.search}`, heard, (open, refused) => {
   find("lost").hidden = open || refused;
   find("refused").hidden = !refused;
+  goal = null;
   if (!open) {
     viewer.failed();
     looks.failed();
     brush.failed();
+    sliders.failed();
+    exports.failed();
     page.code = "";
   }
 });

@@ -13,7 +13,7 @@ const NAMES = {
 export const page = {
   about: null,
   state: {
-    steps: [], numbers: [], seeds: [], looks: [], at: 0, pose: [0, 0], projects: [], busy: "", job: "", metrics: {},
+    steps: [], numbers: [], seeds: [], looks: [], sliders: [], at: 0, pose: [0, 0], projects: [], busy: "", job: "", metrics: {},
   },
   code: "",
   socket: null,
@@ -54,4 +54,13 @@ export function listButton(text, act) {
 
 export function decoded(bytes) {
   return createImageBitmap(new Blob([bytes]));
+}
+
+// A download of what was made here.
+export function saveFile(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }

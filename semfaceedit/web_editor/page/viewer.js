@@ -1,4 +1,5 @@
-// The face from the side that was asked for: one request at a time, the newest view only.
+// The face from the side that was asked for. Once it is turned the browser draws it, where it can; else the
+// editor does: one request at a time, the newest view only.
 
 const SPEED = 1.6; // radians for a drag across the picture
 const STEP = 0.08; // radians for an arrow key
@@ -6,10 +7,20 @@ const STILL = 180; // milliseconds without a turn before a still view is asked f
 const MOST = { yaw: 0.9, pitch: 0.5 };
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
+function copied(picture) {
+  const canvas = document.createElement("canvas");
+  canvas.width = picture.width;
+  canvas.height = picture.height;
+  canvas.getContext("2d").drawImage(picture, 0, 0);
+  return canvas;
+}
+
 export class Viewer {
-  // ask(view) sends a request and says whether it went out; turned(pose): after every turn.
-  constructor(canvas, { ask, turned }) {
-    Object.assign(this, { canvas, ask, turned });
+  // head: what draws it here; ask(view) sends a request and says whether it went out; turned(pose): after
+  // every turn.
+  constructor(canvas, { head, ask, turned }) {
+    Object.assign(this, { canvas, head, ask, turned });
+    this.own = false; // the picture is the head's, as the face was turned since it changed
     this.pose = { yaw: 0, pitch: 0 };
     this.kind = "image";
     this.step = null; // an earlier revision to show
@@ -60,6 +71,8 @@ export class Viewer {
   look({ yaw, pitch }) {
     const within = (value, most) => Math.min(most, Math.max(-most, value));
     this.pose = { yaw: within(yaw, MOST.yaw), pitch: within(pitch, MOST.pitch) };
+    this.own = this.head.ready(this.pose);
+    this.head.turned();
     this.turned(this.pose);
     this.show(true);
     clearTimeout(this.timer);
@@ -68,18 +81,54 @@ export class Viewer {
 
   // Whether the next still picture is that of the face at hand from this side.
   faces([yaw, pitch]) {
-    return this.kind === "image" && this.step === null && this.pose.yaw === yaw && this.pose.pitch === pitch;
+    return this.kind === "image" && !this.drawsItself() && this.pose.yaw === yaw && this.pose.pitch === pitch;
+  }
+
+  // Whether the next picture is drawn here.
+  drawsItself() {
+    return this.own && this.step === null && this.head.ready(this.pose);
   }
 
   show(moving = false) {
+    if (this.drawsItself()) {
+      this.wanted = null;
+      this.moving = moving;
+      this.frame ??= requestAnimationFrame((now) => this.drawHead(now));
+      return;
+    }
     this.wanted = { kind: this.kind, ...this.pose, moving, ...(this.step === null ? {} : { step: this.step }) };
     this.request();
   }
 
+  drawHead(now) {
+    this.frame = null;
+    if (!this.drawsItself()) return this.show(this.moving);
+    const { kind, pose, moving } = this;
+    this.picture = this.head.draw({ ...pose, kind, edge: this.edge, moving, now });
+    this.compare({ kind, ...pose, moving });
+    this.draw();
+    if (!moving) this.picture = copied(this.picture); // the next frame of the head takes its place
+  }
+
+  // A face that has just come: the editor shows it, until it is turned.
+  fresh() {
+    this.own = false;
+    this.show();
+  }
+
   // The face as it follows a map that is being painted.
   follow(labels) {
+    this.own = false;
     clearTimeout(this.timer);
     this.wanted = { kind: this.kind, ...this.pose, moving: true, labels };
+    this.request();
+  }
+
+  // The face with sliders moved, while one is dragged.
+  slide(changes) {
+    this.own = false;
+    clearTimeout(this.timer);
+    this.wanted = { kind: this.kind, ...this.pose, moving: true, changes };
     this.request();
   }
 
@@ -93,9 +142,11 @@ export class Viewer {
   // The answer to a request.
   answered(picture) {
     this.waiting = false;
-    this.picture = picture;
-    if (this.split !== null) this.compare();
-    this.draw();
+    if (!this.drawsItself()) {
+      this.picture = picture;
+      this.compare(this.asked);
+      this.draw();
+    }
     this.request();
   }
 
@@ -112,14 +163,18 @@ export class Viewer {
   }
 
   // Ask for the picture of `beforeStep` that belongs to the one that has just come.
-  compare() {
-    const { moving, step, ...view } = this.asked;
+  compare({ moving, step, ...view }) {
+    if (this.split === null) return;
     if (moving || step !== undefined || this.beforeStep === null) this.before = null;
     else this.ask({ target: "before", ...view, step: this.beforeStep });
   }
 
+  get edge() {
+    return Math.round(this.canvas.clientWidth * devicePixelRatio);
+  }
+
   draw() {
-    const edge = Math.round(this.canvas.clientWidth * devicePixelRatio);
+    const { edge } = this;
     if (!edge || !this.picture) return;
     if (this.canvas.width !== edge) this.canvas.width = this.canvas.height = edge;
     const context = this.canvas.getContext("2d");

@@ -1,0 +1,195 @@
+"""What a page takes along: the edit in the photograph, video, one page; and how that ends."""
+
+import io
+import time
+from dataclasses import replace
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from browser import CHROMIUM, open_page
+from editor_server import KEY, Client, running
+from PIL import Image
+
+from semfaceedit.data.align import Window
+from semfaceedit.editing.target import SourceCrop, SourcePhotograph
+from semfaceedit.web_editor import exports
+from semfaceedit.web_editor.uploads import keep_picture
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+WIDTH, HEIGHT, WINDOW = 120, 90, Window(left=30, top=10, side=64)
+
+
+@pytest.fixture(scope="module")
+def editor(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("exports")) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(exports, "TEXELS", 16)
+    monkeypatch.setattr(exports, "FRAMES", 8)
+
+
+@pytest.fixture
+def photograph(editor):
+    """The editor on a face that came from a photograph in its folder."""
+    session = editor[0].session
+    session.choose(5)
+    session.saved.out.mkdir(exist_ok=True)
+    path = session.saved.out / "ann.png"
+    shown = np.random.default_rng(3).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    face = Image.fromarray(session.face.image).resize((64, 64))
+    shown[10:74, 30:94] = np.asarray(face)
+    Image.fromarray(shown).save(path)
+    crop = SourceCrop(WINDOW, WIDTH, HEIGHT, SourcePhotograph.of(path))
+    session._add("ann", replace(session.face, crop=crop), root=True)
+    return path
+
+
+@pytest.fixture
+def client(editor):
+    with Client(editor[1]) as made:
+        made.wait("state")
+        yield made
+
+
+def test_the_edit_comes_in_the_photograph_at_its_full_size(editor, client, photograph):
+    session = editor[0].session
+    client.send("export", what="photograph", name="x")
+    assert "nothing has been changed" in client.wait("made")[0]["problem"]
+    session.look("hair", 4)
+    client.send("export", what="photograph", name="x")
+    header, payload = client.wait("made", what="photograph")
+    before, after = payload[: header["split"]], payload[header["split"] :]
+    sizes = [Image.open(io.BytesIO(data)).size for data in (before, after)]
+    assert sizes[0] == sizes[1] and 0 < header["share"] < 60
+    assert (header["width"], header["height"]) == (WIDTH, HEIGHT)
+    client.send("export", what="pasted", name="x")
+    header, payload = client.wait("made", what="pasted")
+    assert header["name"] == "ann-edited.png" and header["mime"] == "image/png"
+    edited = np.asarray(Image.open(io.BytesIO(payload))).astype(int)
+    original = np.asarray(Image.open(photograph)).astype(int)
+    moved = (edited != original).any(-1)
+    assert edited.shape == original.shape and moved.any()
+    assert not moved[:, :29].any() and not moved[76:].any()  # outside the crop
+
+
+def test_a_photograph_that_went_or_changed_is_one_line(editor, client, photograph):
+    session = editor[0].session
+    session.look("hair", 4)
+    data = photograph.read_bytes()
+    for change, said in (
+        (lambda: photograph.unlink(), "no longer there: put the very file into"),
+        (lambda: photograph.write_bytes(data + b"x"), "changed since"),
+    ):
+        change()
+        client.send("export", what="pasted", name="x")
+        problem = client.wait("made")[0]["problem"]
+        assert said in problem and "\n" not in problem and "--" not in problem
+    photograph.write_bytes(data)
+    session.turn((0.3, 0.0))
+    client.send("export", what="pasted", name="x")
+    assert "another side" in client.wait("made")[0]["problem"]
+
+
+def test_a_turntable_and_a_change_between_faces(editor, client):
+    session = editor[0].session
+    session.choose(5)
+    wanted = {"what": "video", "name": "my ann", "form": "webp", "kind": "image"}
+    client.send("export", **wanted, yaw=0, pitch=0.1)
+    assert client.wait("making")[0]["total"] == 9
+    header, payload = client.wait("made")
+    assert header["name"] == "my ann.webp" and header["mime"] == "image/webp"
+    frames = pictures(payload)
+    assert len(frames) == 8 and np.abs(frames[2] - frames[6]).mean() > 3
+    start = session.view("image", (0.0, 0.1)).astype(int)
+    assert np.abs(frames[0] - start).max() <= 1
+
+    client.send("export", **wanted, yaw=0.2, pitch=0, seed=9)
+    frames = pictures(client.wait("made")[1])
+    assert len(frames) == 8  # equal frames at the end are one
+    session.choose(9)
+    assert np.abs(frames[0] - session.view("image", (0.2, 0.0)).astype(int)).max() <= 1
+    session.choose(5)
+    assert np.abs(frames[-1] - session.view("image", (0.2, 0.0)).astype(int)).max() <= 1
+
+
+def pictures(data: bytes) -> list[np.ndarray]:
+    with Image.open(io.BytesIO(data)) as animation:
+        found = []
+        for index in range(animation.n_frames):
+            animation.seek(index)
+            found.append(np.asarray(animation.convert("RGB")).astype(int))
+        return found
+
+
+def test_a_video_is_cancelled_while_edits_go_on(editor, client, monkeypatch):
+    monkeypatch.setattr(exports, "FRAMES", 100_000)
+    client.send("export", what="video", name="x", form="webp", kind="depth", yaw=0, pitch=0)
+    client.wait("making")
+    client.send("export", what="page", name="x")
+    assert "being made" in client.wait("error")[0]["message"]
+    client.send("look", group="hair", seed=3, amount=1)
+    assert client.wait("state")[0]["looks"][-1]["seed"] == 3
+    client.send("cancel")
+    assert client.wait("made")[0]["problem"] == "Cancelled."
+
+
+def test_the_page_needs_no_server(client):
+    client.send("export", what="page", name="ann & bob")
+    header, payload = client.wait("made")
+    assert header["name"] == "ann bob.html" and payload.startswith(b"<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ({"what": "nothing"}, "use one of"),
+        ({"what": "video", "form": "gif", "kind": "image"}, "use one of"),
+        ({"what": "video", "form": "webp", "kind": "x"}, "use one of"),
+        ({"what": "video", "form": "webp", "kind": "image", "project": "none"}, "no face"),
+    ],
+)
+def test_what_cannot_be_made(client, wrong, said):
+    client.send("export", name="x", yaw=0, pitch=0, **wrong)
+    assert said in client.wait("error")[0]["message"]
+
+
+def test_a_photograph_is_kept_once_beside_the_faces(tmp_path):
+    first, new = keep_picture(b"one", tmp_path / "faces", "ann", ".png")
+    assert new and first.read_bytes() == b"one"
+    assert keep_picture(b"one", tmp_path / "faces", "ann", ".png") == (first, False)
+    second, new = keep_picture(b"two", tmp_path / "faces", "ann", ".png")
+    assert new and second.name == "ann-2.png" and first.read_bytes() == b"one"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_the_page_shows_and_downloads_them(editor, photograph, tmp_path):
+    server, address = editor
+    server.session.look("hair", 4)
+    (tmp_path / "profile").mkdir()
+    with open_page(f"http://{address}/?key={quote(KEY)}", tmp_path / "profile") as page:
+        page.wait("document.querySelectorAll('#looks button').length == 8")
+        page.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        page.click("#export")
+        page.wait("!document.querySelector('#paste-sheet').hidden")
+        halves = {}
+        for place in (0, 50, 100):
+            page.run(f"(s => {{ s.value = {place}; s.oninput() }})"
+                     "(document.querySelector('#paste-divide'))")  # fmt: skip
+            halves[place] = page.run("document.querySelector('#paste').toDataURL()")
+        assert len(set(halves.values())) == 3
+        page.click("#paste-save")
+        end = time.monotonic() + 30
+        while not (tmp_path / "ann-edited.png").exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        page.run("document.querySelector('#video-form').value = 'webp'")
+        page.click("#video-save")
+        page.wait("document.querySelector('#making-text').textContent.includes('face.webp')")
+        assert page.run("document.querySelector('#cancel').hidden") and not page.problems
+        page.run("document.querySelector('#export-dialog').close()")
+        page.run("import('./state.js').then(({ send }) => send({ type: 'choose', seed: 8 }))")
+        page.wait("document.querySelector('#in-photograph').hidden")

@@ -1,0 +1,145 @@
+"""Sliders of the weights in the editor: live, one step for what follows on one another."""
+
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+import torch
+from browser import CHROMIUM, open_page
+from editor_server import KEY, Client, running
+from faces import open_editor
+
+from semfaceedit.editing.encoder import flat_film
+from semfaceedit.editing.sliders import Directions, Slider
+from semfaceedit.errors import UserError
+from semfaceedit.web_editor.session import EditingSession
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def with_sliders(editor):
+    """The same editor with two random directions, of the shape and of the hair."""
+    mean = editor.generate(0).project.offsets
+    torch.manual_seed(4)
+    ways = [0.3 * torch.randn_like(flat_film(film)[0]) for film in (mean.geometry, mean.appearance)]
+    ways[1] = ways[1][0]
+    sliders = [
+        Slider(name, part, 0.9, 0.01, "neck", 1.0, 1.0, 1.0)
+        for name, part in (("nose width", -1), ("hair lightness", 0))
+    ]
+    editor.directions = Directions.of(editor.generator, sliders, ways)
+    return editor
+
+
+@pytest.fixture(scope="module")
+def editor(tmp_path_factory):
+    return with_sliders(open_editor(tmp_path_factory.mktemp("sliders")))
+
+
+def test_sliders_that_follow_one_another_are_one_step(editor, tmp_path):
+    session = EditingSession(editor, tmp_path)
+    session.choose(5)
+    face = session.face
+    session.adjust({"nose width": 1.0})
+    session.adjust({"nose width": 1.5, "hair lightness": -0.5})
+    revisions, at = session.history
+    assert at == 1 and len(revisions) == 2
+    assert session.revision.name == "nose width +1.5, hair lightness -0.5"
+    wanted = editor.adjust(face, {"nose width": 1.5, "hair lightness": -0.5}).project
+    assert torch.equal(session.face.geometry.phases, wanted.geometry.phases)
+    assert torch.equal(session.face.appearance.phases, wanted.appearance.phases)
+    session.look("garment", 3)
+    adjusted = session.face
+    session.adjust({"nose width": 1.0})  # from the face as it is by then
+    assert session.history[1] == 3 and not torch.equal(
+        session.face.geometry.phases, adjusted.geometry.phases
+    )
+    session.adjust({"nose width": 0.0})
+    assert session.history[1] == 2 and session.face is adjusted
+    session.adjust({})
+    assert session.history[1] == 2
+    for wrong, said in (({"mouth": 1.0}, "unknown"), ({"nose width": 50.0}, "use -5")):
+        with pytest.raises(UserError, match=said):
+            session.adjust(wrong)
+    assert session.history[1] == 2
+
+
+def test_a_frame_shows_what_a_step_will(editor, tmp_path):
+    session = EditingSession(editor, tmp_path)
+    session.choose(5)
+    session.adjust({"hair lightness": 1.0})
+    changes = {"nose width": 2.0}
+    seen = session.view("image", (0.1, 0.0), changes=changes)
+    session.adjust(changes)
+    assert np.array_equal(seen, session.view("image", (0.1, 0.0)))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("served")) as (server, address):
+        with_sliders(server.session.editor)
+        yield server, address
+
+
+def test_messages_of_sliders(served):
+    server, address = served
+    server.session.choose(5)
+    with Client(address) as client:
+        about, _ = client.wait("about")
+        assert [s["name"] for s in about["sliders"]] == ["nose width", "hair lightness"]
+        assert [s["part"] for s in about["sliders"]] == ["shape", "hair"]
+        client.wait("state")
+        for wrong in ([1], {"nose width": "x"}, {"nose width": 9}, {"x" * 300: 1}, {"none": 1}):
+            client.send("adjust", changes=wrong)
+            assert client.wait("error")[0]["message"]
+        client.send("adjust", changes={"nose width": 1})
+        state, _ = client.wait("state")
+        assert state["sliders"][state["at"]] == {"nose width": 1}
+
+
+def test_weights_without_directions_have_no_sliders(editor, tmp_path):
+    editor = open_editor(tmp_path)
+    session = EditingSession(editor, tmp_path)
+    session.choose(1)
+    for act in (
+        lambda: session.adjust({"nose width": 1.0}),
+        lambda: session.view("image", (0.0, 0.0), changes={"nose width": 1.0}),
+    ):
+        with pytest.raises(UserError, match="no sliders"):
+            act()
+
+
+SLIDE = """(input => {{ input.value = {}; input.dispatchEvent(new Event('{}')) }})(
+    document.querySelector('#slider-list input'))"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_sliders_of_the_page_are_live(served, tmp_path):
+    server, address = served
+    server.session.choose(5)
+    with open_page(f"http://{address}/?key={quote(KEY)}", tmp_path) as page:
+        page.wait("document.querySelectorAll('#looks button').length == 8")
+        count = len(server.session.history[0])
+        shown = page.run("document.querySelector('#face').toDataURL()")
+        page.run(SLIDE.format(2, "input"))
+        page.wait(f"document.querySelector('#face').toDataURL() != {shown!r}")
+        assert len(server.session.history[0]) == count  # nothing is a step yet
+        page.run(SLIDE.format(2, "change"))
+        current = "document.querySelector('#steps [aria-current]').textContent"
+        page.wait(f"{current} == 'nose width +2.0'")
+        page.run(SLIDE.format(1, "change"))
+        page.wait(f"{current} == 'nose width +1.0'")
+        assert len(server.session.history[0]) == count + 1
+        page.press("z", control=True)
+        page.wait(f"{current} == 'face 5'")
+        page.wait("document.querySelector('#slider-list input').value == 0")
+        page.press("y", control=True)
+        page.wait("document.querySelector('#slider-list input').value == 1")
+        page.click("#slider-reset")
+        page.wait(f"{current} == 'face 5'")
+        assert not page.problems
+        server.session.editor.directions = None
+        page.run("window.old = true")
+        page.call("Page.reload")
+        page.wait("!window.old && document.querySelectorAll('#looks button').length == 8")
+        assert page.run("document.querySelector('#sliders').hidden")
