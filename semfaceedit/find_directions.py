@@ -16,8 +16,8 @@ from .outputs import check_outputs, paths_in
 
 @dataclass(kw_only=True)
 class FindDirectionsOptions(CheckpointOptions):
-    """Find the sliders of a checkpoint: directions that change one thing each, such as the opening
-    of the mouth or the warmth of the hair.
+    """Find the sliders of a checkpoint: moves that change one thing each, such as the opening of
+    the mouth or the hue of the hair.
 
     Example: semfaceedit find-directions --checkpoint W.safetensors
 
@@ -29,15 +29,15 @@ class FindDirectionsOptions(CheckpointOptions):
     """File to write (default: beside the weights W.safetensors, W-directions.safetensors, where it
     is found without being named)."""
     samples: int = FindSettings.samples
-    """Faces that the regression learns from."""
-    moved: int = FindSettings.moved
-    """Faces that each direction is tried on, and afterwards judged on as many others."""
+    """Faces that are measured."""
+    judged: int = FindSettings.judged
+    """Faces, drawn afterwards, on which each slider is judged."""
     seed: int = 0
     """Random seed of the faces."""
 
 
 def run(options: FindDirectionsOptions) -> None:
-    for name, least in (("samples", 50), ("moved", 1)):
+    for name, least in (("samples", 50), ("judged", 1)):
         value = getattr(options, name)
         if not least <= value <= 1_000_000:
             raise UserError(f"--{name} {value}: use {least} to 1000000")
@@ -50,13 +50,7 @@ def run(options: FindDirectionsOptions) -> None:
     make_folder(out.parent)
     if select_device(options.device).type == "cpu":
         keep_freed_memory()
-    settings = FindSettings(
-        samples=options.samples,
-        moved=options.moved,
-        judged=options.moved,
-        fresh=max(20, options.samples // 4),
-        seed=options.seed,
-    )
+    settings = FindSettings(samples=options.samples, judged=options.judged, seed=options.seed)
     with use_backend(options.backend):
         found = find_directions(
             generator, settings, say=lambda text: print(text, file=sys.stderr, flush=True)

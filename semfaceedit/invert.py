@@ -54,11 +54,11 @@ class InvertOptions(FitOptions):
     geometry_iterations: int | None = None
     """Iterations of the geometry offsets alone (default: 200, with an encoder 0)."""
     appearance_iterations: int | None = None
-    """Iterations of all offsets under all terms (default: 300, with an encoder 25, after 15 at
-    half the resolution)."""
+    """Iterations of all offsets under all terms (default: 300, with an encoder 24, each on a
+    quarter of the pixels)."""
     patience: int | None = None
     """Evaluations without progress that end a stage; 0: never (default: 10, one in ten iterations;
-    with an encoder 2, one in five)."""
+    with an encoder 2, one in twelve)."""
     tune: int = InvertSettings.tune_iterations
     """Pivotal tuning: so many steps of the weights after the offsets (0: none; 100 to 350)."""
     tune_rate: float = InvertSettings.tune_learning_rate
@@ -90,9 +90,9 @@ def run(options: InvertOptions) -> None:
                     "appearance_iterations",
                     "patience",
                     "learning_rate",
+                    "image_weight",
                 ),
                 resolution=resolution,
-                image_weight=options.image_weight,
                 tune_iterations=options.tune,
                 tune_learning_rate=options.tune_rate,
                 perceptual_weight=perceptual_weight(using.perceptual),

@@ -56,10 +56,10 @@ class FitOptions(EncoderOptions):
     """What every fit takes."""
 
     learning_rate: float | None = None
-    """Learning rate (Adam) at the start of each stage (default: 0.01, with an encoder 0.02)."""
-    image_weight: float = EditSettings.image_weight
-    """Weight of the image term (1 in the paper); 10 preserves more of the picture outside the
-    edit."""
+    """Learning rate (Adam) at the start of each stage (default: 0.01, with an encoder 0.025)."""
+    image_weight: float | None = None
+    """Weight of the image term; 10 preserves more of the picture outside the edit (default: 1, as
+    in the paper; edits with an encoder 5)."""
     resolution: int | None = None
     """Width and height in pixels (default: those of the checkpoint or the project)."""
     vgg: bool = True
@@ -74,14 +74,15 @@ class FitOptions(EncoderOptions):
 class RefitOptions(FitOptions):
     """What editing and transfer take."""
 
-    appearance: bool = False
-    """Fit the appearance as well as the geometry."""
+    appearance: bool | None = None
+    """Fit the appearance as well as the geometry (default: only with an encoder)."""
     dilation: float = EditSettings.dilation
     """Widen the edited region by this share of the picture's width."""
     iterations: int | None = None
-    """Maximum number of steps (default: 150, with an encoder 20)."""
+    """Maximum number of steps (default: 150; with an encoder 28, each on a quarter of the
+    pixels)."""
     learning_rate: float | None = None
-    """Initial learning rate (Adam; default: 0.005, with an encoder 0.01)."""
+    """Initial learning rate (Adam; default: 0.005, with an encoder 0.02)."""
     start_samples: int = EditSettings.start_samples
     """If the face lacks a class (say, a hat), its gradient vanishes; so this many samples are drawn
     to find better starting points. 0: start from the face alone. An encoder makes them
@@ -217,11 +218,9 @@ def _edit_settings(options: RefitOptions, tools: Tools, encoder: Encoder | None)
         raise UserError(f"--dilation {options.dilation}: must be at least 0 and less than 1")
     return default_edit_settings(
         encoder,
-        **given(options, "iterations", "learning_rate"),
-        appearance=options.appearance,
+        **given(options, "iterations", "learning_rate", "appearance", "image_weight"),
         dilation=options.dilation,
         start_samples=options.start_samples,
-        image_weight=options.image_weight,
         resolution=options.resolution,
         perceptual_weight=perceptual_weight(tools.perceptual),
     )

@@ -17,7 +17,8 @@ SHAPES = (
     "hair length", "hair volume", "fringe", "mouth opening", "smile", "nose width", "brow height",
     "eye size", "face width", "neck", "glasses", "hat",
 )  # fmt: skip
-COLOURS = ("lightness", "warmth", "saturation")  # CIELAB L*, b* and C*
+COLOURS = ("lightness", "hue", "saturation")  # CIELAB L*, h in radians, and C*
+GREY = 3.0  # C* below which a colour has no hue
 PRIOR = 0.02  # of the mean map, that a part counts where a face does not show it
 FACE = tuple(range(1, 8)) + (10, 11, 12)  # skin and what lies within
 
@@ -112,13 +113,13 @@ def shapes(semantics: Tensor, places: Places) -> Tensor:
     columns = [
         (hair * below).mean((1, 2)),
         (hair * above).mean((1, 2)),
-        (hair * forehead).mean((1, 2)) / forehead.mean(),
+        (hair * forehead).mean((1, 2)) / forehead.mean().clamp(min=1e-6),
         area("mouth"),
         -curve,
         (nose * (x - middle).square()).sum((1, 2)).sqrt(),
         eyes - brows,
         area("l_eye", "r_eye"),
-        2 * (face * cheeks).mean((1, 2)) / cheeks.mean(),
+        2 * (face * cheeks).mean((1, 2)) / cheeks.mean().clamp(min=1e-6),
         area("neck", "neck_l"),
         area("eye_g"),
         area("hat"),
@@ -127,9 +128,9 @@ def shapes(semantics: Tensor, places: Places) -> Tensor:
 
 
 def colours(image: Tensor, semantics: Tensor, group_of_class: tuple[int, ...]) -> Tensor:
-    """Pictures (B, 3, s, s) in [-1, 1] and class scores -> (B, 3 n): L*, b* and C* of the mean
-    colour of each group; NaN where a face shows next to nothing of it. Of hair without the hat, of
-    the group face the skin alone."""
+    """Pictures (B, 3, s, s) in [-1, 1] and class scores -> (B, 3 n): L*, hue (radians) and C* of
+    the mean colour of each group; NaN where a face shows next to nothing of it, and the hue of what
+    is grey. Of hair without the hat, of the group face the skin alone."""
     found = []
     for group in range(max(group_of_class) + 1):
         names = [n for n, g in zip(CLASS_NAMES, group_of_class, strict=True) if g == group]
@@ -139,7 +140,9 @@ def colours(image: Tensor, semantics: Tensor, group_of_class: tuple[int, ...]) -
         total = weight.sum((1, 2))
         mean = ((image.float() + 1) / 2 * weight[:, None]).sum((2, 3)) / total[:, None]
         lightness, a, b = cielab(mean.clamp(0, 1)).unbind(1)
-        three = torch.stack([lightness, b, torch.hypot(a, b)], 1)
+        chroma = torch.sqrt(a * a + b * b + 1e-6)
+        hue = torch.where(chroma > GREY, torch.atan2(b, a), torch.nan)
+        three = torch.stack([lightness, hue, chroma], 1)
         enough = total > 0.005 * weight.shape[-1] ** 2
         found.append(torch.where(enough[:, None], three, torch.nan))
     return torch.cat(found, 1)

@@ -214,14 +214,16 @@ def new_encoder(
     random = torch.Generator().manual_seed(PCA_SEED)
     z, looks = sample_latents(model, PCA_SAMPLES, generator=random)
     codes = generator.map(z.to(device), looks.to(device))
-    encoder.geometry_basis.copy_(_components(flat_film(codes.geometry - mean.geometry), count))
+    encoder.geometry_basis.copy_(
+        principal_components(flat_film(codes.geometry - mean.geometry), count)
+    )
     appearance = flat_film(codes.appearance - mean.appearance)
     for group in range(model.groups):
-        encoder.appearance_basis[group] = _components(appearance[:, group], count)
+        encoder.appearance_basis[group] = principal_components(appearance[:, group], count)
     return encoder.to(device)
 
 
-def _components(offsets: Tensor, count: int) -> Tensor:
+def principal_components(offsets: Tensor, count: int) -> Tensor:
     """(M, F) offsets -> (k, F) principal components about 0, scaled by their deviation.
 
     In float64, then rounded: in float32 they depend on the number of threads.

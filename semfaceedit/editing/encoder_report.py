@@ -91,7 +91,9 @@ def measured(generator: Generator, encoder: Encoder, face: Face) -> dict[str, fl
             )
 
     read = encoder.read(face.goal.image, face.goal.semantics)
-    settings = near_settings(perceptual_weight=0.0, patience=0)
+    settings = near_settings(
+        perceptual_weight=0.0, patience=0, interleave=False, evaluate_every=math.gcd(*AFTER)
+    )
     fit = Fit(generator, face.goal, read.offsets, read.pose, settings, watch=watch)
     fit.run(Stage(name="all", iterations=max(AFTER), appearance=True, image=True, pose=True))
     if fit.interrupted:

@@ -1,7 +1,8 @@
 """Gradient descent on the offsets of a face: the loop under inversion, editing and transfer.
 
 Only offsets carry gradients, and in pivotal tuning the weights of both modules' stacks instead.
-While the pose stands still the rays' intersections with the manifolds are found once.
+While the pose stands still the rays' intersections with the manifolds are found once. Interleaved
+steps cost a quarter and still see the goal's full resolution, a quarter of it at a time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from ..errors import UserError
+from ..kernels import Intersections
 from ..metrics.perceptual import PerceptualFeatures
 from ..metrics.pictures import psnr
 from ..metrics.segmentation import SegmentationScore, segmentation_score
@@ -41,6 +43,7 @@ MIN_GAIN = 2e-3  # what a score must gain to count as progress
 TRIAL = 10  # iterations from each start of a stage; the lowest loss goes on
 POSE_LIMIT = math.radians(75)
 NAMES = ("frequencies", "phases")
+OFFSETS = ((0, 0), (1, 1), (0, 1), (1, 0))  # row and column where an interleaved step begins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +59,14 @@ class FitSettings:
     learning_rate: float = 1e-2
     decay: float = 0.75  # the rate is multiplied by this ...
     decay_every: int = 100  # ... after so many iterations of a stage
+    final_rate: float = 1.0  # besides, it falls to this share over a stage
     weight_decay: float = 0.0
     noise: float = 0.03  # standard deviation on offsets, falling to 0 over a stage
     pose_every: int = 20  # iterations between pose steps; 0: the pose stays
     pose_step: float = 0.06  # radians, at first
     evaluate_every: int = 10  # iterations between evaluations without noise
     patience: int = 10  # evaluations without progress that end a stage; 0: never
+    interleave: bool = False  # a step sees every other row and column, the four offsets in turn
     seed: int = 0  # of the noise
 
     def __post_init__(self) -> None:
@@ -84,6 +89,15 @@ class Goal:
         return self.image.shape[-1]
 
 
+@dataclass(frozen=True)
+class _View:
+    """What a step sees: the goal, or every other pixel of it, and the rays of these pixels."""
+
+    goal: Goal
+    hits: Intersections
+    shift: Tensor | None = None  # (1, 2) pixels of the view
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """A run of iterations that move the same things under the same terms."""
@@ -91,7 +105,8 @@ class Stage:
     name: str
     iterations: int
     geometry: bool = True  # move the geometry offsets
-    appearance: bool = False  # move the appearance offsets
+    appearance: bool = False  # move the appearance offsets ...
+    still: frozenset[int] = frozenset()  # ... but for those of these groups
     image: bool = False  # use the image and VGG terms
     pose: bool = False  # step the pose
     weights: bool = False  # move a copy of the generator's weights (pivotal tuning)
@@ -154,7 +169,7 @@ class Fit:
         self.mean = mean_codes(generator)
         self.target_labels = goal.semantics.argmax(1)  # (1, r, r)
         self._groups = generator.config.group_of_class
-        self.offsets = _mapped(offsets, lambda tensor: tensor.detach().to(pose, copy=True))
+        self.offsets = mapped(offsets, lambda tensor: tensor.detach().to(pose, copy=True))
         self.history: list[Step] = []
         self.interrupted = False
         self.iteration = 0
@@ -162,6 +177,9 @@ class Fit:
         self._random = torch.Generator().manual_seed(settings.seed)
         self._pose_step = settings.pose_step
         self._lowest = math.inf  # the loss of the last stage's best
+        self._shown: RenderOutput | None = None  # the face as it is, once it is rendered
+        self._whole: _View | None = None  # of this pose
+        self._views: dict[tuple[int, int], _View] = {}
         self._move(pose)
 
     def run(self, *stages: Stage) -> None:
@@ -177,17 +195,12 @@ class Fit:
                 raise
             self.interrupted = True
 
-    def begin_after(self, history: list[Step]) -> None:
-        """Count and time on from the evaluations of a fit before this one."""
-        if history:
-            self.history = list(history)
-            self.iteration = history[-1].iteration
-            self._began -= history[-1].seconds
-
     @torch.no_grad()
     def render(self) -> RenderOutput:
         """The face as it is now."""
-        return self._render(self.offsets)
+        if self._shown is None:
+            self._shown = self._render(self.offsets, self._view())
+        return self._shown
 
     def project(
         self, labels: np.ndarray, image: np.ndarray, crop: SourceCrop | None = None
@@ -249,13 +262,10 @@ class Fit:
             rate = settings.learning_rate if stage.learning_rate is None else stage.learning_rate
             optimizer = Adam(leaves, weight_decay=settings.weight_decay)
             for index in range(1, stage.iterations + 1):
-                falls = (index - 1) // settings.decay_every
-                self._descend(
-                    stage,
-                    optimizer,
-                    rate * settings.decay**falls,
-                    1 - (index - 1) / stage.iterations,
-                )
+                done = (index - 1) / stage.iterations
+                fallen = settings.decay ** ((index - 1) // settings.decay_every)
+                fallen *= settings.final_rate**done
+                self._descend(stage, optimizer, rate * fallen, 1 - done)
                 self.iteration += 1
                 if stage.pose and settings.pose_every and index % settings.pose_every == 0:
                     self._step_pose(stage)
@@ -267,7 +277,9 @@ class Fit:
             self._lowest = best.loss
             if best.offsets is not None and best.pose is not None:
                 self.offsets = best.offsets
-                self._move(best.pose)
+                if not torch.equal(best.pose, self.pose):
+                    self._move(best.pose)
+                self._shown = best.output
             if stage.weights:
                 self.generator = with_weights(pivot, best.weights) if best.weights else pivot
 
@@ -278,10 +290,17 @@ class Fit:
         def shake(offset: Tensor) -> Tensor:
             return offset + scale * self._normal(offset) if offset.requires_grad else offset
 
-        output = self._render(_mapped(self.offsets, shake), shade=stage.image)
-        loss, _ = self._loss(output, stage)
+        view = self._view(self.iteration)
+        output = self._render(mapped(self.offsets, shake), view, shade=stage.image)
+        loss, _ = self._loss(output, stage, view)
         gradients = torch.autograd.grad(loss, optimizer.leaves, materialize_grads=True)
+        if stage.still:
+            looks = (self.offsets.appearance.frequencies, self.offsets.appearance.phases)
+            for leaf, gradient in zip(optimizer.leaves, gradients, strict=True):
+                if any(leaf is own for own in looks):
+                    gradient[:, list(stage.still)] = 0
         optimizer.step(gradients, rate)
+        self._shown = None
 
     def _leaves(self, stage: Stage) -> list[Tensor]:
         chosen = {"geometry": stage.geometry, "appearance": stage.appearance}
@@ -292,25 +311,45 @@ class Fit:
                 leaves += [tensor] * wanted
         return leaves
 
-    def _render(self, offsets: Codes, *, shade: bool = True) -> RenderOutput:
+    def _view(self, number: int | None = None) -> _View:
+        """All pixels, or those that the step of that number sees."""
+        if number is None or not self.settings.interleave or self.goal.resolution % 2:
+            if self._whole is None:
+                hits = find_intersections(self.generator, self.pose, self.goal.resolution)
+                self._whole = _View(self.goal, hits)
+            return self._whole
+        row, column = OFFSETS[number % len(OFFSETS)]
+        if (row, column) not in self._views:
+            every = (..., slice(row, None, 2), slice(column, None, 2))
+            keep = None if self.goal.keep is None else self.goal.keep[every]
+            goal = Goal(self.goal.semantics[every], self.goal.image[every], keep)
+            shift = self.pose.new_tensor([[column - 0.5, row - 0.5]]) / 2
+            hits = find_intersections(self.generator, self.pose, goal.resolution, shift=shift)
+            self._views[row, column] = _View(goal, hits, shift)
+        return self._views[row, column]
+
+    def _render(self, offsets: Codes, view: _View, *, shade: bool = True) -> RenderOutput:
         return render(
             self.generator,
             self.mean + offsets,
             self.pose,
-            self.goal.resolution,
-            intersections=self._hits,
+            view.goal.resolution,
+            intersections=view.hits,
+            shift=view.shift,
             shade=shade,
         )
 
-    def _loss(self, output: RenderOutput, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
-        terms = loss_terms(output, self.goal, self.perceptual, image=stage.image)
+    def _loss(
+        self, output: RenderOutput, stage: Stage, view: _View
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        terms = loss_terms(output, view.goal, self.perceptual, image=stage.image)
         return weighted(terms, self.settings), terms
 
     @torch.no_grad()
     def _evaluate(self, stage: Stage, best: _Best) -> None:
         """Score the face as it is; a watch that ends the fit here does not lose it."""
         output = self.render()
-        loss, terms = self._loss(output, stage)
+        loss, terms = self._loss(output, stage, self._view())
         step = Step(
             stage.name,
             self.iteration,
@@ -352,11 +391,13 @@ class Fit:
 
     def _loss_at(self, pose: Tensor, stage: Stage) -> float:
         self._move(pose)
-        return float(self._loss(self._render(self.offsets, shade=stage.image), stage)[0])
+        view = self._view(0)
+        output = self._render(self.offsets, view, shade=stage.image)
+        return float(self._loss(output, stage, view)[0])
 
     def _move(self, pose: Tensor) -> None:
         self.pose = pose.detach().clamp(-POSE_LIMIT, POSE_LIMIT)
-        self._hits = find_intersections(self.generator, self.pose, self.goal.resolution)
+        self._shown, self._whole, self._views = None, None, {}
 
     def _normal(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self._random).to(like)
@@ -371,6 +412,7 @@ class _Best:
     loss: float = math.inf
     offsets: Codes | None = None
     pose: Tensor | None = None
+    output: RenderOutput | None = None
     weights: TunedWeights | None = None
     waited: int = 0
     scores: list[float] = field(default_factory=lambda: [-math.inf] * 3)
@@ -378,6 +420,7 @@ class _Best:
     def offer(self, step: Step, fit: Fit) -> None:
         if step.loss < self.loss:
             self.loss, self.offsets, self.pose = step.loss, _copied(fit.offsets), fit.pose.clone()
+            self.output = fit.render()
             if self.tunes:
                 self.weights = read_weights(fit.generator)
         now = [step.score.groups, step.score.classes]
@@ -426,7 +469,7 @@ def _kept_error(shown: Tensor, goal: Goal) -> Tensor:
 
 def zero_offsets(generator: Generator) -> Codes:
     """The mean face: offsets of a batch of one, all 0."""
-    return _mapped(mean_codes(generator), torch.zeros_like)
+    return mapped(mean_codes(generator), torch.zeros_like)
 
 
 def _parabola_minimum(minus: float, middle: float, plus: float) -> float:
@@ -437,7 +480,8 @@ def _parabola_minimum(minus: float, middle: float, plus: float) -> float:
     return min(1.0, max(-1.0, 0.5 * (minus - plus) / curvature))
 
 
-def _mapped(codes: Codes, function: Callable[[Tensor], Tensor]) -> Codes:
+def mapped(codes: Codes, function: Callable[[Tensor], Tensor]) -> Codes:
+    """Codes with a function of each of their four tensors."""
     return Codes(
         *(
             Film(function(film.frequencies), function(film.phases))
@@ -447,4 +491,4 @@ def _mapped(codes: Codes, function: Callable[[Tensor], Tensor]) -> Codes:
 
 
 def _copied(codes: Codes) -> Codes:
-    return _mapped(codes, lambda tensor: tensor.detach().clone())
+    return mapped(codes, lambda tensor: tensor.detach().clone())

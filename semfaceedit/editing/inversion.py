@@ -47,7 +47,6 @@ class InvertSettings(FitSettings):
     tune_iterations: int = 0  # of pivotal tuning; PTI takes up to 350
     tune_learning_rate: float = 3e-4  # PTI's
     resolution: int | None = None  # pixels along an edge (default: the checkpoint's)
-    coarse_iterations: int = 0  # before all others, with all terms, at half the resolution
 
 
 @dataclass(frozen=True)
@@ -101,25 +100,10 @@ def invert(
     else:
         start = start_pose(generator, labels, goal) if given is None else given
 
-    def fit_to(goal: Goal) -> Fit:
-        return Fit(
-            generator, goal, offsets, start, settings, perceptual=perceptual, watch=watch
-        )  # fmt: skip
-
-    history: list[Step] = []
-    if settings.coarse_iterations and resolution % 2 == 0:
-        small, less = pictures(Target(image, labels, None), resolution // 2)
-        fit = fit_to(Goal(less.to(device), small.to(device)))
-        fit.run(_all_offsets("coarse", settings.coarse_iterations, settings))
-        history = fit.history
-        if not fit.interrupted:
-            offsets, start = fit.offsets, fit.pose
-    fine = fit_to(goal)
-    fine.begin_after(history)
-    if not (history and fit.interrupted):
-        fine.run(*_stages(settings))
+    fit = Fit(generator, goal, offsets, start, settings, perceptual=perceptual, watch=watch)
+    fit.run(*_stages(settings))
     return InversionResult(
-        fine.project(labels, image, crop), fine.history, fine.render(), fine.interrupted
+        fit.project(labels, image, crop), fit.history, fit.render(), fit.interrupted
     )
 
 
@@ -129,18 +113,19 @@ def default_invert_settings(encoder: Encoder | None, **changes: Any) -> InvertSe
 
 
 def near_settings(**changes: Any) -> InvertSettings:
-    """Settings for a start that an encoder read: few, long steps of all offsets, without noise, and
-    an end as soon as the scores stand still."""
+    """Settings for a start that an encoder read: few, long steps of all offsets, each on a quarter
+    of the pixels, without noise."""
     return replace(
         InvertSettings(
             geometry_iterations=0,
-            coarse_iterations=15,
-            appearance_iterations=25,
-            learning_rate=2e-2,
+            appearance_iterations=24,
+            interleave=True,
+            learning_rate=2.5e-2,
+            final_rate=0.2,
             noise=0.0,
-            pose_every=10,
+            pose_every=9,
             pose_step=0.03,
-            evaluate_every=5,
+            evaluate_every=12,
             patience=2,
         ),
         **changes,
@@ -210,8 +195,17 @@ def _pose_heads(generator: Generator, goal: Goal) -> list[Tensor]:
 
 
 def _stages(settings: InvertSettings) -> list[Stage]:
-    stages = [_all_offsets("appearance", settings.appearance_iterations, settings)]
-    if settings.geometry_iterations or not settings.coarse_iterations:
+    stages = [
+        Stage(
+            name="appearance",
+            iterations=settings.appearance_iterations,
+            geometry=settings.joint,
+            appearance=True,
+            image=True,
+            pose=True,
+        )
+    ]
+    if settings.geometry_iterations:
         geometry = Stage(name="geometry", iterations=settings.geometry_iterations, pose=True)
         stages.insert(0, geometry)
     if settings.tune_iterations:
@@ -226,17 +220,6 @@ def _stages(settings: InvertSettings) -> list[Stage]:
             )
         )
     return stages
-
-
-def _all_offsets(name: str, iterations: int, settings: InvertSettings) -> Stage:
-    return Stage(
-        name=name,
-        iterations=iterations,
-        geometry=settings.joint,
-        appearance=True,
-        image=True,
-        pose=True,
-    )
 
 
 @torch.no_grad()

@@ -56,6 +56,7 @@ def edit(
         watch=watch,
         encoder=encoder,
         semantics=footprint_shares(project.labels, goal.resolution).to(before.image),
+        still=_painted_groups(project, labels) if settings.masked else frozenset(),
     )
 
 
@@ -75,7 +76,17 @@ def refine(
     """
     goal, mask, shown = _painted_goal(generator, before, after.labels, settings)
     here = replace(settings, start_samples=0)
-    return refit(generator, after, goal, mask, shown, here, perceptual=perceptual, watch=watch)
+    still = _painted_groups(before, after.labels) if settings.masked else frozenset()
+    return refit(
+        generator, after, goal, mask, shown, here, perceptual=perceptual, watch=watch, still=still
+    )
+
+
+def _painted_groups(project: FaceProject, labels: np.ndarray) -> frozenset[int]:
+    """The groups of the classes that were painted: their looks stay, so that what is new has them
+    and does not blend into what was there."""
+    new = np.unique(labels[labels != project.labels])
+    return frozenset(project.group_of_class[label] for label in new)
 
 
 def _painted_goal(

@@ -14,7 +14,7 @@ from ..model.codes import Codes
 from ..model.generator import Generator
 from ..model.renderer import RenderOutput, render
 from .encoder import Encoder, map_change
-from .fit import Fit, FitSettings, Goal, Stage, Step, Watch
+from .fit import Fit, FitSettings, Goal, Stage, Step, Watch, mapped
 from .initialisation import best_along, other_starts
 from .project import FaceProject
 
@@ -38,9 +38,19 @@ class EditSettings(FitSettings):
 
 
 def near_edit_settings(**changes: Any) -> EditSettings:
-    """Settings for a start that an encoder gives: few, long steps that end as soon as the scores
-    stand still."""
-    near = EditSettings(iterations=20, learning_rate=1e-2, evaluate_every=5, patience=2)
+    """Settings for a start that an encoder gives: few, long steps, each on a quarter of the pixels.
+    The looks of the groups that are not painted move too, and the picture outside counts more, so
+    that it stays as it was."""
+    near = EditSettings(
+        iterations=28,
+        interleave=True,
+        appearance=True,
+        image_weight=5.0,
+        learning_rate=2e-2,
+        final_rate=0.25,
+        evaluate_every=14,
+        patience=2,
+    )
     return replace(near, **changes)
 
 
@@ -84,8 +94,10 @@ def refit(
     watch: Watch | None,
     encoder: Encoder | None = None,
     semantics: Tensor | None = None,
+    still: frozenset[int] = frozenset(),
 ) -> EditedFace:
-    """Move the offsets of `project` towards `goal` under all terms.
+    """Move the offsets of `project` towards `goal` under all terms; those of the looks only where
+    `settings.appearance` says so, and not of the groups `still`.
 
     They begin where they are, or at one of the `other_starts` if a short trial from there is nearer
     to the goal. encoder: they begin where its answer to the changed map leads instead (`map_change`
@@ -93,21 +105,24 @@ def refit(
     """
     own = project.generator(generator)
     pose = project.pose[None].to(before.image.device)
-    fit = Fit(own, goal, project.offsets, pose, settings, perceptual=perceptual, watch=watch)
+    offsets = mapped(project.offsets, lambda tensor: tensor.to(pose))
     starts: list[Codes] = []
     if encoder is not None:
         shown = before.semantics if semantics is None else semantics
         way = map_change(encoder, shown, goal.semantics)
-        fit.offsets = best_along(own, fit.offsets, way, pose, goal.semantics)
+        offsets = best_along(own, offsets, way, pose, goal.semantics)
     elif settings.start_samples:
         starts = other_starts(
-            own, fit.offsets, pose, goal.semantics, region, samples=settings.start_samples
+            own, offsets, pose, goal.semantics, region, samples=settings.start_samples
         )
+
+    fit = Fit(own, goal, offsets, pose, settings, perceptual=perceptual, watch=watch)
     fit.run(
         Stage(
             name="edit",
             iterations=settings.iterations,
             appearance=settings.appearance,
+            still=still,
             image=True,
             starts=tuple(starts),
         )

@@ -1,4 +1,4 @@
-"""Sliders: directions that `find-directions` found for a generator, their file, and their use."""
+"""Sliders: what `find-directions` measured of a generator, its file, and moving a face by it."""
 
 from __future__ import annotations
 
@@ -12,41 +12,53 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.codes import Codes, Film
 from ..model.generator import Generator
-from ..model.mean_face import fingerprint
+from ..model.labels import NUM_CLASSES
+from ..model.mean_face import fingerprint, mean_codes
 from ..pictures.grids import picture_rows
+from .attributes import find_places
 from .beside import DAMAGE, Kind
 from .encoder import film_of
 from .project import FaceProject
 from .refit import EditedFace, render_project, with_metrics
+from .steering import (
+    SIZE,
+    Gauge,
+    Steering,
+    add_way,
+    attribute_names,
+    difference,
+    part_of,
+    shortened,
+)
 from .target import resize_labels
 
 KIND = Kind(
     name="directions",
     what="a set of directions",
     format="semfaceedit-directions",
-    version=1,
+    version=2,
     command="find-directions",
     way_out="find them again with `find-directions`",
 )
 LEAST_R2, MOST_LEAKAGE = 0.7, 0.05  # of a good slider
 WEAK_R2, WEAK_FOLLOWS, WEAK_LEAKAGE = 0.5, 0.9, 0.15  # of a weak one
 MOST = 5.0  # deviations that a slider moves, at most
+TENSORS = ("scale", "low", "high", "geometry", "appearance")  # of a gauge, beside its mean map
 
 
 @dataclass(frozen=True)
 class Slider:
-    """What a direction changes, and how well."""
+    """What a slider changes, and how well: on faces drawn afterwards, each moved by one step."""
 
     name: str
     part: int  # -1: the geometry; else the appearance group
-    r2: float  # of the attribute's regression on the codes, on fresh samples
-    leakage: float  # the largest mean change of another attribute, in shares of the own one's
+    r2: float  # of the change that was asked for, as a prediction of what came about
+    leakage: float  # the largest mean |change| of another attribute, in shares of the own one's
     leaks_into: str  # that other attribute
-    moves: float  # deviations that one step moves the attribute by, on fresh samples
-    follows: float  # share of fresh faces on which it moves the right way
-    length: float  # of one step, in deviations of the codes
+    moves: float  # steps that the attribute moved, on average; faces at the end move less
+    follows: float  # share of faces on which it moves the right way
+    faces: int  # that could be moved
 
     @property
     def grade(self) -> str:
@@ -61,35 +73,42 @@ class Slider:
 
 @dataclass(frozen=True)
 class Directions:
-    """All sliders of a generator, and the directions of those that are offered."""
+    """All sliders of a generator, and what it takes to move them."""
 
     checkpoint: str  # fingerprint of the generator
+    names: tuple[str, ...]  # of all attributes
     sliders: tuple[Slider, ...]
-    ways: dict[str, Film]  # (L + 1, W) offsets of one step, by name
+    gauge: Gauge
 
     @classmethod
-    def of(cls, generator: Generator, sliders: list[Slider], ways: list[Tensor]) -> Directions:
-        """Sliders and their flat offsets (F,)."""
-        width = generator.config.width
-        films = {
-            slider.name: film_of(way.float(), width)
-            for slider, way in zip(sliders, ways, strict=True)
-            if slider.grade != "no"
-        }
-        return cls(fingerprint(generator), tuple(sliders), films)
+    def of(cls, generator: Generator, sliders: list[Slider], gauge: Gauge) -> Directions:
+        return cls(fingerprint(generator), attribute_names(generator), tuple(sliders), gauge)
 
     @property
     def offered(self) -> tuple[Slider, ...]:
-        return tuple(slider for slider in self.sliders if slider.name in self.ways)
+        return tuple(slider for slider in self.sliders if slider.grade != "no")
+
+    def columns(self, changes: Mapping[str, float]) -> dict[int, float]:
+        """The same changes by the attribute's place; UserError for a slider that is not offered."""
+        found: dict[int, float] = {}
+        offered = [slider.name for slider in self.offered]
+        for name, steps in changes.items():
+            if name not in offered:
+                known = any(slider.name == name for slider in self.sliders)
+                why = "did not pass" if known else "is unknown"
+                names = ", ".join(offered) or "none"
+                raise UserError(f"slider {name!r} {why}: these are offered: {names}")
+            if not -MOST <= steps <= MOST:
+                raise UserError(f"slider {name!r} by {steps:g}: use -{MOST:g} to +{MOST:g}")
+            found[self.names.index(name)] = steps
+        return found
 
     def save(self, path: Path, generator: Generator) -> None:
         """Write one safetensors file."""
-        tensors = {
-            f"{name}.{part}": getattr(film, part)
-            for name, film in self.ways.items()
-            for part in ("frequencies", "phases")
-        }
-        KIND.save(path, tensors, generator, {"sliders": [asdict(s) for s in self.sliders]})
+        gauge = self.gauge
+        tensors = {name: getattr(gauge, name) for name in TENSORS} | {"mean": gauge.places.mean}
+        facts = {"sliders": [asdict(s) for s in self.sliders], "shown": list(gauge.shown)}
+        KIND.save(path, tensors, generator, facts)
 
 
 def find_sliders(generator: Generator, path: Path | None = None) -> Directions | None:
@@ -102,27 +121,39 @@ def find_sliders(generator: Generator, path: Path | None = None) -> Directions |
 def load_directions(path: Path, generator: Generator) -> Directions:
     """Directions that `find-directions` wrote for this generator; UserError for any other file."""
     header, tensors = KIND.read(path, generator)
-    model = generator.config
+    names, model = attribute_names(generator), generator.config
     try:
+        if header["version"] < KIND.version:
+            raise ValueError("it was written by an earlier semfaceedit")
         sliders = tuple(Slider(**fields) for fields in header["sliders"])
         for slider in sliders:
             figures = (slider.r2, slider.leakage, slider.follows)
-            words = isinstance(slider.name, str) and isinstance(slider.leaks_into, str)
-            placed = type(slider.part) is int and -1 <= slider.part < model.groups
-            if not (words and placed and all(map(math.isfinite, figures))):
+            named = slider.name in names and isinstance(slider.leaks_into, str)
+            if not (named and slider.part == part_of(names.index(slider.name))
+                    and all(map(math.isfinite, figures))):  # fmt: skip
                 raise ValueError(f"slider {slider.name!r} is not sound")
-        ways = {}
-        for slider in sliders:
-            if slider.grade == "no":
-                continue
-            film = Film(*(tensors[f"{slider.name}.{part}"] for part in ("frequencies", "phases")))
-            depth = model.geometry_depth if slider.part < 0 else model.appearance_depth
-            if {film.frequencies.shape, film.phases.shape} != {(depth + 1, model.width)}:
-                raise ValueError(f"slider {slider.name!r} has another shape than the codes")
-            ways[slider.name] = film
+        shown = tuple(header["shown"])
+        if not all(type(flag) is bool for flag in shown):
+            raise ValueError("it does not say what faces show")
+        kept = {name: tensors[name] for name in TENSORS}
+        widths = [2 * (depth + 1) * model.width
+                  for depth in (model.geometry_depth, model.appearance_depth)]  # fmt: skip
+        count, components = len(names), len(kept["geometry"])
+        wanted = {
+            "scale": (count,), "low": (count,), "high": (count,),
+            "geometry": (components, widths[0]),
+            "appearance": (model.groups, kept["appearance"].shape[1], widths[1]),
+        }  # fmt: skip
+        if len(shown) != count or any(kept[n].shape != shape for n, shape in wanted.items()):
+            raise ValueError("it has another shape than the codes")
+        if tensors["mean"].shape != (NUM_CLASSES, SIZE, SIZE) or not bool(
+            (kept["scale"] > 0).all()
+        ):
+            raise ValueError("its units or its mean map are not sound")
+        gauge = Gauge(places=find_places(tensors["mean"]), shown=shown, **kept)
     except DAMAGE as error:
         raise KIND.unreadable(path, error) from None
-    return Directions(header["checkpoint"], sliders, ways)
+    return Directions(header["checkpoint"], names, sliders, gauge)
 
 
 def table(directions: Directions, *, everything: bool = False) -> str:
@@ -144,16 +175,6 @@ def need_directions(directions: Directions | None) -> Directions:
     return directions
 
 
-def add_way(codes: Codes, part: int, way: Film) -> Codes:
-    """Codes with an offset (L + 1, W) added to the geometry (part -1) or to a group's look."""
-    if part < 0:
-        return Codes(codes.geometry + way, codes.appearance)
-    frequencies, phases = codes.appearance.frequencies.clone(), codes.appearance.phases.clone()
-    frequencies[:, part] += way.frequencies.to(frequencies)
-    phases[:, part] += way.phases.to(phases)
-    return Codes(codes.geometry, Film(frequencies, phases))
-
-
 def parse_changes(texts: tuple[str, ...]) -> dict[str, float]:
     """`NAME=STEPS` texts, such as "mouth opening=+1.5"; of a name given twice, the sum."""
     changes: dict[str, float] = {}
@@ -170,23 +191,64 @@ def parse_changes(texts: tuple[str, ...]) -> dict[str, float]:
     return changes
 
 
-def move(project: FaceProject, changes: Mapping[str, float], directions: Directions) -> FaceProject:
-    """The face with sliders moved by some steps, each a standard deviation of the attribute over
-    generated faces; only its offsets change. UserError for an unknown slider."""
+@torch.no_grad()
+def move(
+    generator: Generator,
+    project: FaceProject,
+    changes: Mapping[str, float],
+    directions: Directions,
+) -> FaceProject:
+    """The face with sliders moved by some steps; only its offsets change (`Steering.move`).
+
+    A step is a deviation of the attribute over generated faces. UserError for an unknown slider,
+    and where the face does not show what it changes.
+    """
     if directions.checkpoint != project.checkpoint:
         raise UserError("the face project and the directions are of different weights")
-    offsets, known = project.offsets, {slider.name: slider for slider in directions.sliders}
-    for name, steps in changes.items():
-        if name not in directions.ways:
-            why = "did not pass" if name in known else "is unknown"
-            names = ", ".join(directions.ways) or "none"
-            raise UserError(f"slider {name!r} {why}: these are offered: {names}")
-        if not -MOST <= steps <= MOST:
-            raise UserError(f"slider {name!r} by {steps:g}: use -{MOST:g} to +{MOST:g}")
-        way = directions.ways[name]
-        film = Film(*(steps * t.to(project.geometry.phases) for t in (way.frequencies, way.phases)))
-        offsets = add_way(offsets, known[name].part, film)
-    return replace(project, geometry=offsets.geometry[0], appearance=offsets.appearance[0])
+    wanted = directions.columns(changes)
+    steering = Steering(project.generator(generator), directions.gauge)
+    codes, mean = project.codes(generator), mean_codes(generator)
+    seen = steering.measure(codes)
+    for column in wanted:
+        if not bool(seen[column].isfinite()):
+            raise UserError(f"slider {directions.names[column]!r}: this face does not show it")
+    moved = steering.move(codes, wanted)
+    geometry, appearance = moved.geometry - mean.geometry, moved.appearance - mean.appearance
+    return replace(project, geometry=geometry[0], appearance=appearance[0])
+
+
+class LiveFace:
+    """A face whose sliders are dragged: first-order answers, for which nothing is rendered again.
+
+    The first move of each part takes its Jacobian; `adjust` then gives the face as it was asked.
+    """
+
+    def __init__(self, generator: Generator, project: FaceProject, directions: Directions):
+        if directions.checkpoint != project.checkpoint:
+            raise UserError("the face project and the directions are of different weights")
+        self.project, self._directions = project, directions
+        self._width = generator.config.width
+        self._steering = Steering(project.generator(generator), directions.gauge)
+        self._codes = project.codes(generator)
+        with torch.no_grad():
+            self._before = self._steering.measure(self._codes)
+        self._ahead: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def moved(self, changes: Mapping[str, float]) -> FaceProject:
+        """The face with sliders moved by so many steps; UserError for an unknown slider."""
+        wanted = self._directions.columns(changes)
+        offsets = self.project.offsets
+        for part in sorted({part_of(column) for column in wanted}):
+            if part not in self._ahead:
+                self._ahead[part] = self._steering.ahead(self._codes, self._before, part)
+            inverse, basis = self._ahead[part]
+            own = {column: steps for column, steps in wanted.items() if part_of(column) == part}
+            goal = self._steering.asked(self._before, own)
+            gap = difference(goal, self._before) / self._directions.gauge.scale.to(goal)
+            u = shortened(inverse @ gap.nan_to_num())
+            way = film_of(u @ basis, self._width)
+            offsets = add_way(offsets, part, way)
+        return replace(self.project, geometry=offsets.geometry[0], appearance=offsets.appearance[0])
 
 
 @torch.no_grad()
@@ -196,14 +258,14 @@ def adjust(
     changes: Mapping[str, float],
     directions: Directions | None = None,
 ) -> EditedFace:
-    """Move sliders of a face: {"mouth opening": 1.5}, in standard deviations; nothing is fitted.
+    """Move sliders of a face: {"mouth opening": 1.5}, in deviations over generated faces.
 
     directions: by default those beside the weights. The label map follows where the rendered one
     changes. UserError for an unknown slider, and where there are no directions.
     """
     project.check(generator)
     directions = need_directions(directions or find_sliders(generator))
-    moved = move(project, changes, directions)
+    moved = move(generator, project, changes, directions)
     resolution = len(project.preview)
     before = render_project(generator, project, resolution)
     after = render_project(generator, moved, resolution)

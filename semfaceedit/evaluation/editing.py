@@ -1,7 +1,6 @@
 """Edits of generated faces: is a painted map followed, and does the rest stay?"""
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,10 @@ import torch
 from ..api import generate
 from ..cli import progress
 from ..editing.encoder import flat_film
+from ..editing.fit import perceptual_weight
 from ..editing.map_edit import edit
 from ..editing.mask_edits import EDITS, painted
-from ..editing.refit import EditSettings, near_edit_settings
+from ..editing.refit import EditSettings, default_edit_settings
 from ..model.generator import Generator, sample_latents
 from ..tensor_files import hash_tensors
 from .session import Evaluation, Unmeasured
@@ -34,9 +34,11 @@ def editing(evaluation: Evaluation) -> None:
 
 def edit_settings(evaluation: Evaluation) -> EditSettings:
     """As the `edit` command has them, with the evaluation's VGG term."""
-    near = EditSettings() if evaluation.encoder is None else near_edit_settings()
-    weight = EditSettings.perceptual_weight if evaluation.perceptual[0] else 0.0
-    return replace(near, perceptual_weight=weight, resolution=evaluation.resolution)
+    return default_edit_settings(
+        evaluation.encoder,
+        perceptual_weight=perceptual_weight(evaluation.perceptual[0]),
+        resolution=evaluation.resolution,
+    )
 
 
 def measure(

@@ -1,6 +1,6 @@
 """Plots and picture grids of an evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ def psnr_curve(values: dict[str, Any], path: Path) -> None:
 def edit_bars(values: dict[str, Any], path: Path) -> None:
     names = {"labels as painted": "labels_inside", "SSIM outside": "ssim_outside",
              "identity": "identity"}  # fmt: skip
-    bars = {
+    bars: dict[str, Sequence[float]] = {
         label: _floats([found[key] for found in values["edits"].values()])
         for label, key in names.items()
     }

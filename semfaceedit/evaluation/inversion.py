@@ -230,7 +230,11 @@ def encoder_curves(evaluation: Evaluation, encoder: Encoder) -> dict[str, Any]:
             return result
 
         steps = near_settings(
-            coarse_iterations=0, appearance_iterations=max(AFTER), patience=0, **shared
+            interleave=False,
+            appearance_iterations=max(AFTER),
+            evaluate_every=5,
+            patience=0,
+            **shared,
         )
         history = {step.iteration: step for step in fit(steps).history}
         for count, found in rows.items():

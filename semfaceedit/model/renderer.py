@@ -145,10 +145,13 @@ def recolor(generator: Generator, output: RenderOutput, appearance: Film) -> Ren
     )
 
 
-def find_intersections(generator: Generator, pose: Tensor, resolution: int) -> Intersections:
+def find_intersections(
+    generator: Generator, pose: Tensor, resolution: int, *, shift: Tensor | None = None
+) -> Intersections:
     """The hits of all rays of these poses, to be passed to `render` while the pose is fixed."""
     with torch.no_grad():
-        return generator.manifolds(camera_rays(pose, resolution, generator.config.camera))
+        rays = camera_rays(pose, resolution, generator.config.camera, shift=shift)
+        return generator.manifolds(rays)
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from ..data.seeds import mixed_seed
 from ..errors import UserError
 from ..metrics.segmentation import SegmentationScore, confusion, score_of
 from ..model.labels import NUM_CLASSES
-from ..tensor_files import is_unchanged, read_kept, write_tensors
+from ..tensor_files import is_unchanged, write_tensors
 from ..training.augment import Augmentation
+from .training_state import TrainingState
 
 FORMAT, FORMAT_VERSION = "semfaceedit-parser", 1
 WIDTHS = (16, 32, 48, 64)  # channels, each level at half the resolution of the one before
@@ -135,7 +136,7 @@ def train_parser(
         parser = Parser(settings.widths).to(device)
     optimizer = torch.optim.Adam(parser.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
-    training = _Training(parser, optimizer, schedule)
+    training = TrainingState({"parser": parser}, optimizer, schedule)
     key = json.dumps([VERSION, asdict(settings), data.info["sha256"]], sort_keys=True)
     weight = class_weights(data, chosen).to(device) if settings.balance else None
     first = 0 if keep is None else training.restore(keep, key)
@@ -197,43 +198,6 @@ def warped(
     places = grid_sample(1.0 + labels[:, None], grid, mode="nearest", align_corners=False)
     moved = places[:, 0].round().long() - 1
     return shown, torch.where(moved < 0, OUTSIDE, moved)
-
-
-class _Training:
-    """What a training needs to go on: weights, Adam's moments and the schedule, as safetensors."""
-
-    def __init__(
-        self,
-        parser: Parser,
-        optimizer: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
-    ):
-        self.parser, self.optimizer, self.schedule = parser, optimizer, schedule
-
-    def save(self, path: Path, key: str, step: int) -> None:
-        tensors = {f"parser.{name}": t for name, t in self.parser.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
-        header = {"key": key, "step": step, "schedule": self.schedule.state_dict()}
-        write_tensors(path, tensors, header)
-
-    def restore(self, path: Path, key: str) -> int:
-        """The steps done in a state of this training; 0 where there is none."""
-        kept = read_kept(path)
-        if kept is None or kept[0].get("key") != key:
-            return 0
-        header, tensors = kept
-        parts: dict[int, dict[str, Tensor]] = {}
-        for name in [name for name in tensors if name.startswith("adam.")]:
-            _, index, what = name.split(".", 2)
-            parts.setdefault(int(index), {})[what] = tensors.pop(name)
-        groups = self.optimizer.state_dict()["param_groups"]
-        for group, rate in zip(groups, header["schedule"]["_last_lr"], strict=True):
-            group["lr"] = rate
-        self.parser.load_state_dict({n.removeprefix("parser."): t for n, t in tensors.items()})
-        self.optimizer.load_state_dict({"state": parts, "param_groups": groups})
-        self.schedule.load_state_dict(header["schedule"])
-        return int(header["step"])
 
 
 def saved_parser(

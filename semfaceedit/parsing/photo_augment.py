@@ -1,7 +1,8 @@
 """Changes to training crops of the photograph's network, each with its map.
 
 Portraits of officials show suits, short hair and few glasses; what they lack is painted on them:
-glasses, long hair, bare necklines, other cloth and hair, earrings, necklaces, other backgrounds.
+glasses, hats, long hair, fringes, bare necklines, other cloth and hair, jewellery, hands, other
+backgrounds.
 Crops are N x N; across and down are places about the face as in `mesh_parts.MeshParts.places`.
 """
 
@@ -16,6 +17,7 @@ from .mesh_parts import ID, SIDES, MeshParts
 UNKNOWN = 255  # the label of a pixel that does not count
 DRAWN = [ID[n] for n in ("nose", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip")]
 SEEN_THROUGH = [ID[name] for name in ("l_eye", "r_eye", "l_brow", "r_brow")]
+OVER_BROWS = [ID[name] for name in ("skin", "l_brow", "r_brow")]
 HAIR_COLOURS = (
     (25, 20, 18), (60, 40, 28), (110, 75, 45), (170, 130, 80), (200, 170, 120), (120, 50, 30),
     (170, 170, 170),
@@ -117,27 +119,130 @@ def with_long_hair(sample: Sample, random: Random) -> Sample:
         return sample
     across, down, half = sample.places()
     size = sample.size
-    strands = np.zeros((size, size), np.float32)
-    for weight, shape in ((1, (8, 64)), (0.5, (5, 120))):
-        rough = Image.fromarray(random.normal(size=shape).astype(np.float32))
-        strands += weight * np.asarray(rough.resize((size, size), Image.Resampling.BICUBIC))
-    spread = min(float(sample.image[hair].mean(-1).std()), 35)
-    made = np.median(sample.image[hair], 0) + 0.7 * spread * strands[..., None]
+    made = _strands(sample, random)
     where = np.zeros((size, size), bool)
     end = random.uniform(0.8, 2.2) + 0.05 * waves(3 * across, random)
     for side in (-1, 1):
         if random.random() < 0.15:
             continue
         out = side * across
-        inner = half * random.uniform(0.85, 1.02) + 0.04 * waves(down, random)
+        inner = half * random.uniform(0.7, 1.02) + 0.04 * waves(down, random)
         outer = half * random.uniform(1.2, 1.9) + 0.06 * waves(down, random)
         outer = outer + random.uniform(-0.1, 0.4) * np.clip(down - 0.3, 0, 2)
-        where |= (out > inner) & (out < outer) & (down > -0.25) & (down < end)
+        outer = inner + (outer - inner) * np.clip((down + 0.5) / 0.7, 0, 1) ** 0.5
+        where |= (out > inner) & (out < outer) & (down > -0.5) & (down < end)
     where &= ~np.isin(sample.labels, DRAWN)
     person = np.where(
         where, np.minimum(sample.person + 0.9, random.uniform(0.85, 1)), sample.person
     )
     return replace(sample.painted(where, made, ID["hair"]), person=person.astype(np.float32))
+
+
+def with_fringe(sample: Sample, random: Random) -> Sample:
+    """Hair over the forehead, and over the brows of some."""
+    hair = sample.labels == ID["hair"]
+    if hair.sum() < 200:
+        return sample
+    across, down, half = sample.places()
+    line = random.uniform(-0.5, -0.1) + 0.05 * waves(6 * across, random)
+    line = line + random.normal(0, 0.2) * across / half  # swept to a side
+    parting = random.uniform(-0.6, 0.6) * half
+    if random.random() < 0.5:
+        line = line - random.uniform(0.1, 0.5) * np.exp(-(((across - parting) / 0.12) ** 2))
+    else:  # one side alone
+        line = np.where((across > parting) == (random.random() < 0.5), line, -9)
+    where = (down < line) & np.isin(sample.labels, OVER_BROWS)
+    return sample.painted(where, _strands(sample, random), ID["hair"])
+
+
+def with_hat(sample: Sample, random: Random) -> Sample:
+    """A dome over the head, with a brim at times."""
+    across, down, half = sample.places()
+    wide = half * random.uniform(1.15, 1.5)
+    rim = random.uniform(-0.62, -0.22) + random.uniform(-0.1, 0.35) * (across / half) ** 2
+    rim = rim + random.normal(0, 0.1) * across
+    top = random.uniform(-1.6, -1.0)
+    dome = np.abs(across / wide) ** random.uniform(2, 5) + np.abs(np.clip(down / top, 0, 9)) ** 3
+    where = (dome < 1) & (down < rim)
+    if random.random() < 0.4:
+        reach, thick = random.uniform(1.2, 2.4) * half, random.uniform(0.05, 0.16)
+        where |= (np.abs(across) < reach) & (down < rim) & (down > rim - thick)
+    person = np.where(where, np.float32(random.uniform(0.7, 1)), sample.person)
+    made = sample.painted(where, _fabric(sample, random), ID["hat"])
+    return replace(made, person=person.astype(np.float32))
+
+
+def with_shoulder(sample: Sample, random: Random) -> Sample:
+    """Cloth that reaches higher beside the neck."""
+    across, down, half = sample.places()
+    where = np.zeros(across.shape, bool)
+    for side in (-1, 1):
+        if random.random() < 0.3:
+            continue
+        out = side * across / half
+        line = random.uniform(0.35, 1.3) + random.uniform(-0.5, 0.2) * (out - 1.2)
+        line = line + 0.05 * waves(3 * across, random)
+        where |= (out > random.uniform(0.6, 1.1)) & (down > line)
+    where &= np.isin(sample.labels, [0, ID["cloth"], ID["neck"]])
+    person = np.where(where, np.float32(random.uniform(0.5, 1)), sample.person)
+    made = sample.painted(where, _fabric(sample, random), ID["cloth"])
+    return replace(made, person=person.astype(np.float32))
+
+
+def with_hand(sample: Sample, random: Random) -> Sample:
+    """A hand beside the face or before it: label maps call it background."""
+    skin = sample.labels == ID["skin"]
+    if skin.sum() < 200:
+        return sample
+    across, down, half = sample.places()
+    side = random.choice([-1, 1])
+    x, y = side * random.uniform(0.4, 1.5) * half, random.uniform(0.5, 1.25)
+    turn = random.uniform(-0.9, 0.9)
+    u = (across - x) * np.cos(turn) + (down - y) * np.sin(turn)
+    v = (down - y) * np.cos(turn) - (across - x) * np.sin(turn)
+    size = random.uniform(0.22, 0.38)
+    where = (np.abs(u / size) ** 3 + np.abs(v / size / 1.1) ** 3 < 1) | (
+        (np.abs(u) < 0.7 * size) & (v > 0)  # the arm
+    )
+    shade = np.zeros_like(across)
+    for place in np.linspace(-0.75, 0.75, 4):
+        long, thick = random.uniform(0.6, 1.9) * size, random.uniform(0.17, 0.24) * size
+        finger = (np.hypot(u - place * size, np.clip(-v - long, 0, 9)) < thick) & (v < 0)
+        where |= finger
+        shade = np.maximum(shade, np.exp(-(((u - place * size) / thick / 0.5) ** 2)))
+    colour = np.median(sample.image[skin], 0) * random.uniform(0.75, 1.15)
+    light = 0.8 + 0.25 * shade + random.normal(0, 0.2) * u / size
+    made = colour * light[..., None] + random.normal(0, 4, (sample.size, sample.size, 1))
+    person = np.where(where, np.float32(random.uniform(0.6, 1)), sample.person)
+    done = sample.painted(where, made, ID["background"])
+    return replace(done, person=person.astype(np.float32))
+
+
+def _strands(sample: Sample, random: Random) -> np.ndarray:
+    """(N, N, 3): the colour of a sample's hair in strands that hang down."""
+    size, hair = sample.size, sample.labels == ID["hair"]
+    strands = np.zeros((size, size), np.float32)
+    for weight, shape in ((1, (8, 64)), (0.5, (5, 120))):
+        rough = Image.fromarray(random.normal(size=shape).astype(np.float32))
+        strands += weight * np.asarray(rough.resize((size, size), Image.Resampling.BICUBIC))
+    spread = min(float(sample.image[hair].mean(-1).std()), 35)
+    return np.median(sample.image[hair], 0) + 0.7 * spread * strands[..., None]
+
+
+def _fabric(sample: Sample, random: Random) -> np.ndarray:
+    """(N, N, 3): cloth of any colour, as dark as most, or as the hair; folds, weave or fur."""
+    hair = sample.labels == ID["hair"]
+    kind = random.random()
+    if kind < 0.2 and hair.any():
+        colour = np.median(sample.image[hair], 0) * random.uniform(0.7, 1.3)
+    elif kind < 0.5:
+        colour = random.uniform(8, 60) + random.normal(0, 6, 3)
+    else:
+        colour = random.uniform(0, 255, 3)
+    folds = clouds(sample.size, random).mean(-1, keepdims=True)
+    folds = (folds - folds.mean()) / (folds.std() + 1) * random.uniform(2, 30)
+    grain = random.normal(0, random.choice([1, 4, 14]), (sample.size, sample.size, 1))
+    return colour + folds + grain
 
 
 def with_necklace(sample: Sample, random: Random) -> Sample:
@@ -178,9 +283,13 @@ CHANGES: tuple[tuple[float, Callable[[Sample, Random], Sample]], ...] = (
     (0.35, with_other_hair),
     (0.5, with_other_cloth),
     (0.4, with_bare_neckline),
+    (0.3, with_shoulder),
     (0.3, with_long_hair),
+    (0.25, with_fringe),
+    (0.1, with_hat),
     (0.12, with_necklace),
     (0.15, with_earrings),
+    (0.15, with_hand),
 )
 """What happens to portraits, and how often."""
 
@@ -251,9 +360,14 @@ def with_glasses(sample: Sample, random: Random) -> Sample:
 
 def with_background(sample: Sample, other: np.ndarray, random: Random) -> Sample:
     """The person before a part of another picture (M, M, 3), or before clouds of colour."""
-    size = sample.size
-    if random.random() < 0.6:
+    size, kind = sample.size, random.random()
+    own = np.isin(sample.labels, [ID["hair"], ID["cloth"]])
+    if kind < 0.5:
         behind = clouds(size, random)
+    elif kind < 0.7 and own.any():  # of the colour of hair or cloth
+        pixel = sample.image[own][random.integers(own.sum())]
+        behind = pixel + (clouds(size, random) - 128) * random.uniform(0.02, 0.3)
+        behind = behind.clip(0, 255)
     else:
         side = len(other) * random.uniform(0.15, 0.6)
         left, top = random.uniform(0, len(other) - side, 2)

@@ -1,38 +1,35 @@
-"""Portraits with draft maps, and procedural faces -> the photograph's network.
+"""Portraits with maps, and procedural faces -> the photograph's network.
 
     python -m semfaceedit.parsing.photo_training --portraits FOLDER --out photo_parser.safetensors
 
-FOLDER has images/ and masks/ of aligned portraits; where the masks and our own drafts (`drafts`)
-disagree, nothing is learned at first. Glasses on portraits are unknown to the masks, so what lies
-about the eyes of those that may wear some does not count. Halfway the network reads the portraits
-itself: it fills what is unknown, and labels the glasses of those that wear some.
+FOLDER has images/ and masks/ of aligned portraits. With --init NETWORK the masks are what `parse`
+wrote, and training starts from that network: so the network that ships came about.
+
+From nothing, masks are drafts that know no glasses. Where they and our own drafts (`drafts`)
+disagree, nothing is learned at first, nor about the eyes of those that may wear glasses. Halfway
+the network reads the portraits itself: it fills what is unknown, and labels those glasses.
+
+OUT.training keeps crops and the state: the same command goes on from there.
 """
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, interpolate
 
 from ..cli import progress, run_command, wrote
-from ..data.decoding import read_image, read_label_map
 from ..data.layouts import find_source
 from ..data.seeds import mixed_seed
-from ..errors import UserError
-from ..files import write_atomically
-from ..model.camera import CameraConfig
+from ..files import sha256_of_file, write_atomically
 from ..model.labels import FLIP_IDS, NUM_CLASSES
-from ..procedural.heads import sample_head
-from ..procedural.render import render_faces
-from .drafts import draft_map
-from .faces import Square, find_faces
 from .mesh_parts import ID, MeshParts
 from .photo_augment import (
     DRAWN,
@@ -45,171 +42,28 @@ from .photo_augment import (
     with_glasses,
     with_wrong_outline,
 )
+from .photo_crops import STORED, WEARING, Crops, about_eyes, portrait_crops, procedural_crops
 from .photo_network import (
     ACROSS,
-    MARGIN,
     SIZE,
     WIDTHS,
     PhotoNetwork,
     class_probabilities,
-    frame_of,
-    person_share,
+    load_photo_network,
 )
+from .training_state import TrainingState
 
-STORED = 160  # pixels along an edge of the crops that samples are cut from
 BATCH = 16
 RATE, WARM_UP = 2e-3, 200
-PORTRAITS = 0.65  # share of the samples
+PORTRAITS = 0.7  # share of the samples
 AVERAGED = 0.998  # of the weights, from step to step
-SUSPECTS = 0.3  # share of the portraits that may wear glasses
-WEARING = 0.0035  # share of a crop's pixels that glasses take up
+PATCH, PATCHES = 96, 0.75  # pixels along an edge; share of the steps, the first ones
+KEEP_EVERY = 20  # steps
+STATE = "state.safetensors"
+VERSION = 1  # changes when the same settings give another network
 CLASS_WEIGHTS = {"eye_g": 1.6, "l_eye": 2, "r_eye": 2, "l_brow": 1.6, "r_brow": 1.6, "l_ear": 1.6,
                  "r_ear": 1.6, "mouth": 1.6, "u_lip": 1.8, "l_lip": 1.6, "hat": 1.5, "ear_r": 2,
                  "neck_l": 2, "cloth": 1.3}  # fmt: skip
-
-
-@dataclass
-class Crops:
-    """Crops in memory: images (M, N, N, 3), labels and person (M, N, N), meshes (M, 468, 2)."""
-
-    images: np.ndarray
-    labels: np.ndarray  # 255: unknown
-    person: np.ndarray  # uint8
-    points: np.ndarray
-    suspects: np.ndarray  # (M,) bool: may wear glasses that are not labelled
-    wearing: np.ndarray  # (M,) bool: wear glasses that are labelled
-
-    def sample(self, index: int) -> Sample:
-        return Sample(
-            self.images[index].astype(np.float32),
-            self.labels[index],
-            self.person[index].astype(np.float32) / 255,
-            self.points[index],
-        )
-
-
-def portrait_crops(folder: Path) -> Crops:
-    """Aligned portraits whose mesh is found, labelled where mask and draft agree."""
-    rows = []
-    faces = find_source(folder).faces
-    for face in progress(faces, total=len(faces), title="portraits"):
-        picture = Image.fromarray(read_image(face.image))
-        meshes = find_faces(picture)
-        window = MeshParts(meshes[0].points).window if meshes else None
-        if window is None:
-            continue
-        frame = frame_of(window)
-        image, person, points = _crop(picture, meshes[0].points, frame)
-        given = Image.fromarray(read_label_map(face.masks[0]))
-        given = given.resize(picture.size, Image.Resampling.NEAREST)
-        mask = np.asarray(_nearest(given, frame))
-        inside = np.asarray(_nearest(Image.new("L", picture.size, 1), frame)) > 0
-        parts = MeshParts(points)
-        draft = draft_map(image, parts, person / 255, inside)
-        rows.append((image, _agreed(draft, mask, parts, inside), person, points))
-    if not rows:
-        raise UserError(f"{folder}: no portrait shows a face")
-    images, labels, persons, points = (np.stack(column) for column in zip(*rows, strict=True))
-    scores = np.array([_edges_about_eyes(*pair) for pair in zip(images, points, strict=True)])
-    suspects = scores >= np.quantile(scores, 1 - SUSPECTS)
-    return Crops(images, labels, persons, points, suspects, np.zeros(len(images), bool))
-
-
-def procedural_crops(count: int) -> Crops:
-    """Procedural faces: three fifths as they come, the rest with glasses or hats."""
-    view = CameraConfig().half_extent * MARGIN
-    camera = CameraConfig(fov_degrees=2 * math.degrees(math.atan(view)))
-    rows = []
-    for seed in progress(_seeds(count), total=count, title="procedural faces"):
-        made = render_faces([seed], STORED, camera)
-        image = ((made.images[0].movedim(0, -1) + 1) * 127.5).round().byte().numpy()
-        picture = Image.fromarray(image)
-        meshes = find_faces(picture)
-        frame = Square(STORED / 2, STORED / 2, STORED, 0.0)
-        unknown = np.full((468, 3), np.nan)
-        crop = _crop(picture, meshes[0].points if meshes else unknown, frame)
-        rows.append((crop[0], made.labels[0].numpy(), *crop[1:]))
-    images, labels, persons, points = (np.stack(column) for column in zip(*rows, strict=True))
-    none = np.zeros(count, bool)
-    return Crops(images, labels, persons, points, none, none)
-
-
-def _seeds(count: int) -> list[int]:
-    plain = list(range(500_000, 500_000 + count - 2 * count // 5))
-    chosen: list[int] = []
-    seed = 510_000
-    while len(plain) + len(chosen) < count:
-        head = sample_head(seed, CameraConfig())
-        if head.accessories.glasses is not None or head.hair.hat is not None:
-            chosen.append(seed)
-        seed += 1
-    return plain + chosen
-
-
-def _crop(
-    picture: Image.Image, points: np.ndarray, frame: Square
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image, the person's share (uint8) and mesh of a crop."""
-    image = np.asarray(frame.cut(picture, (STORED, STORED)))
-    share = Image.fromarray(person_share(picture, frame))
-    person = np.asarray(share.resize((STORED, STORED), Image.Resampling.BILINEAR))
-    corner = (frame.x - frame.side / 2, frame.y - frame.side / 2)
-    placed = MeshParts(points).scaled(corner, STORED / frame.side).points
-    return image, (255 * person).astype(np.uint8), placed.astype(np.float32)
-
-
-def _nearest(picture: Image.Image, frame: Square) -> Image.Image:
-    step = frame.side / STORED
-    left, top = frame.x - frame.side / 2, frame.y - frame.side / 2
-    matrix = (step, 0, left, 0, step, top)
-    return picture.transform((STORED, STORED), Image.Transform.AFFINE, matrix)
-
-
-def _agreed(
-    draft: np.ndarray, mask: np.ndarray, parts: MeshParts, inside: np.ndarray
-) -> np.ndarray:
-    """The draft's label where the mask says the same, or is known to say it better."""
-    _, down = parts.places(len(draft))
-    drawn = np.isin(draft, DRAWN)
-    bare = np.where(np.isin(mask, [*DRAWN, ID["eye_g"]]), np.uint8(ID["skin"]), mask)
-    made = np.where((draft == bare) | drawn, draft, np.uint8(UNKNOWN))
-    collar = (draft == ID["hair"]) & (bare == ID["cloth"]) & (down > 0.75)
-    made[collar] = ID["cloth"]
-    sides = [ID["l_ear"], ID["r_ear"]]
-    ear = np.isin(bare, sides) & np.isin(draft, [ID["skin"], *sides])
-    made[ear] = bare[ear]
-    neck = (bare == ID["neck"]) & np.isin(draft, [ID["neck"], ID["skin"]])
-    made[neck] = ID["neck"]
-    made[~inside] = UNKNOWN
-    return made
-
-
-def _about_eyes(points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """across and down of each pixel from the middle between the eyes, in their distance."""
-    right, left = MeshParts(points).eyes
-    apart = np.linalg.norm(left - right)
-    across = (left - right) / apart**2
-    y, x = np.mgrid[:size, :size] + 0.5
-    pixels = np.stack([x, y], -1) - (right + left) / 2
-    return pixels @ across, pixels @ np.array([-across[1], across[0]])
-
-
-def _edges_about_eyes(image: np.ndarray, points: np.ndarray) -> float:
-    """How sharply brightness changes on the bridge of the nose and below the eyes: glasses do."""
-    right, left = MeshParts(points).eyes
-    across = left - right
-    down = np.array([-across[1], across[0]])
-    corner = (right + left) / 2 - across - down / 2
-    step = 2 / 96
-    matrix = (across[0] * step, down[0] * step, corner[0],
-              across[1] * step, down[1] * step, corner[1])  # fmt: skip
-    grey = Image.fromarray(image).convert("L")
-    patch = grey.transform((96, 60), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
-    light = np.asarray(patch, float)
-    edges = np.abs(np.diff(light / (light[30:, 24:72].mean() + 20), axis=0))
-    bridge = edges[12:32, 44:52].mean(1).max()
-    below = np.mean([edges[34:52, at : at + 20].mean(1).max() for at in (14, 62)])
-    return float(np.log(bridge + 1e-4) + np.log(below + 1e-4))
 
 
 def drawn_sample(portraits: Crops, procedural: Crops, random: Random) -> Sample:
@@ -223,15 +77,31 @@ def drawn_sample(portraits: Crops, procedural: Crops, random: Random) -> Sample:
             sample = replace(sample, labels=_eyes_unknown(sample))
         elif not crops.wearing[index] and random.random() < 0.3:
             sample = with_glasses(sample, random)
+    if real or (np.isfinite(sample.points).all() and random.random() < 0.3):
         sample = changed(sample, random)
     if random.random() < (0.45 if real else 0.6):
         other = portraits.images[random.integers(len(portraits.images))]
         sample = with_background(sample, other, random)
+    sample = _repeated(sample, crops.labels[index])
     return with_wrong_outline(sample, random) if random.random() < 0.5 else sample
 
 
+def _repeated(sample: Sample, labels: np.ndarray) -> Sample:
+    """Outside the portrait its border repeated, as the network sees photographs; unlabelled."""
+    known, widths = labels != UNKNOWN, []
+    for axis in (1, 0):
+        inside = np.nonzero(known.mean(axis) > 0.5)[0]
+        widths.append((inside[0], sample.size - 1 - inside[-1]))
+    inner = tuple(slice(low, sample.size - high) for low, high in widths)
+    return replace(
+        sample,
+        image=np.pad(sample.image[inner], [*widths, (0, 0)], mode="edge"),
+        labels=np.pad(sample.labels[inner], widths, constant_values=UNKNOWN),
+    )
+
+
 def _eyes_unknown(sample: Sample) -> np.ndarray:
-    across, down = _about_eyes(sample.points, sample.size)
+    across, down = about_eyes(sample.points, sample.size)
     zone = (np.abs(across) < 1.3) & (down > -0.4) & (down < 0.5)
     return np.where(zone & (sample.labels == ID["skin"]), np.uint8(UNKNOWN), sample.labels)
 
@@ -258,6 +128,13 @@ def batch_of(samples: Sequence[Sample], random: Random) -> tuple[Tensor, Tensor]
     given[turned & known, ACROSS] *= -1
     given[:, :3] = _recoloured(given[:, :3], random)
     return given, wanted
+
+
+def patches(given: Tensor, wanted: Tensor, random: Random) -> tuple[Tensor, Tensor]:
+    """The same square of 96 x 96 pixels of all crops: cheaper, and what is learned is local."""
+    top, left = (int(random.integers(SIZE - PATCH + 1)) for _ in range(2))
+    place = (..., slice(top, top + PATCH), slice(left, left + PATCH))
+    return given[place], wanted[place]
 
 
 def _tensors(sample: Sample, random: Random) -> tuple[Tensor, Tensor]:
@@ -338,38 +215,70 @@ def relabelled(crops: Crops, network: PhotoNetwork) -> Crops:
 
 @dataclass(kw_only=True)
 class PhotoTrainingOptions:
-    """Train the network that reads label maps off photographs."""
+    """Train the network that reads label maps off photographs. A stopped training goes on."""
 
     portraits: Path
     """Folder with images/ and masks/ of aligned portraits."""
     out: Path = Path("photo_parser.safetensors")
     """The network to write."""
-    procedural: int = 1450
+    init: Path | None = None
+    """A network to start from; the masks are then taken as `parse` wrote them, glasses too."""
+    procedural: int = 1200
     """Procedural faces."""
     steps: int = 2400
     """Steps of 16 crops."""
+    rate: float = RATE
+    """Learning rate at its highest."""
 
 
 def train_photo_network(options: PhotoTrainingOptions) -> None:
-    portraits = portrait_crops(options.portraits)
-    procedural = procedural_crops(options.procedural)
+    drafts, keep = options.init is None, options.out.with_suffix(".training")
+    faces = find_source(options.portraits).faces
+    portraits = portrait_crops(faces, keep, drafts=drafts)
+    procedural = procedural_crops(options.procedural, keep)
     torch.manual_seed(0)
-    network, averaged = PhotoNetwork(), PhotoNetwork()
-    optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-2)
+    network = PhotoNetwork()
+    if options.init is not None:
+        network.load_state_dict(load_photo_network(options.init).state_dict())
+    averaged, reader = (PhotoNetwork().requires_grad_(False) for _ in range(2))
     averaged.load_state_dict(network.state_dict())
+    network.requires_grad_(True).train()
+    optimizer = torch.optim.AdamW(network.parameters(), options.rate, weight_decay=1e-2)
+    warm_up = min(WARM_UP, options.steps // 10 + 1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: (
+            min(1, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / options.steps))
+        ),
+    )
+    networks = {"network": network, "averaged": averaged, "reader": reader}
+    state = TrainingState(networks, optimizer, schedule)
+    key = json.dumps(
+        [VERSION, options.steps, options.rate, options.procedural, [face.name for face in faces],
+         None if options.init is None else sha256_of_file(options.init)]
+    )  # fmt: skip
+    done = state.restore(keep / STATE, key)
+    if done:
+        print(f"going on after step {done}", file=sys.stderr)
     weights = torch.ones(NUM_CLASSES)
     for name, weight in CLASS_WEIGHTS.items():
         weights[ID[name]] = weight
-    for step in progress(range(options.steps), total=options.steps, title="training"):
-        if step == options.steps // 2:
-            portraits = relabelled(portraits, averaged.eval())
+    half = options.steps // 2
+    if drafts and done > half:
+        portraits = relabelled(portraits, reader.eval())
+    fast = torch.cpu._is_amx_tile_supported()  # type: ignore[attr-defined]
+    recent: list[float] = []
+    left = range(done, options.steps)
+    for step in progress(left, total=len(left), title="training"):
+        if drafts and step == half:
+            reader.load_state_dict(averaged.state_dict())
+            portraits = relabelled(portraits, reader.eval())
         random = np.random.default_rng(mixed_seed(0, step))
         samples = [drawn_sample(portraits, procedural, random) for _ in range(BATCH)]
         given, wanted = batch_of(samples, random)
-        rate = 0.5 * RATE * (1 + math.cos(math.pi * step / options.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / WARM_UP)
-        with torch.autocast("cpu", torch.bfloat16):
+        if step < PATCHES * options.steps:
+            given, wanted = patches(given, wanted, random)
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
             scores = network(given.contiguous(memory_format=torch.channels_last))
         loss = cross_entropy(
             scores.float(), wanted, weights, ignore_index=UNKNOWN, label_smoothing=0.02
@@ -378,7 +287,12 @@ def train_photo_network(options: PhotoTrainingOptions) -> None:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
+        schedule.step()
         _average(averaged, network, min(AVERAGED, (step + 1) / (step + 20)))
+        recent = [*recent, loss.item()][-100:]
+        if (step + 1) % KEEP_EVERY == 0 or step + 1 == options.steps:
+            state.save(keep / STATE, key, step + 1)
+            print(f"step {step + 1}: loss {np.mean(recent):.4f}", file=sys.stderr, flush=True)
     save_photo_network(options.out, averaged)
     wrote(options.out)
 

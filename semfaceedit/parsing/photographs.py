@@ -32,11 +32,12 @@ OwnParser = tuple[Parser, ParserSettings]
 LARGEST_MAP = 1024  # pixels along the longer edge of a label map
 WORKING = 2048  # pixels along the longer edge of what is looked at
 BACKGROUND, SKIN, GLASSES = (CLASS_NAMES.index(name) for name in ("background", "skin", "eye_g"))
-NECK, NECK_FACTOR = CLASS_NAMES.index("neck"), 1.6  # the portraits in training wear collars
+BEHIND = 2.0  # factor of the background's share: training paints much before it
 THROUGH_GLASSES = [CLASS_NAMES.index(name) for name in ("l_eye", "r_eye", "l_brow", "r_brow")]
 MESH_CLASSES = [*THROUGH_GLASSES, *map(CLASS_NAMES.index, ("nose", "mouth", "u_lip", "l_lip"))]
 SMALL = 64  # pixels of an aligned crop, below which a map is coarse
-TURNED = math.radians(55)  # yaw, beyond which half of the face is hidden
+TURNED = math.radians(45)  # yaw, beyond which half of the face is hidden
+TILTED = math.radians(40)  # beyond which maps are poor
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def read_face(
     labels = _label_map(picture, mesh, window, image.shape, parser)
     pose = pose_from_mesh(mesh.points)
     landmarks = parts.landmarks.scaled(factor)
-    remarks = _remarks(pose, window.side * factor, len(meshes), number)
+    remarks = _remarks(pose, mesh.square.turn, window.side * factor, len(meshes), number)
     return PhotographedFace(labels, landmarks, window.scaled(factor), pose, len(meshes), remarks)
 
 
@@ -133,7 +134,7 @@ def _label_map(
         given = network_input(picture, mesh.points, frame)
         colours = (127.5 * (given[:3] + 1)).round().byte().movedim(0, -1).numpy()
         shares = class_probabilities(given).numpy()
-        shares[NECK] *= NECK_FACTOR
+        shares[BACKGROUND] *= BEHIND
         labels = with_mesh_parts(_enlarged(sharpened(shares, colours), size), parts)
     else:
         labels = _enlarged(_own_shares(parser, picture, square).numpy(), size).argmax(0)
@@ -183,7 +184,10 @@ def _placed(labels: np.ndarray, window: Window, height: int, width: int) -> np.n
     return made
 
 
-def _remarks(pose: tuple[float, float], side: float, seen: int, number: int) -> tuple[str, ...]:
+def _remarks(
+    pose: tuple[float, float], turn: float, side: float, seen: int, number: int
+) -> tuple[str, ...]:
+    """turn: how far the head is tilted to a side, in radians."""
     said = []
     if seen > 1:
         which = "the largest" if number == 1 else f"number {number} by size"
@@ -192,6 +196,9 @@ def _remarks(pose: tuple[float, float], side: float, seen: int, number: int) -> 
         said.append(f"the face's crop is only {side:.0f} pixels wide, so its map is coarse")
     if abs(pose[0]) > TURNED:
         said.append("the face is turned far to the side, so its map is a guess")
+    if abs(turn) > TILTED:
+        tilt = math.degrees(turn)
+        said.append(f"the face is tilted by {abs(tilt):.0f} degrees: turn the photograph upright")
     return tuple(said)
 
 

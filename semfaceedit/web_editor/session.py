@@ -16,7 +16,7 @@ from ..editing.fit import Goal, Step, StopFit, Watch, perceptual_weight
 from ..editing.project import FaceProject
 from ..editing.refit import EditedFace, EditSettings, render_project
 from ..editing.region_transfer import What
-from ..editing.sliders import move, need_directions
+from ..editing.sliders import LiveFace, need_directions
 from ..editing.target import OVERSAMPLING
 from ..errors import UserError
 from ..model.codes import Codes, interpolate
@@ -49,6 +49,7 @@ class EditingSession:
         self.saved = SavedFaces(out, editor.generator)
         self._history: tuple[tuple[Revision, ...], int] = ((), -1)  # one value, for other threads
         self._numbers = itertools.count()
+        self._live: LiveFace | None = None  # whose sliders are dragged
 
     @property
     def history(self) -> tuple[tuple[Revision, ...], int]:
@@ -255,7 +256,7 @@ class EditingSession:
     ) -> np.ndarray:  # (H, H, 3) uint8
         """A picture of the face, or of an earlier revision, from one side: see `FaceViews.view`.
 
-        changes: with sliders moved, as by `adjust`.
+        changes: with sliders moved, nearly as by `adjust`, but at once.
         """
         revisions, at = self._history
         if revision is not None and 0 <= revision < len(revisions):
@@ -263,7 +264,10 @@ class EditingSession:
         project = revisions[at].project
         if changes is not None:
             directions = need_directions(self.editor.directions)
-            project = move(revisions[self._unadjusted(at)].project, changes, directions)
+            base = revisions[self._unadjusted(at)].project
+            if self._live is None or self._live.project is not base:
+                self._live = LiveFace(self.generator, base, directions)
+            project = self._live.moved(changes)
         return self.views.view(project, kind, pose, moving=moving, labels=labels)
 
     def looks(self, group: str, seeds: Sequence[int]) -> np.ndarray:

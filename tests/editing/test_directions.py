@@ -7,15 +7,24 @@ import pytest
 import torch
 from faces import face, open_editor, write_checkpoint
 from safetensors.torch import load_file, save_file
+from slider_cases import slider, tiny_gauge, tiny_sliders
 
 from semfaceedit.api import load
 from semfaceedit.edit import main as edit_main
-from semfaceedit.editing.attributes import SHAPES, cielab, colours, find_places, shapes
-from semfaceedit.editing.directions import FindSettings, _regress, find_directions
+from semfaceedit.editing import directions as finding
+from semfaceedit.editing.attributes import (
+    COLOURS,
+    SHAPES,
+    cielab,
+    colours,
+    find_places,
+    shapes,
+)
+from semfaceedit.editing.directions import FindSettings, find_directions
 from semfaceedit.editing.sliders import (
     KIND,
     Directions,
-    Slider,
+    LiveFace,
     adjust,
     find_sliders,
     load_directions,
@@ -23,9 +32,20 @@ from semfaceedit.editing.sliders import (
     parse_changes,
     table,
 )
+from semfaceedit.editing.steering import Steering, difference
 from semfaceedit.errors import UserError
 from semfaceedit.find_directions import main
+from semfaceedit.model.codes import Codes, Film
 from semfaceedit.model.labels import CLASS_NAMES, GROUP_OF_CLASS, one_hot
+from semfaceedit.model.mean_face import mean_codes
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_codes():
+    """Enough for the principal components of a tiny generator."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finding, "CODES", 200)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -38,21 +58,14 @@ def editor(tmp_path_factory):
     return open_editor(tmp_path_factory.mktemp("sliders"))
 
 
-def slider(name: str, part: int, **figures: float) -> Slider:
-    plain = {"r2": 0.9, "leakage": 0.01, "moves": 1.0, "follows": 1.0, "length": 1.0}
-    return Slider(name=name, part=part, leaks_into="hat", **(plain | figures))
+@pytest.fixture(scope="module")
+def gauge(editor):
+    return tiny_gauge(editor.generator)
 
 
+@pytest.fixture(scope="module")
 def directions(editor) -> Directions:
-    """One slider of the geometry and one of the hair's look."""
-    config = editor.generator.config
-    random = torch.Generator().manual_seed(2)
-    ways = [
-        0.1 * torch.randn(2 * (depth + 1) * config.width, generator=random)
-        for depth in (config.geometry_depth, config.appearance_depth)
-    ]
-    sliders = [slider("nose width", -1), slider("hair warmth", 0)]
-    return Directions.of(editor.generator, sliders, ways)
+    return tiny_sliders(editor.generator)
 
 
 def drawn_map(**boxes: tuple[int, int, int, int]) -> torch.Tensor:
@@ -119,23 +132,67 @@ def test_colours_are_those_of_the_group_alone():
     assert bool(found[6:9].isnan().all())  # there is no garment
 
 
-def test_regression_finds_what_depends_linearly():
-    random = torch.Generator().manual_seed(0)
-    x = torch.randn(400, 8, generator=random).double()
-    weights = torch.randn(2, 8, generator=random).double()
-    wanted = x @ weights.T
-    wanted[:, 1] = torch.randn(400, generator=random)
-    found, r2 = _regress(x[:300], wanted[:300], x[300:], wanted[300:])
-    torch.testing.assert_close(found[0], weights[0], atol=0.02, rtol=0)
-    assert r2[0] > 0.99 and r2[1] < 0.1
+def test_differences_of_hues_go_the_short_way():
+    after, before = torch.zeros(24), torch.zeros(24)
+    hue = len(SHAPES) + COLOURS.index("hue")
+    after[0], before[0] = 3.0, -3.0
+    after[hue], before[hue] = 3.0, -3.0
+    change = difference(after, before)
+    assert change[0] == 6 and change[hue] == pytest.approx(6 - 2 * torch.pi, abs=1e-5)
 
 
-def test_directions_of_a_tiny_generator(editor):
-    settings = FindSettings(samples=60, moved=4, judged=4, fresh=20)
-    found = find_directions(editor.generator, settings)
-    again = find_directions(editor.generator, settings)
-    assert found.sliders == again.sliders and found.sliders
-    assert {s.name for s in found.offered} == {s.name for s in found.sliders if s.grade != "no"}
+def test_sliders_of_a_tiny_generator(editor):
+    found = find_directions(editor.generator, FindSettings(samples=64, judged=1))
+    assert found.sliders and {slider.part for slider in found.sliders} >= {-1, 1}
+    assert all(slider.faces == 1 and 0 <= slider.follows <= 1 for slider in found.sliders)
+
+
+class Plain(Steering):
+    """A face whose attributes depend on its codes as is said here: the first is the sum of two
+    codes, the second the square of the first of them."""
+
+    def __init__(self, editor, gauge):
+        super().__init__(editor.generator, gauge)
+        self.seen = 0
+
+    def _render(self, codes, *, shade):
+        self.seen += 1
+        return codes
+
+    def _shapes(self, codes):
+        x = codes.geometry.phases.flatten()
+        rest = torch.zeros(len(SHAPES) - 2)
+        return torch.cat([torch.stack([x[0] + x[1], (1 + x[0]) ** 2]), rest])
+
+    def _colours(self, codes):
+        return torch.zeros(len(COLOURS) * self.generator.config.groups)
+
+
+def test_one_attribute_moves_and_the_other_stays(editor, gauge):
+    """Gauss-Newton reaches x0 + x1 = 0.5 with (1 + x0)^2 still 1, and no further than faces go."""
+    length = gauge.geometry.shape[1]
+    plain = dataclasses.replace(
+        gauge,
+        geometry=torch.eye(length)[length // 2 : length // 2 + 4],  # the first phases
+        scale=torch.ones_like(gauge.scale),
+        low=torch.full_like(gauge.low, -2.0),
+        high=torch.full_like(gauge.high, 2.0),
+        shown=(True, True, *[False] * (len(gauge.shown) - 2)),
+    )
+    codes = mean_codes(editor.generator)
+    zero = Codes(
+        Film(*(torch.zeros_like(t) for t in (codes.geometry.frequencies, codes.geometry.phases))),
+        codes.appearance,
+    )
+    steering = Plain(editor, plain)
+    moved = steering.move(zero, {0: 0.5})
+    x = moved.geometry.phases.flatten()
+    assert float(x[0] + x[1]) == pytest.approx(0.5, abs=0.02)
+    assert float(x[0]) == pytest.approx(0.0, abs=0.02)
+    far = steering.move(zero, {0: 4.0}).geometry.phases.flatten()
+    assert float(far[0] + far[1]) == pytest.approx(2.0, abs=0.05)
+    still = steering.move(zero, {0: 0.0})
+    assert torch.equal(still.geometry.phases, zero.geometry.phases)
 
 
 @pytest.mark.parametrize(
@@ -148,50 +205,77 @@ def test_directions_of_a_tiny_generator(editor):
         ({"r2": 0.1, "follows": 0.8}, "no"),
     ],
 )
-def test_only_what_passes_is_offered(editor, figures, grade):
+def test_only_what_passes_is_offered(editor, gauge, figures, grade):
     judged = slider("neck", -1, **figures)
     assert judged.grade == grade
-    length = 2 * (editor.generator.config.geometry_depth + 1) * editor.generator.config.width
-    made = Directions.of(editor.generator, [judged], [torch.ones(length)])
+    made = Directions.of(editor.generator, [judged], gauge)
     assert bool(made.offered) == (grade != "no")
     assert ("neck" in table(made)) == (grade != "no") and "neck" in table(made, everything=True)
 
 
-def test_a_slider_moves_its_own_codes_alone(editor):
-    project, made = face(editor, 3), directions(editor)
-    wider = move(project, {"nose width": 2.0}, made)
-    way = made.ways["nose width"]
-    torch.testing.assert_close(wider.geometry.phases, project.geometry.phases + 2 * way.phases)
-    assert torch.equal(wider.appearance.phases, project.appearance.phases)
-    warmer = move(project, {"hair warmth": -1.0}, made)
-    assert torch.equal(warmer.geometry.phases, project.geometry.phases)
-    assert torch.equal(warmer.appearance.phases[1:], project.appearance.phases[1:])
-    assert not torch.equal(warmer.appearance.phases[0], project.appearance.phases[0])
-    back = move(wider, {"nose width": -2.0}, made)
-    torch.testing.assert_close(back.geometry.phases, project.geometry.phases)
-
-
-def test_adjust_renders_and_keeps_the_map_where_nothing_moved(editor):
+def test_a_slider_moves_its_own_attribute(editor, directions):
     project = face(editor, 3)
-    edited = adjust(editor.generator, project, {"nose width": 3.0}, directions(editor))
+    steering = Steering(editor.generator, directions.gauge)
+    seen = [
+        steering.measure(move(editor.generator, project, {"face width": steps}, directions)
+                         .codes(editor.generator))
+        for steps in (-0.5, 0.0, 0.5)
+    ]  # fmt: skip
+    width = SHAPES.index("face width")
+    assert seen[0][width] < seen[1][width] < seen[2][width]
+    hued = move(editor.generator, project, {"skin hue": 1.0}, directions)
+    assert torch.equal(hued.geometry.phases, project.geometry.phases)
+    other = [0, 2]
+    torch.testing.assert_close(hued.appearance.phases[other], project.appearance.phases[other])
+    assert not torch.equal(hued.appearance.phases[1], project.appearance.phases[1])
+
+
+def test_adjust_renders_and_keeps_the_map_where_nothing_moved(editor, directions):
+    project = face(editor, 3)
+    edited = adjust(editor.generator, project, {"face width": -2.0}, directions)
     still = (edited.before.labels == edited.after.labels)[0].numpy()
     assert not still.all()
     assert (edited.project.labels == project.labels)[still].all()
     assert (edited.project.labels == edited.after.labels[0].numpy())[~still].all()
-    nothing = adjust(editor.generator, project, {"nose width": 0.0}, directions(editor))
-    assert torch.equal(nothing.before.image, nothing.after.image)
+    nothing = adjust(editor.generator, project, {"face width": 0.0}, directions)
+    torch.testing.assert_close(nothing.before.image, nothing.after.image)
+
+
+def test_a_live_face_goes_the_same_way_without_a_fit(editor, directions, monkeypatch):
+    project = face(editor, 3)
+    live = LiveFace(editor.generator, project, directions)
+    steering, width = Steering(editor.generator, directions.gauge), SHAPES.index("face width")
+
+    def measured(made):
+        return float(steering.measure(made.codes(editor.generator))[width])
+
+    wider, narrower = (live.moved({"face width": steps}) for steps in (0.3, -0.3))
+    assert measured(narrower) < measured(project) < measured(wider)
+    monkeypatch.setattr(Steering, "_render", None)  # its Jacobian is known by now
+    again = live.moved({"face width": 0.3})
+    assert torch.equal(again.geometry.phases, wider.geometry.phases)
+    assert torch.equal(live.moved({}).geometry.phases, project.geometry.phases)
+    with pytest.raises(UserError, match="'beard' is unknown"):
+        live.moved({"beard": 1.0})
+
+
+def test_what_a_face_does_not_show_cannot_be_moved(editor, directions, monkeypatch):
+    unseen = torch.full((24,), float("nan"))
+    monkeypatch.setattr(Steering, "measure", lambda self, codes: unseen)
+    with pytest.raises(UserError, match="'skin hue': this face does not show it"):
+        move(editor.generator, face(editor, 3), {"skin hue": 1.0}, directions)
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"beard": 1.0}, "'beard' is unknown: these are offered: nose width, hair warmth"),
-        ({"nose width": 9.0}, "use -5 to +5"),
+        ({"beard": 1.0}, "'beard' is unknown: these are offered: face width, skin hue"),
+        ({"face width": 9.0}, "use -5 to +5"),
     ],
 )
-def test_bad_changes(editor, changes, said):
+def test_bad_changes(editor, directions, changes, said):
     with pytest.raises(UserError) as error:
-        move(face(editor, 3), changes, directions(editor))
+        move(editor.generator, face(editor, 3), changes, directions)
     assert said in str(error.value)
 
 
@@ -205,17 +289,19 @@ def test_changes_add_up():
     assert parse_changes(("Mouth  opening=+1.5", "mouth opening=-1")) == {"mouth opening": 0.5}
 
 
-def test_the_file_beside_the_weights_is_found(tmp_path):
+def test_the_file_beside_the_weights_is_found(tmp_path, directions):
     weights = write_checkpoint(tmp_path)
     editor = load(weights)
     assert find_sliders(editor.generator) is None
     with pytest.raises(UserError, match="find-directions"):
-        editor.adjust(face(editor, 3), {"nose width": 1.0})
-    made = directions(editor)
-    made.save(KIND.beside(weights), editor.generator)
+        editor.adjust(face(editor, 3), {"face width": 1.0})
+    directions.save(KIND.beside(weights), editor.generator)
     again = load(weights)
-    assert again.directions is not None and again.directions.sliders == made.sliders
-    assert again.adjust(face(editor, 3), {"nose width": 1.0}).project.preview.size
+    assert again.directions is not None and again.directions.sliders == directions.sliders
+    assert again.adjust(face(editor, 3), {"face width": 1.0}).project.preview.size
+
+
+DAMAGES = {"nan", "changed", "figures", "part", "earlier", "shown", "lacks", "cut"}
 
 
 def damaged(path, editor, how):
@@ -230,6 +316,10 @@ def damaged(path, editor, how):
         header["sliders"][0]["r2"] = float("nan")
     if how == "part":
         header["sliders"][0]["part"] = 99
+    if how == "earlier":
+        header["version"] = 1
+    if how == "shown":
+        header["shown"] = header["shown"][1:]
     if how == "lacks":
         del tensors[name]
         from semfaceedit.tensor_files import hash_tensors
@@ -246,44 +336,44 @@ def _metadata(path) -> str:
     return json.dumps(json.loads(data[8 : 8 + length])["__metadata__"])
 
 
-@pytest.mark.parametrize("how", ["nan", "changed", "figures", "part", "lacks", "cut"])
-def test_damaged_files_are_one_line(editor, tmp_path, how):
+@pytest.mark.parametrize("how", sorted(DAMAGES))
+def test_damaged_files_are_one_line(editor, directions, tmp_path, how):
     path = tmp_path / "d.safetensors"
-    directions(editor).save(path, editor.generator)
+    directions.save(path, editor.generator)
     damaged(path, editor, how)
     with pytest.raises(UserError) as error:
         load_directions(path, editor.generator)
     assert "find-directions" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_directions_of_other_weights_are_refused(editor, tmp_path):
+def test_directions_of_other_weights_are_refused(editor, directions, tmp_path):
     path = tmp_path / "d.safetensors"
-    directions(editor).save(path, editor.generator)
+    directions.save(path, editor.generator)
     other = open_editor(tmp_path, seed=1)
     with pytest.raises(UserError, match="of other weights"):
         load_directions(path, other.generator)
-    foreign = dataclasses.replace(directions(editor), checkpoint="0" * 16)
+    foreign = dataclasses.replace(directions, checkpoint="0" * 16)
     with pytest.raises(UserError, match="different weights"):
-        move(face(editor, 3), {"nose width": 1.0}, foreign)
+        move(editor.generator, face(editor, 3), {"face width": 1.0}, foreign)
 
 
-def test_commands(editor, tmp_path, capsys):
+def test_commands(editor, directions, tmp_path, capsys):
     weights = write_checkpoint(tmp_path)
-    assert main(["--checkpoint", str(weights), "--samples", "60", "--moved", "2"]) == 0
+    assert main(["--checkpoint", str(weights), "--samples", "64", "--judged", "1"]) == 0
     assert "slider" in capsys.readouterr().out
     assert main(["--checkpoint", str(weights), "--samples", "5"]) == 1
-    directions(editor).save(KIND.beside(weights), editor.generator)
+    directions.save(KIND.beside(weights), editor.generator)
     checkpoint = ["--checkpoint", str(weights)]
     capsys.readouterr()
     assert edit_main([*checkpoint, "--list-sliders"]) == 0
-    assert "hair warmth" in capsys.readouterr().out
+    assert "skin hue" in capsys.readouterr().out
     project, out = tmp_path / "face.safetensors", tmp_path / "out.safetensors"
     face(editor, 3).save(project)
     asked = [*checkpoint, "--project", str(project), "--out", str(out)]
-    assert edit_main([*asked, "--set", "nose width=+1.5", "hair warmth=-1"]) == 0
+    assert edit_main([*asked, "--set", "face width=+1.5", "skin hue=-1"]) == 0
     assert out.is_file() and out.with_suffix(".views.png").is_file()
     capsys.readouterr()
     assert edit_main([*asked, "--set", "beard=1"]) == 1
-    assert edit_main([*checkpoint, "--set", "nose width=1"]) == 1
+    assert edit_main([*checkpoint, "--set", "face width=1"]) == 1
     said = capsys.readouterr().err
     assert "'beard' is unknown" in said and "--project" in said and said.count("\n") == 2

@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 from support import change_a_number
 
 from semfaceedit.api import load
+from semfaceedit.editing import encoder as reading
 from semfaceedit.editing import encoder_training
+from semfaceedit.editing.descent import Adam
 from semfaceedit.editing.encoder import (
     SIZE as READ,
 )
@@ -31,7 +33,7 @@ from semfaceedit.editing.encoder_metric import coefficient_metric
 from semfaceedit.editing.encoder_report import heads_not_seen
 from semfaceedit.editing.encoder_samples import head_depth
 from semfaceedit.editing.encoder_training import TrainingSettings, train_encoder
-from semfaceedit.editing.fit import Goal
+from semfaceedit.editing.fit import OFFSETS, Fit, Goal, Stage, zero_offsets
 from semfaceedit.editing.initialisation import best_along
 from semfaceedit.editing.inversion import (
     InvertSettings,
@@ -50,6 +52,14 @@ from semfaceedit.model.generator import Generator, sample_latents
 from semfaceedit.model.labels import CLASS_NAMES
 from semfaceedit.model.mean_face import mean_codes
 from semfaceedit.model.renderer import render
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_samples():
+    """Enough for the principal components of a tiny generator."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "PCA_SAMPLES", 256)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -275,8 +285,7 @@ def test_inversion_starts_at_what_it_reads(generator, encoder):
     target = seed_target(generator, 5, 8)
     found = invert(
         generator, target.image, target.labels, encoder=encoder,
-        settings=near_settings(perceptual_weight=0, resolution=8, coarse_iterations=0,
-                               appearance_iterations=10),
+        settings=near_settings(perceptual_weight=0, resolution=8, appearance_iterations=10),
     )  # fmt: skip
     image, shares = pictures(target, 8)
     read = encoder.read(
@@ -287,17 +296,38 @@ def test_inversion_starts_at_what_it_reads(generator, encoder):
     assert found.project.iterations == 10
 
 
-def test_coarse_iterations_count_on(generator, encoder):
+def test_interleaved_steps_see_all_pixels_in_turn(generator, monkeypatch):
+    """Four views of every other pixel: together the goal, and their rays those of its pixels."""
+    target = seed_target(generator, 5, 8)
+    image, shares = pictures(target, 8)
+    pose = torch.tensor([[0.1, 0.0]])
+    settings = near_settings(perceptual_weight=0)
+    fit = Fit(generator, Goal(shares, image), zero_offsets(generator), pose, settings)
+    with torch.no_grad():
+        whole = fit.render().semantics
+        for number, (row, column) in enumerate(OFFSETS):
+            view = fit._view(number)
+            assert torch.equal(view.goal.image, image[..., row::2, column::2])
+            seen = fit._render(fit.offsets, view).semantics
+            torch.testing.assert_close(seen, whole[..., row::2, column::2], atol=1e-5, rtol=1e-4)
+    assert len({view.goal.image.sum().item() for view in fit._views.values()}) == 4
+    fit.run(Stage(name="all", iterations=8, appearance=True, image=True, pose=True))
+    assert fit.history[-1].loss < fit.history[0].loss
+
+
+def test_the_rate_falls_over_a_stage(generator, monkeypatch):
+    rates = []
+    step = Adam.step
+    monkeypatch.setattr(
+        Adam, "step", lambda self, grads, rate: rates.append(rate) or step(self, grads, rate)
+    )
     target = seed_target(generator, 5, 8)
     settings = near_settings(
-        perceptual_weight=0, resolution=8, coarse_iterations=5, appearance_iterations=5, patience=0
-    )
-    found = invert(generator, target.image, target.labels, encoder=encoder, settings=settings)
-    assert [step.stage for step in found.history] == ["coarse"] * 2 + ["appearance"] * 2
-    assert [step.iteration for step in found.history] == [0, 5, 5, 10]
-    seconds = [step.seconds for step in found.history]
-    assert seconds == sorted(seconds) and found.project.iterations == 10
-    assert found.output.image.shape[-1] == 8
+        perceptual_weight=0, resolution=8, appearance_iterations=4, learning_rate=0.1,
+        final_rate=0.0625,
+    )  # fmt: skip
+    invert(generator, target.image, target.labels, pose=(0.0, 0.0), settings=settings)
+    assert rates == pytest.approx([0.1, 0.05, 0.025, 0.0125])
 
 
 def test_without_an_encoder_all_is_as_before(generator):
@@ -371,9 +401,38 @@ def test_an_edit_needs_no_samples_to_start_from(generator, editor, encoder, monk
     monkeypatch.setattr("semfaceedit.editing.refit.other_starts", fail)
     settings = near_edit_settings(iterations=5, perceptual_weight=0, resolution=SIZE)
     edited = edit(generator, project, labels, settings=settings, encoder=encoder)
-    assert edited.history[-1].loss <= edited.history[0].loss
+    semantic = [step.terms["semantic"] for step in edited.history]
+    assert semantic[-1] < semantic[0]
     with pytest.raises(AssertionError, match="samples were drawn"):
         edit(generator, project, labels, settings=settings)
+
+
+def test_looks_of_what_is_painted_stay(generator, editor, encoder):
+    """Those of other groups move, to keep the picture outside as it was."""
+    project = face(editor, 3)
+    labels = project.labels.copy()
+    labels[: SIZE // 3] = CLASS_NAMES.index("hat")
+    settings = near_edit_settings(iterations=3, perceptual_weight=0, resolution=SIZE, patience=0)
+    best = dataclasses.replace(settings, image_weight=0.0, semantic_weight=100.0)
+    made = edit(generator, project, labels, settings=best, encoder=encoder).project
+    plain = dataclasses.replace(best, appearance=False)
+    kept = edit(generator, project, labels, settings=plain, encoder=encoder).project
+    assert torch.equal(kept.appearance.phases, project.appearance.phases)
+    hair = project.group_of_class[CLASS_NAMES.index("hat")]
+    assert torch.equal(made.appearance.phases[hair], project.appearance.phases[hair])
+
+
+def test_still_groups_do_not_move(generator):
+    target = seed_target(generator, 5, 8)
+    image, shares = pictures(target, 8)
+    settings = near_settings(perceptual_weight=0, patience=0)
+    pose = torch.tensor([[0.1, 0.0]])
+    fit = Fit(generator, Goal(shares, image), zero_offsets(generator), pose, settings)
+    still = frozenset({1})
+    fit.run(Stage(name="all", iterations=8, appearance=True, still=still, image=True))
+    phases = fit.offsets.appearance.phases[0]
+    assert not phases[1].any()
+    assert phases[[0, 2, 3]].any()
 
 
 # The encoder that comes with the package.

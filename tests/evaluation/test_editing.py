@@ -1,5 +1,7 @@
 """`evaluate editing`: what it counts, that it goes on where it stopped, and its report."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -38,7 +40,7 @@ def short(monkeypatch):
     plain = editing.edit_settings
 
     def two_steps(evaluation):
-        return editing.replace(plain(evaluation), iterations=2, start_samples=0)
+        return dataclasses.replace(plain(evaluation), iterations=2, start_samples=0)
 
     monkeypatch.setattr(editing, "edit_settings", two_steps)
 

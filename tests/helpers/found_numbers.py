@@ -6,7 +6,7 @@ from face_maps import draw_labels
 
 from semfaceedit.data.align import fit_window
 from semfaceedit.data.pose import estimate_pose, landmarks_from_labels
-from semfaceedit.editing.encoder import _components, flat_film
+from semfaceedit.editing.encoder import flat_film, principal_components
 from semfaceedit.metrics import distances
 from semfaceedit.metrics.pictures import PixelFrechet, pixel_features, psnr, ssim
 from semfaceedit.model.camera import CameraConfig, sample_poses
@@ -45,7 +45,7 @@ def found_numbers() -> dict[str, np.ndarray]:
     keep("poses", sample_poses(9, CameraConfig(), generator=random))
     latents, _ = sample_latents(run.model, 1024, generator=random)
     films = generator.map(latents, latents[:, None].expand(-1, run.model.groups, -1))
-    keep("components", _components(flat_film(films.geometry - mean.geometry), 64))
+    keep("components", principal_components(flat_film(films.geometry - mean.geometry), 64))
 
     real, made = smooth_pictures(400, 0), smooth_pictures(400, 1)
     features, others = pixel_features(real), pixel_features(made)

@@ -8,9 +8,8 @@ import torch
 from browser import CHROMIUM, open_page
 from editor_server import KEY, Client, running
 from faces import open_editor
+from slider_cases import tiny_sliders
 
-from semfaceedit.editing.encoder import flat_film
-from semfaceedit.editing.sliders import Directions, Slider
 from semfaceedit.errors import UserError
 from semfaceedit.web_editor.session import EditingSession
 
@@ -18,16 +17,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def with_sliders(editor):
-    """The same editor with two random directions, of the shape and of the hair."""
-    mean = editor.generate(0).project.offsets
-    torch.manual_seed(4)
-    ways = [0.3 * torch.randn_like(flat_film(film)[0]) for film in (mean.geometry, mean.appearance)]
-    ways[1] = ways[1][0]
-    sliders = [
-        Slider(name, part, 0.9, 0.01, "neck", 1.0, 1.0, 1.0)
-        for name, part in (("nose width", -1), ("hair lightness", 0))
-    ]
-    editor.directions = Directions.of(editor.generator, sliders, ways)
+    """The same editor with two sliders, of the shape and of the skin."""
+    editor.directions = tiny_sliders(editor.generator)
     return editor
 
 
@@ -40,38 +31,39 @@ def test_sliders_that_follow_one_another_are_one_step(editor, tmp_path):
     session = EditingSession(editor, tmp_path)
     session.choose(5)
     face = session.face
-    session.adjust({"nose width": 1.0})
-    session.adjust({"nose width": 1.5, "hair lightness": -0.5})
+    session.adjust({"face width": 1.0})
+    session.adjust({"face width": 1.5, "skin hue": -0.5})
     revisions, at = session.history
     assert at == 1 and len(revisions) == 2
-    assert session.revision.name == "nose width +1.5, hair lightness -0.5"
-    wanted = editor.adjust(face, {"nose width": 1.5, "hair lightness": -0.5}).project
+    assert session.revision.name == "face width +1.5, skin hue -0.5"
+    wanted = editor.adjust(face, {"face width": 1.5, "skin hue": -0.5}).project
     assert torch.equal(session.face.geometry.phases, wanted.geometry.phases)
     assert torch.equal(session.face.appearance.phases, wanted.appearance.phases)
     session.look("garment", 3)
     adjusted = session.face
-    session.adjust({"nose width": 1.0})  # from the face as it is by then
+    session.adjust({"face width": 1.0})  # from the face as it is by then
     assert session.history[1] == 3 and not torch.equal(
         session.face.geometry.phases, adjusted.geometry.phases
     )
-    session.adjust({"nose width": 0.0})
+    session.adjust({"face width": 0.0})
     assert session.history[1] == 2 and session.face is adjusted
     session.adjust({})
     assert session.history[1] == 2
-    for wrong, said in (({"mouth": 1.0}, "unknown"), ({"nose width": 50.0}, "use -5")):
+    for wrong, said in (({"mouth": 1.0}, "unknown"), ({"face width": 50.0}, "use -5")):
         with pytest.raises(UserError, match=said):
             session.adjust(wrong)
     assert session.history[1] == 2
 
 
-def test_a_frame_shows_what_a_step_will(editor, tmp_path):
+def test_a_frame_shows_a_slider_at_once(editor, tmp_path):
     session = EditingSession(editor, tmp_path)
     session.choose(5)
-    session.adjust({"hair lightness": 1.0})
-    changes = {"nose width": 2.0}
-    seen = session.view("image", (0.1, 0.0), changes=changes)
-    session.adjust(changes)
-    assert np.array_equal(seen, session.view("image", (0.1, 0.0)))
+    session.adjust({"skin hue": 1.0})
+    base = session.history[0][0].project
+    plain = session.views.view(base, "image", (0.1, 0.0), moving=False)
+    assert np.array_equal(session.view("image", (0.1, 0.0), changes={}), plain)
+    seen = session.view("image", (0.1, 0.0), changes={"skin hue": -1.0})
+    assert not np.array_equal(seen, plain) and len(session.history[0]) == 2
 
 
 @pytest.fixture(scope="module")
@@ -86,15 +78,15 @@ def test_messages_of_sliders(served):
     server.session.choose(5)
     with Client(address) as client:
         about, _ = client.wait("about")
-        assert [s["name"] for s in about["sliders"]] == ["nose width", "hair lightness"]
-        assert [s["part"] for s in about["sliders"]] == ["shape", "hair"]
+        assert [s["name"] for s in about["sliders"]] == ["face width", "skin hue"]
+        assert [s["part"] for s in about["sliders"]] == ["shape", "face"]
         client.wait("state")
-        for wrong in ([1], {"nose width": "x"}, {"nose width": 9}, {"x" * 300: 1}, {"none": 1}):
+        for wrong in ([1], {"face width": "x"}, {"face width": 9}, {"x" * 300: 1}, {"none": 1}):
             client.send("adjust", changes=wrong)
             assert client.wait("error")[0]["message"]
-        client.send("adjust", changes={"nose width": 1})
+        client.send("adjust", changes={"face width": 1})
         state, _ = client.wait("state")
-        assert state["sliders"][state["at"]] == {"nose width": 1}
+        assert state["sliders"][state["at"]] == {"face width": 1}
 
 
 def test_weights_without_directions_have_no_sliders(editor, tmp_path):
@@ -102,8 +94,8 @@ def test_weights_without_directions_have_no_sliders(editor, tmp_path):
     session = EditingSession(editor, tmp_path)
     session.choose(1)
     for act in (
-        lambda: session.adjust({"nose width": 1.0}),
-        lambda: session.view("image", (0.0, 0.0), changes={"nose width": 1.0}),
+        lambda: session.adjust({"face width": 1.0}),
+        lambda: session.view("image", (0.0, 0.0), changes={"face width": 1.0}),
     ):
         with pytest.raises(UserError, match="no sliders"):
             act()
@@ -126,9 +118,9 @@ def test_sliders_of_the_page_are_live(served, tmp_path):
         assert len(server.session.history[0]) == count  # nothing is a step yet
         page.run(SLIDE.format(2, "change"))
         current = "document.querySelector('#steps [aria-current]').textContent"
-        page.wait(f"{current} == 'nose width +2.0'")
+        page.wait(f"{current} == 'face width +2.0'")
         page.run(SLIDE.format(1, "change"))
-        page.wait(f"{current} == 'nose width +1.0'")
+        page.wait(f"{current} == 'face width +1.0'")
         assert len(server.session.history[0]) == count + 1
         page.press("z", control=True)
         page.wait(f"{current} == 'face 5'")
