@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from semfaceedit import api
+from semfaceedit.editing.project import FaceProject
 from semfaceedit.model.checkpoint import locate_weights
 
 SIZE = (1280, 800)
@@ -30,6 +31,7 @@ READY = """import('./state.js').then(({ page }) => {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photograph", type=Path)
+    parser.add_argument("--project", type=Path, help="the face, found before")
     parser.add_argument("--checkpoint", default="portraits")
     parser.add_argument("--seed", type=int, default=1, help="the face, without a photograph")
     parser.add_argument("--turn", type=float, default=0.22, help="drag, in shares of the picture")
@@ -43,7 +45,9 @@ def main() -> None:
         faces, profile = Path(name, "faces"), Path(name, "profile")
         profile.mkdir()
         faces.mkdir()
-        if arguments.photograph is None:
+        if arguments.project is not None:
+            face = FaceProject.load(arguments.project, editor.generator)
+        elif arguments.photograph is None:
             face = editor.generate(arguments.seed, resolution=128).project
         else:
             settings = editor.invert_settings(

@@ -20,15 +20,23 @@ def guided_coefficients(
     bilinearly, a and b filter a larger picture of the same (He and Sun, 2015: fast guided filter).
     """
     mean, level = _box(guide, radius), _box(values, radius)
-    rows, columns = torch.triu_indices(3, 3)
-    products = guide[:, rows] * guide[:, columns]
-    upper = _box(products, radius) - mean[:, rows] * mean[:, columns]
-    covariance = guide.new_zeros((*guide.shape[2:], 3, 3))
-    covariance[..., rows, columns] = upper[0].movedim(0, -1)
-    covariance[..., columns, rows] = upper[0].movedim(0, -1)
-    covariance += eps * torch.eye(3, dtype=guide.dtype, device=guide.device)
-    shared = (_box(guide * values, radius) - mean * level)[0].movedim(0, -1)
-    a = torch.linalg.solve(covariance, shared[..., None])[..., 0].movedim(-1, 0)[None]
+    names = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+    rows, columns = (list(part) for part in zip(*names, strict=True))
+    upper = _box(guide[:, rows] * guide[:, columns], radius) - mean[:, rows] * mean[:, columns]
+    rr, rg, rb, gg, gb, bb = upper[0]
+    rr, gg, bb = rr + eps, gg + eps, bb + eps
+    # The inverse of the symmetric matrix, by its cofactors.
+    cofactors = [
+        gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg,
+        rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg,
+    ]  # fmt: skip
+    determinant = rr * cofactors[0] + rg * cofactors[1] + rb * cofactors[2]
+    shared = (_box(guide * values, radius) - mean * level)[0]
+    order = ((0, 1, 2), (1, 3, 4), (2, 4, 5))
+    a = torch.stack([
+        sum(cofactors[k] * s for k, s in zip(row, shared, strict=True)) / determinant  # type: ignore[misc]
+        for row in order
+    ])[None]  # fmt: skip
     b = level - (a * mean).sum(1, keepdim=True)
     return _box(a, radius), _box(b, radius)
 

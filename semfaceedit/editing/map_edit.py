@@ -47,7 +47,7 @@ def edit(
     goal, mask, before = _painted_goal(generator, project, labels, settings, region)
     return refit(
         generator,
-        replace(project, labels=labels),
+        replace(project.with_origin(), labels=labels),
         goal,
         mask,
         before,
@@ -76,6 +76,7 @@ def refine(
     """
     goal, mask, shown = _painted_goal(generator, before, after.labels, settings)
     here = replace(settings, start_samples=0)
+    after = replace(after, origin=before.with_origin().origin)
     still = _painted_groups(before, after.labels) if settings.masked else frozenset()
     return refit(
         generator, after, goal, mask, shown, here, perceptual=perceptual, watch=watch, still=still

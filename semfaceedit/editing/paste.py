@@ -1,12 +1,13 @@
 """Back into the photograph: an edit of the small crop, carried to the pixels of the whole.
 
 Where the face kept its shape, the photograph is kept with all its detail and only the *change*
-between the fitted and the edited rendering is added, in Oklab (Ottosson 2020), within an outline
-that follows the photograph's edges. Where labels changed, the rendering takes its place, shifted to
-the colours that the photograph has beside it, with a soft border.
+between the fitted and the edited rendering is added, within an outline that follows the
+photograph's edges (`recolour.py`), and beyond the crop. Where labels changed, the rendering takes
+its place, with colours and details of the photograph beside it (`new_shapes.py`). An edit of an
+edited face brings all edits since the inversion.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,29 +15,30 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import grid_sample, interpolate
+from torch.nn.functional import grid_sample, interpolate, max_pool2d, pad
 
 from ..cli import remark, wrote
 from ..data.align import Window, crop
 from ..errors import UserError
 from ..files import sha256_of_file
 from ..model.generator import Generator
+from ..model.labels import CLASS_NAMES
 from ..model.renderer import RenderOutput
 from ..outputs import check_outputs
-from .guided import blur, guided_coefficients, spread
+from .guided import blur
+from .new_shapes import new_shapes
+from .oklab import oklab
 from .photograph_file import FORMATS, check_alpha, check_format, read_original, save_like
 from .project import FaceProject
+from .recolour import GroupChange, followed, group_change, recoloured, weight_of
 from .refit import EditedFace, EditSettings, dilate, footprint, render_project
 from .target import SourceCrop, resize_labels
 
 WORKING = 512  # pixels along the crop, at which outlines and changes are found
 RENDERED = 256  # at most, of both renderings
-SCALES = (0.15, 0.05, 0.015)  # sigmas that smooth and extend a change, in sides of the crop
-EVEN = (0.3,)  # the same for a change of look, whose spots are the fit's and not meant
-OUTLINE = 0.02  # how far the outline of a group may move to the photograph's edges, in sides
 FADE = 0.08  # along an edge of the crop that lies within the photograph, in sides
-CONTRAST = (0.5, 2.0)  # how far the contrast of details may follow the lightness
 LEAST = 1 / 512  # weight, below which a pixel of the photograph is kept as it is
+STRANDS = (CLASS_NAMES.index("hair"),)  # classes whose border frays
 STRIP = 1 << 20  # pixels worked on at a time
 
 
@@ -46,19 +48,6 @@ class Pasted:
 
     pixels: np.ndarray  # (H, W, 3) uint8
     region: np.ndarray  # (H, W) bool
-
-
-@dataclass(frozen=True)
-class _Group:
-    """How the look of one group changes, over the crop."""
-
-    outline: Tensor  # (1, 4, w, w): a and b of the guided filter
-    support: Tensor  # (1, 1, w, w) in [0, 1]: where the outline may lie
-    change: Tensor  # (1, 3, w, w) of Oklab
-    contrast: Tensor  # (1, 1, w, w): by how much details grow, 0 for not at all
-    lightness: Tensor  # (1, 1, w, w): without details
-    chroma: Tensor  # (1, 2, w, w): the group's mean in the photograph
-    turn: Tensor  # (1, 2, w, w): what colours about that mean are multiplied by, complex, less 1
 
 
 class NoPhotograph(UserError):
@@ -191,44 +180,119 @@ def paste(
     pixels: np.ndarray,  # (H, W, 3) uint8, upright
     window: Window,  # of the crop, in these pixels
 ) -> Pasted:
-    """Carry what `edited` changed in `before` to the photograph that it was inverted from.
+    """Carry what `edited` changed to the photograph that the face was inverted from.
 
-    UserError where nothing changed within the photograph.
+    A face that was edited before brings all of its edits. A change of look goes on beyond the crop
+    through like colours. UserError where nothing changed within the photograph.
     """
     after = edited.project
+    region = edited.region
+    if after.origin is not None:
+        before, region = after.as_inverted(), torch.from_numpy(after.origin.region)[None, None]
     size = int(min(max(round(window.side), 64), WORKING))
     renderings = [render_project(generator, p, min(size, RENDERED)) for p in (before, after)]
     fitted, changed = ((r.image.cpu().clamp(-1, 1) + 1) / 2 for r in renderings)
-    shown = torch.from_numpy(crop(pixels, window, size, Image.Resampling.LANCZOS).copy())
-    photo = shown.movedim(-1, 0)[None].float() / 255
     labels = [_labels(r, size) for r in renderings]
     own = torch.from_numpy(resize_labels(before.labels, size).astype(np.int64))[None, None]
     asked = torch.from_numpy(resize_labels(after.labels, size).astype(np.int64))[None, None]
-    frame = _frame(window, pixels.shape[1], pixels.shape[0], size)
-
-    group_of = torch.tensor(before.group_of_class)
-    looks = _changed_groups(before, after)
-    reshaped = not _same(before.geometry, after.geometry)
-    reach = frame
-    if reshaped:
-        looks = list(range(len(before.appearance.phases)))
-        chosen = edited.region.float().cpu()
-        reach = frame * blur(_enlarged(chosen, size), 0.012 * size)
     change = _enlarged(oklab(changed) - oklab(fitted), size)
-    groups = []
-    new_shape = _new_shape(own, asked, *labels) if reshaped else torch.zeros_like(own).bool()
-    for group in looks:
-        inside = group_of[own] == group
-        steady = inside & (group_of[labels[0]] == group) & (group_of[labels[1]] == group)
-        found = _group(photo, inside, steady & ~new_shape, change, reach, even=not reshaped)
-        groups += [] if found is None else [found]
-    weight, colours = torch.zeros_like(frame), photo
+    seen = _Seen(before, own, labels, change)
+    height, width = pixels.shape[:2]
+    frame = _frame(window, width, height, size)
+    if _same(before.geometry, after.geometry):
+        looks, square = _changed_groups(before, after), window
+        if bool((frame < 1).any()):
+            square = Window(
+                window.left - window.side / 2, window.top - window.side / 2, 2 * window.side
+            )
+            photo = _shown(pixels, square, 2 * size)
+            groups = [
+                _beyond(seen, group, photo, frame, _frame(square, width, height, 2 * size))
+                for group in looks
+            ]
+        else:
+            photo = _shown(pixels, window, size)
+            groups = [seen.change_of(group, photo, frame, even=True) for group in looks]
+        return _composed(pixels, square, groups, None)
+    photo = _shown(pixels, window, size)
+    reach = frame * blur(_enlarged(region.float().cpu(), size), 0.012 * size)
+    new_shape = _new_shape(own, asked, *labels)
+    # Of hair whose look was not changed, the renderings differ by what the fit drifted.
+    kept_hair = {before.group_of_class[c] for c in STRANDS} - set(_changed_groups(before, after))
+    groups = [
+        seen.change_of(group, photo, reach, without=new_shape)
+        for group in range(len(before.appearance.phases))
+        if group not in kept_hair
+    ]
+    shape = None
     if bool(new_shape.any()):
-        kept = _recoloured(photo, groups, [_maps(g) for g in groups])
-        grown = blur((blur(new_shape.float(), 0.008 * size) > 0.4).float(), 0.01 * size)
-        weight = (2 * grown).clamp(max=1) * reach
-        colours = _harmonised(_enlarged(changed, size), kept, labels[1], own, new_shape)
-    return _composed(pixels, window, groups, torch.cat([weight, colours], 1))
+        kept = recoloured(photo, [g.maps for g in groups if g is not None])
+        weight, colours = new_shapes(
+            _enlarged(changed, size), kept, labels[1], own, new_shape, STRANDS
+        )
+        shape = torch.cat([weight * reach, colours], 1)
+    return _composed(pixels, window, groups, shape)
+
+
+def _shown(pixels: np.ndarray, window: Window, size: int) -> Tensor:
+    """What the photograph shows in the window, (1, 3, size, size) in [0, 1]."""
+    shown = torch.from_numpy(crop(pixels, window, size, Image.Resampling.LANCZOS).copy())
+    return shown.movedim(-1, 0)[None].float() / 255
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is known of the crop, w x w places."""
+
+    before: FaceProject
+    own: Tensor  # (1, 1, w, w): classes of the photograph
+    labels: list[Tensor]  # (1, 1, w, w): classes of both renderings
+    change: Tensor  # (1, 3, w, w): of Oklab, from one to the other
+
+    def of(self, group: int) -> tuple[Tensor, Tensor]:
+        """Where the photograph shows a group, and where both renderings do too."""
+        group_of = torch.tensor(self.before.group_of_class)
+        inside = group_of[self.own] == group
+        return inside, inside & (group_of[self.labels[0]] == group) & (
+            group_of[self.labels[1]] == group
+        )
+
+    def change_of(
+        self,
+        group: int,
+        photo: Tensor,
+        reach: Tensor,
+        *,
+        without: Tensor | None = None,
+        even: bool = False,
+    ) -> GroupChange | None:
+        inside, steady = self.of(group)
+        if without is not None:
+            steady = steady & ~without
+        side = photo.shape[-1]
+        return group_change(photo, inside, steady, self.change, reach, side=side, even=even)
+
+
+def _beyond(
+    seen: _Seen, group: int, photo: Tensor, frame: Tensor, whole: Tensor
+) -> GroupChange | None:
+    """The change of a group in a square of twice the crop's side (1, 3, 2w, 2w) around it.
+
+    frame: what fades towards the crop's edges; whole: the same of that square. Where the group does
+    not go on beyond the crop, its change fades within.
+    """
+    size = frame.shape[-1]
+    edges = [size // 2, size - size // 2] * 2
+    inside, steady = (pad(values, edges) for values in seen.of(group))
+    known = pad(torch.ones_like(frame), edges) > 0
+    on = followed(photo, inside, known)
+    near = blur(max_pool2d(on * ~known, 2 * (size // 24) + 1, 1, size // 24), FADE * size / 2)
+    within = pad(frame, edges)
+    reach = torch.where(known, within + (1 - within) * (2 * near).clamp(max=1), on)
+    reach = blur(reach, 0.01 * size) * whole
+    inside = inside | (~known & (on > 0.2))
+    change = pad(seen.change, edges)
+    return group_change(photo, inside, steady, change, reach, side=size, even=True)
 
 
 def _same(a: object, b: object) -> bool:
@@ -273,129 +337,24 @@ def _new_shape(own: Tensor, asked: Tensor, fitted: Tensor, shown: Tensor) -> Ten
     return moved & (shown != own)
 
 
-def _group(
-    photo: Tensor,
-    inside: Tensor,
-    steady: Tensor,
-    change: Tensor,
-    reach: Tensor,
-    *,
-    even: bool,
-) -> _Group | None:
-    """How a group changes that the photograph shows `inside`, and both renderings `steady`."""
-    size = photo.shape[-1]
-    if not bool(inside.any()) or not bool(steady.any()):
-        return None
-    mask = inside.float()
-    soft = blur(mask, 0.004 * size)
-    a, b = guided_coefficients(photo, soft, max(2, round(OUTLINE * size)), 1e-3)
-    wide = blur(mask, OUTLINE * size / 2)
-    sigmas = tuple(scale * size for scale in (EVEN if even else SCALES))
-    moved = spread(change, steady.float(), sigmas)
-    lab = oklab(photo)
-    mean, turn = torch.zeros_like(moved[:, 1:]), torch.zeros_like(moved[:, 1:])
-    if even:
-        moved[:, 1:] = spread(change[:, 1:], steady.float(), ())
-        mean = spread(lab[:, 1:], mask, ())
-        turn = _turn(mean, mean + moved[:, 1:])
-    lightness = spread(lab[:, :1], mask, (0.05 * size, 0.015 * size))
-    ratio = (lightness + moved[:, :1]) / lightness.clamp(min=0.05)
-    return _Group(
-        torch.cat([a, b], 1),
-        (8 * wide).clamp(max=1) * reach,
-        moved,
-        ratio.clamp(*CONTRAST) - 1,
-        lightness,
-        mean,
-        turn,
-    )
-
-
-def _turn(old: Tensor, new: Tensor) -> Tensor:
-    """(1, 2, h, w) opponent colours -> the complex number that turns old into new, less 1.
-
-    It never makes colours livelier, and grey stays grey: highlights of red hair that becomes grey
-    do not become green.
-    """
-    a, b = old[:, :1], old[:, 1:]
-    scale = a**2 + b**2 + 0.02**2
-    real = (new[:, :1] * a + new[:, 1:] * b) / scale
-    imaginary = (new[:, 1:] * a - new[:, :1] * b) / scale
-    size = (real**2 + imaginary**2).sqrt().clamp(min=1)
-    return torch.cat([real / size - 1, imaginary / size], 1)
-
-
-def _maps(group: _Group) -> Tensor:
-    return torch.cat(
-        [
-            group.outline,
-            group.support,
-            group.change,
-            group.contrast,
-            group.lightness,
-            group.chroma,
-            group.turn,
-        ],
-        1,
-    )
-
-
-def _weight(photo: Tensor, maps: Tensor) -> Tensor:
-    """How far pixels (1, 3, h, w) belong to a group, (1, 1, h, w)."""
-    matte = (maps[:, :3] * photo).sum(1, keepdim=True) + maps[:, 3:4]
-    matte = ((matte - 0.15) / 0.7).clamp(0, 1)
-    return matte * maps[:, 4:5]
-
-
-def _recoloured(photo: Tensor, groups: list[_Group], maps: list[Tensor]) -> Tensor:
-    """Colours (1, 3, h, w) in [0, 1] with the change of every group."""
-    if not groups:
-        return photo
-    lab = oklab(photo)
-    total = torch.zeros_like(lab)
-    for own in maps:
-        detail = own[:, 8:9] * (lab[:, :1] - own[:, 9:10])
-        a, b = (lab[:, 1:] - own[:, 10:12]).split(1, 1)
-        real, imaginary = own[:, 12:].split(1, 1)
-        turned = torch.cat([a * real - b * imaginary, a * imaginary + b * real], 1)
-        step = torch.cat([own[:, 5:6] + detail, own[:, 6:8] + turned], 1)
-        total += _weight(photo, own) * step
-    return srgb(lab + total)
-
-
-def _harmonised(
-    changed: Tensor, kept: Tensor, shown: Tensor, own: Tensor, new_shape: Tensor
-) -> Tensor:
-    """The rendering, each class shifted to the colours that the photograph has of it nearby.
-
-    A class of which the photograph has none keeps the rendering's colours.
-    """
-    size = changed.shape[-1]
-    made = changed.clone()
-    for label in shown[new_shape].unique():
-        here = shown == label
-        beside = (here & (own == label) & ~new_shape).float()
-        if float(beside.mean()) < 0.002:
-            continue
-        shift = spread(kept - changed, beside, tuple(s * size for s in SCALES[:2]))
-        made = torch.where(here, changed + shift, made)
-    return blur(made, 0.003 * size).clamp(0, 1)
-
-
-def _composed(pixels: np.ndarray, window: Window, groups: list[_Group], shape: Tensor) -> Pasted:
+def _composed(
+    pixels: np.ndarray, window: Window, groups: Sequence[GroupChange | None], shape: Tensor | None
+) -> Pasted:
     """The photograph with the change of all groups, and the new shape over it."""
     height, width = pixels.shape[:2]
     result, region = pixels.copy(), np.zeros((height, width), bool)
-    maps = [_maps(group) for group in groups]
+    maps = [group.maps for group in groups if group is not None]
     for rows, columns in _strips(window, width, height):
         photo = torch.from_numpy(pixels[rows, columns].copy()).movedim(-1, 0)[None].float() / 255
         grid = _places(window, rows, columns)
         local = [_sampled(own, grid) for own in maps]
-        made = _recoloured(photo, groups, local)
-        weights = sum((_weight(photo, own) for own in local), torch.zeros_like(photo[:, :1]))
-        over = _sampled(shape, grid)
-        made = made + over[:, :1] * (over[:, 1:] - made)
-        mask = ((weights > LEAST) | (over[:, :1] > LEAST))[0, 0].numpy()
+        made = recoloured(photo, local)
+        weights = sum((weight_of(photo, own) for own in local), torch.zeros_like(photo[:, :1]))
+        if shape is not None:
+            over = _sampled(shape, grid)
+            made = made + over[:, :1] * (over[:, 1:] - made)
+            weights = weights.maximum(over[:, :1])
+        mask = (weights > LEAST)[0, 0].numpy()
         values = (made[0].movedim(0, -1) * 255).round().clamp(0, 255).byte().numpy()
         result[rows, columns][mask] = values[mask]
         region[rows, columns] = mask
@@ -428,35 +387,3 @@ def _places(window: Window, rows: slice, columns: slice) -> Tensor:
 
 def _sampled(maps: Tensor, grid: Tensor) -> Tensor:
     return grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-_TO_LMS = torch.tensor(
-    [
-        [0.4122214708, 0.5363325363, 0.0514459929],
-        [0.2119034982, 0.6806995451, 0.1073969566],
-        [0.0883024619, 0.2817188376, 0.6299787005],
-    ]
-)
-_TO_LAB = torch.tensor(
-    [
-        [0.2104542553, 0.7936177850, -0.0040720468],
-        [1.9779984951, -2.4285922050, 0.4505937099],
-        [0.0259040371, 0.7827717662, -0.8086757660],
-    ]
-)
-
-
-def oklab(colours: Tensor) -> Tensor:
-    """sRGB (1, 3, h, w) in [0, 1] -> Oklab: lightness in [0, 1], and two opponent colours."""
-    linear = torch.where(
-        colours <= 0.04045, colours / 12.92, ((colours.clamp(min=0) + 0.055) / 1.055) ** 2.4
-    )
-    lms = torch.einsum("ij,bjhw->bihw", _TO_LMS, linear).clamp(min=0)
-    return torch.einsum("ij,bjhw->bihw", _TO_LAB, lms ** (1 / 3))
-
-
-def srgb(lab: Tensor) -> Tensor:
-    """The inverse of `oklab`, cut to [0, 1]."""
-    lms = torch.einsum("ij,bjhw->bihw", torch.linalg.inv(_TO_LAB), lab) ** 3
-    linear = torch.einsum("ij,bjhw->bihw", torch.linalg.inv(_TO_LMS), lms).clamp(0, 1)
-    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)

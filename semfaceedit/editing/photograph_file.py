@@ -28,6 +28,8 @@ LAYOUT_TAGS = (
     325, 338, 339, 347, 529, 530, 531, 532, 34675,
 )  # fmt: skip
 """Of a TIFF file's tags those that say how its pixels are stored, which its EXIF data hold too."""
+PNG_XMP = "XML:com.adobe.xmp"  # the text of a PNG that holds XMP data
+XMP_TAG = 700  # the same of TIFF
 BACK = {
     Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
     Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
@@ -42,7 +44,7 @@ class Photograph:
     alpha: np.ndarray | None  # (H, W) uint8
     turn: Image.Transpose | None  # from the stored pixels to upright
     exif: Image.Exif
-    settings: dict[str, Any]  # icc_profile and dpi, as Pillow takes them
+    settings: dict[str, Any]  # icc_profile, dpi and XMP data, as Pillow takes them
     subsampling: int  # of JPEG's colours, as Pillow counts
     deep: bool  # the file has 16 bits a channel, of which Pillow keeps eight
 
@@ -63,6 +65,9 @@ def read_original(path: Path) -> Photograph:
         exif = picture.getexif()
         info = picture.info
         kept = {name: info[name] for name in ("icc_profile", "dpi") if info.get(name)}
+        xmp = info.get("xmp") or info.get(PNG_XMP)
+        if xmp:
+            kept["xmp"] = xmp if isinstance(xmp, bytes) else str(xmp).encode()
         if picture.mode not in ("RGB", "RGBA"):  # a profile of grey or CMYK describes no RGB
             kept.pop("icc_profile", None)
         if picture.mode.startswith("I;16"):
@@ -113,9 +118,15 @@ def save_like(path: Path, pixels: np.ndarray, original: Photograph) -> None:
     if kind == "PNG":
         info = PngInfo()
         info.add_text("Software", picture_mark(picture))
+        if xmp := settings.pop("xmp", b""):
+            info.add_itxt(PNG_XMP, xmp.decode("utf-8", "replace"))
         settings |= {"pnginfo": info} | ({"exif": exif} if exif else {})
     elif kind == "TIFF":
-        settings |= {"tiffinfo": _tiff_tags(original.exif, picture)}
+        tags = _tiff_tags(original.exif, picture)
+        if xmp := settings.pop("xmp", b""):
+            tags[XMP_TAG] = xmp
+            tags.tagtype[XMP_TAG] = 1
+        settings |= {"tiffinfo": tags}
     else:
         settings |= {"quality": QUALITY, "subsampling": original.subsampling}
         settings |= {"exif": exif} if exif else {}

@@ -29,17 +29,33 @@ from ..model.labels import NUM_CLASSES
 from ..model.mean_face import fingerprint, mean_codes
 from ..outputs import check_replaceable
 from ..tensor_files import is_unchanged, write_tensors
-from .target import SourceCrop, SourcePhotograph
+from .target import SourceCrop, SourcePhotograph, resize_labels
 from .tuning import TunedWeights, is_fingerprint, with_weights
 
 FORMAT = "semfaceedit-face"
 FORMAT_VERSION = 2  # 2: with tuned weights
 TENSORS = ("geometry.frequencies", "geometry.phases", "appearance.frequencies",
            "appearance.phases", "pose", "labels", "image", "preview")  # fmt: skip
+ORIGIN = (*(f"origin.{name}" for name in TENSORS[:4]), "origin.labels", "origin.region")
 FACTS = ("version", "checkpoint", "group_of_class", "iterations", "metrics", "crop")
 MOST_BYTES = 256 << 20  # of a project file
 MOST_PIXELS = 2048  # along an edge of its label map and pictures
 MOST_OFFSET = 1e6  # far beyond what a fit finds, and well within what renders to finite colours
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """The face as it was inverted, before its edits: what its photograph shows."""
+
+    geometry: Film  # offsets, as those of the project
+    appearance: Film
+    labels: np.ndarray  # (R, R) uint8
+    region: np.ndarray  # (R, R) bool: where edits since were to change shapes
+
+    def grown(self, region: np.ndarray) -> "Origin":
+        """With another region (r, r) bool of an edit."""
+        here = resize_labels(region, len(self.labels))
+        return dataclasses.replace(self, region=self.region | here)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +74,7 @@ class FaceProject:
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     crop: SourceCrop | None = None  # where the photograph shows this face
     tuned: TunedWeights | None = None  # what stands in for the checkpoint's weights
+    origin: Origin | None = None  # None: the face is as it was inverted, or had no photograph
 
     @property
     def offsets(self) -> Codes:
@@ -77,6 +94,25 @@ class FaceProject:
         """The generator that renders this face: its checkpoint's, with the tuned weights if any."""
         self.check(generator)
         return with_weights(generator, self.tuned)
+
+    def with_origin(self) -> "FaceProject":
+        """The same before an edit: where it has a photograph, it remembers what that shows."""
+        if self.crop is None or self.origin is not None:
+            return self
+        nowhere = np.zeros(self.labels.shape, bool)
+        return dataclasses.replace(
+            self, origin=Origin(self.geometry, self.appearance, self.labels, nowhere)
+        )
+
+    def as_inverted(self) -> "FaceProject":
+        """The face that the photograph shows."""
+        if self.origin is None:
+            return self
+        known = self.origin
+        return dataclasses.replace(
+            self, geometry=known.geometry, appearance=known.appearance, labels=known.labels,
+            origin=None,
+        )  # fmt: skip
 
     def check(self, generator: Generator, name: str | Path = "the face project") -> None:
         """UserError where the project was made with another checkpoint, or does not fit it."""
@@ -120,14 +156,19 @@ class FaceProject:
             "tuned": None if self.tuned is None else self.tuned.fingerprint,
         }
         films = {"geometry": self.geometry, "appearance": self.appearance}
+        if self.origin is not None:
+            films |= {f"origin.{n}": getattr(self.origin, n) for n in ("geometry", "appearance")}
         tensors = {
-            f"{name}.{part}": getattr(film, part).detach().float().cpu().contiguous()
+            f"{name}.{part}": getattr(film, part).detach().float().cpu().clone().contiguous()
             for name, film in films.items()
             for part in ("frequencies", "phases")
         }
         tensors["pose"] = self.pose.detach().float().cpu().contiguous()
         for name in ("labels", "image", "preview"):
             tensors[name] = torch.from_numpy(np.array(getattr(self, name), order="C"))
+        if self.origin is not None:
+            tensors["origin.labels"] = torch.from_numpy(np.array(self.origin.labels, order="C"))
+            tensors["origin.region"] = torch.from_numpy(self.origin.region.astype(np.uint8))
         if self.tuned is not None:
             self.tuned.save(path)
         write_tensors(path, tensors, header)
@@ -154,6 +195,7 @@ class FaceProject:
             metrics=header["metrics"],
             crop=crop and _crop_of(crop, header.get("photograph")),
             tuned=tuned and TunedWeights.load(path, tuned),
+            origin=_origin_of(tensors),
         )
         project.check_values(path)
         if not is_unchanged(header, tensors):
@@ -163,6 +205,17 @@ class FaceProject:
         if generator is not None:
             project.check(generator, path)
         return project
+
+
+def _origin_of(tensors: dict[str, Tensor]) -> Origin | None:
+    if not set(ORIGIN) <= tensors.keys():
+        return None
+    geometry, appearance = (
+        Film(tensors[f"origin.{part}.frequencies"], tensors[f"origin.{part}.phases"])
+        for part in ("geometry", "appearance")
+    )
+    labels, region = (tensors[name].numpy() for name in ORIGIN[-2:])
+    return Origin(geometry, appearance, labels, region.astype(bool))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -279,3 +332,20 @@ def _problems(project: FaceProject) -> Iterator[str]:
             )
         elif name == "labels" and int(array.max()) >= NUM_CLASSES:
             yield f"has the label {array.max()}, but class ids run from 0 to {NUM_CLASSES - 1}"
+    if project.origin is not None:
+        yield from _problems_of_origin(project, project.origin)
+
+
+def _problems_of_origin(project: FaceProject, origin: Origin) -> Iterator[str]:
+    for part in ("geometry", "appearance"):
+        for name in ("frequencies", "phases"):
+            kept, own = (getattr(getattr(p, part), name) for p in (origin, project))
+            if kept.shape != own.shape or not kept.is_floating_point():
+                yield f"has {part} offsets of shape {tuple(kept.shape)} before its edits"
+            elif not bool(kept.abs().max() <= MOST_OFFSET):
+                yield f"has {part} offsets before its edits that are not finite"
+    for array in (origin.labels, origin.region):
+        if array.shape != project.labels.shape:
+            yield f"has a map of shape {array.shape} before its edits"
+    if origin.labels.dtype != np.uint8 or origin.labels.max(initial=0) >= NUM_CLASSES:
+        yield "has labels before its edits that are no class ids"

@@ -127,8 +127,12 @@ def refit(
             starts=tuple(starts),
         )
     )
+    origin = project.with_origin().origin
     edited = EditedFace(
-        project=fit.project(project.labels, project.image, project.crop),
+        project=replace(
+            fit.project(project.labels, project.image, project.crop),
+            origin=origin and origin.grown(region[0, 0].cpu().numpy()),
+        ),
         region=region,
         before=before,
         after=fit.render(),

@@ -86,9 +86,9 @@ def transfer(
     settings = settings or default_edit_settings(encoder)
     classes = parse_region(region, generator.config)
     before = render_before(generator, target, settings, keep_shading=what == "appearance")
-    start = target
+    start = target.with_origin()
     if what != "geometry":
-        start = swap_appearance(target, source, _whole_groups(classes, generator.config))
+        start = swap_appearance(start, source, _whole_groups(classes, generator.config))
     if what == "appearance":
         return _swapped(generator, start, before, classes)
     seen = replace(source, pose=target.pose)
@@ -110,6 +110,7 @@ def transfer(
         perceptual=perceptual,
         watch=watch,
         encoder=encoder,
+        still=frozenset(target.group_of_class[c] for c in classes if what == "geometry"),
     )
 
 

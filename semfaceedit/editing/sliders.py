@@ -265,7 +265,7 @@ def adjust(
     """
     project.check(generator)
     directions = need_directions(directions or find_sliders(generator))
-    moved = move(generator, project, changes, directions)
+    moved = move(generator, project.with_origin(), changes, directions)
     resolution = len(project.preview)
     before = render_project(generator, project, resolution)
     after = render_project(generator, moved, resolution)
@@ -278,6 +278,7 @@ def adjust(
             preview=picture_rows(after)["image"][0].numpy(),
             iterations=0,
             metrics={},
+            origin=moved.origin and moved.origin.grown(region[0, 0].cpu().numpy()),
         ),
         region=region | changed[:, None],
         before=before,

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,13 @@ def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: int) -> None:
     from imageio_ffmpeg import write_frames
 
     height, width = frames[0].shape[:2]
-    writer = write_frames(
-        str(path), (width, height), fps=fps, quality=8, macro_block_size=2,
-        output_params=["-f", "mp4", "-metadata", f"comment={MARK}"],
-    )  # fmt: skip
-    writer.send(None)
-    for frame in frames:
-        writer.send(np.ascontiguousarray(frame))
-    writer.close()
+    settings = ["-f", "mp4", "-metadata", f"comment={MARK}"]
+    with closing(
+        write_frames(
+            str(path), (width, height), fps=fps, quality=8, macro_block_size=2,
+            output_params=settings,
+        )
+    ) as writer:  # fmt: skip
+        writer.send(None)
+        for frame in frames:
+            writer.send(np.ascontiguousarray(frame))

@@ -43,6 +43,7 @@ SHOWN, AROUND = 900, 0.3  # pixels of the photograph in the page, and the border
 TYPES = {"mp4": "video/mp4", "webp": "image/webp", "html": "text/html", "png": "image/png"}
 
 Tell = Callable[[int, int], None]  # steps that are done, of how many
+Making = Callable[[Tell], tuple[dict[str, Any], bytes]]  # fields of the answer, and its payload
 
 
 class Cancelled(Exception):
@@ -80,16 +81,14 @@ class Exporter:
         self.cancelled = threading.Event()
         self._pasted: _PastedFace | None = None
 
-    def begin(self, outbox: Outbox, what: str, work: Callable[[Tell], tuple[dict, bytes]]) -> None:
-        """Start `work`, which gives fields of the answer and its payload."""
+    def begin(self, outbox: Outbox, what: str, work: Making) -> None:
+        """Start `work`, whose answer goes to a page."""
         if self.task is not None and not self.task.done():
             raise UserError("something is being made: wait, or press Cancel")
         self.cancelled.clear()
         self.task = asyncio.create_task(self._run(outbox, what, work))
 
-    async def _run(
-        self, outbox: Outbox, what: str, work: Callable[[Tell], tuple[dict, bytes]]
-    ) -> None:
+    async def _run(self, outbox: Outbox, what: str, work: Making) -> None:
         loop = asyncio.get_running_loop()
 
         def tell(done: int, total: int) -> None:
@@ -98,7 +97,7 @@ class Exporter:
             message = pack({"type": "making", "what": what, "done": done, "total": total})
             loop.call_soon_threadsafe(outbox.put, "making", message)
 
-        def run() -> tuple[dict, bytes]:
+        def run() -> tuple[dict[str, Any], bytes]:
             with use_backend(self.backend):
                 return work(tell)
 

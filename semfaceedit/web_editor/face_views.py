@@ -22,9 +22,9 @@ from ..model.renderer import RenderOutput, recolor, render
 from ..pictures.grids import picture_rows
 
 KINDS = ("image", "semantics", "depth", "normals")
-FRAME_SECONDS = 0.08  # what a frame may take while the head turns
+FRAME_SECONDS = 0.05  # what a frame may take, of a face that moves or turns
 FRAME_CULL = 1e-3  # compositing weight below which such a frame leaves points black
-SMALLEST_FRAME, SMALLEST_FOLLOWED = 16, 32  # pixels along an edge; of a face that follows the brush
+SMALLEST_FRAME, SMALLEST_FOLLOWED = 16, 32  # pixels along an edge; of a face that changes
 CHUNK_RAYS = 16384
 SHADING_BYTES = 256 << 20  # what may be kept of a view, so that a changed look needs no geometry
 SMALL = 64  # pixels along an edge of the pictures in a strip, at most
@@ -65,11 +65,13 @@ class FaceViews:
         *,
         moving: bool = False,
         labels: np.ndarray | None = None,
+        followed: bool = False,
     ) -> np.ndarray:  # (H, H, 3) uint8
         """A picture of a face from one side.
 
         moving: as many pixels as `FRAME_SECONDS` allow, by what views took before. labels: of the
-        face as it follows this map, (R, R) class ids.
+        face as it follows this map, (R, R) class ids. followed: it is the face that changes, and
+        not the side, so that a picture has some more pixels at least.
         """
         if kind not in KINDS:
             raise UserError(f"there is no picture {kind!r}: use {', '.join(KINDS)}")
@@ -78,7 +80,7 @@ class FaceViews:
             if labels is not None:
                 project = self.editor.follow(project, labels)
             if moving:
-                least = SMALLEST_FRAME if labels is None else SMALLEST_FOLLOWED
+                least = SMALLEST_FOLLOWED if followed or labels is not None else SMALLEST_FRAME
                 output = self._frame(project, pose, least, colored=kind == "image")
             else:
                 output = self._still(project, pose)

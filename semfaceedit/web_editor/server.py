@@ -37,7 +37,7 @@ from ..kernels import use_backend
 from ..memory import give_back_memory
 from ..model.renderer import RenderOutput
 from . import answers
-from .exports import VIDEOS, Exporter, Tell, Video
+from .exports import VIDEOS, Exporter, Making, Video
 from .face_views import KINDS
 from .http import Guard, PatientProtocol
 from .layers import MOST_TEXELS, Baker, Wanted
@@ -249,23 +249,27 @@ class EditorServer:
 
     async def _export(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         """Something to take along, while the face can go on being edited."""
-        exporter, what = self.exporter, one_of(header, "what", EXPORTS)
-        work: Callable[[Tell], tuple[dict[str, Any], bytes]]
+        what, outbox = one_of(header, "what", EXPORTS), self.pages[socket]
+        try:
+            self.exporter.begin(outbox, what, await self._work_of(what, header))
+        except UserError as error:
+            outbox.put("made", pack({"type": "made", "what": what, "problem": str(error)}))
+
+    async def _work_of(self, what: str, header: dict[str, Any]) -> Making:
+        exporter = self.exporter
         if what in ("photograph", "pasted"):
-            work = exporter.photograph if what == "photograph" else exporter.pasted
-        else:
-            name = clean_name(f"{word(header, 'name')}.")
-            work = partial(exporter.page, name)
-            if what == "video":
-                form = cast(Literal["mp4", "webp"], one_of(header, "form", VIDEOS))
-                kind, pose = one_of(header, "kind", KINDS), pose_of(header)
-                start: int | FaceProject | None = None
-                if "seed" in header:
-                    start = whole(header, "seed", 0, MOST_SEED)
-                elif "project" in header:
-                    start = await self._read(word(header, "project"))
-                work = partial(exporter.video, Video(form, kind, pose, start), name)
-        exporter.begin(self.pages[socket], what, work)
+            return exporter.photograph if what == "photograph" else exporter.pasted
+        name = clean_name(f"{word(header, 'name')}.")
+        if what == "page":
+            return partial(exporter.page, name)
+        form = cast(Literal["mp4", "webp"], one_of(header, "form", VIDEOS))
+        kind, pose = one_of(header, "kind", KINDS), pose_of(header)
+        start: int | FaceProject | None = None
+        if "seed" in header:
+            start = whole(header, "seed", 0, MOST_SEED)
+        elif "project" in header:
+            start = await self._read(word(header, "project"))
+        return partial(exporter.video, Video(form, kind, pose, start), name)
 
     async def _cancel(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         self.exporter.cancelled.set()

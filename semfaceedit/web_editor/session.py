@@ -28,7 +28,7 @@ from .saved_faces import SavedFaces
 
 MOST_STEPS = 200
 SHARPEN_STEPS, SHARPEN_SECONDS = 20, 1.0  # of the fit after a stroke, at most
-SHARPEN_IMAGE_WEIGHT = 4.0  # its picture outside what was painted counts more than in a long fit
+SHARPEN_IMAGE_WEIGHT = 8.0  # of the picture outside what was painted: many strokes move it little
 
 
 class EditingSession:
@@ -268,7 +268,8 @@ class EditingSession:
             if self._live is None or self._live.project is not base:
                 self._live = LiveFace(self.generator, base, directions)
             project = self._live.moved(changes)
-        return self.views.view(project, kind, pose, moving=moving, labels=labels)
+        followed = changes is not None
+        return self.views.view(project, kind, pose, moving=moving, labels=labels, followed=followed)
 
     def looks(self, group: str, seeds: Sequence[int]) -> np.ndarray:
         """The face at hand with one group's look of each seed, side by side, (h, n h, 3) uint8."""

@@ -15,7 +15,7 @@ from support import change_a_number
 from training import drawn_faces
 
 from semfaceedit import evaluate
-from semfaceedit.evaluation import consistency, cost, inception, pictures, quality
+from semfaceedit.evaluation import consistency, cost, editing, inception, pictures, quality
 from semfaceedit.evaluation import run as evaluation_run
 from semfaceedit.evaluation.session import EvaluateOptions, Evaluation, Results, Unmeasured, plain
 from semfaceedit.model import checkpoint
@@ -51,6 +51,7 @@ def data(tmp_path_factory) -> Path:
 def _quiet(tmp_path, monkeypatch, one_thread):
     monkeypatch.setenv("SEMFACEEDIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(pictures, "PIECE", 12)
+    monkeypatch.setattr(editing, "painted", lambda labels, name: None)  # it has tests of its own
     monkeypatch.setattr(
         cost, "profile", lambda *_: {"total_ms": 1.0, "peak_bytes": 2**20, "flops": 10**9}
     )

@@ -9,24 +9,25 @@ import numpy as np
 import pytest
 import torch
 from faces import open_editor, write_checkpoint
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
 from semfaceedit import transfer as command
 from semfaceedit.data.align import Window
 from semfaceedit.editing import paste as paste_module
 from semfaceedit.editing import photograph_file
 from semfaceedit.editing.guided import blur, guided_coefficients, spread
+from semfaceedit.editing.new_shapes import details
+from semfaceedit.editing.oklab import oklab, srgb
 from semfaceedit.editing.paste import (
     check_paste,
     find_photograph,
-    oklab,
     paste,
     paste_to_file,
-    srgb,
     window_on,
 )
 from semfaceedit.editing.photograph_file import read_original
 from semfaceedit.editing.project import FaceProject
+from semfaceedit.editing.recolour import followed, group_change, recoloured
 from semfaceedit.editing.refit import EditedFace, EditSettings
 from semfaceedit.editing.target import SourceCrop, SourcePhotograph
 from semfaceedit.errors import UserError
@@ -73,7 +74,7 @@ def project_of(editor, path: Path | None, window: Window = WINDOW) -> FaceProjec
     return dataclasses.replace(face, crop=SourceCrop(window, *SIZE, known))
 
 
-def recoloured(editor, project: FaceProject, region: str = "hair") -> EditedFace:
+def recoloured_face(editor, project: FaceProject, region: str = "hair") -> EditedFace:
     """With the look of another face, more marked than untrained weights have it."""
     other = editor.generate(2, resolution=64).project
     look = other.appearance
@@ -91,7 +92,7 @@ def photo_file(path: Path, pixels: np.ndarray, **settings) -> Path:
 def change(editor, pixels):
     """A recoloured face, and the photograph with it."""
     project = project_of(editor, None)
-    edited = recoloured(editor, project)
+    edited = recoloured_face(editor, project)
     return project, edited, paste(editor.generator, project, edited, pixels, WINDOW)
 
 
@@ -101,7 +102,7 @@ def test_outside_the_region_no_pixel_changes(change, pixels):
     assert np.array_equal(pasted.pixels[~pasted.region], pixels[~pasted.region])
     beyond = np.ones(pixels.shape[:2], bool)
     beyond[40:424, 90:474] = False
-    assert not pasted.region[beyond].any()
+    assert pasted.region[beyond].mean() < 0.1  # where its colours go on
 
 
 def test_inside_it_goes_the_way_of_the_rendering(change, pixels):
@@ -129,7 +130,8 @@ def test_details_of_the_photograph_stay(change, pixels):
     assert np.corrcoef(*details)[0, 1] > 0.9
 
 
-def test_a_new_shape_is_blended_in(editor, pixels):
+def test_a_new_shape_is_blended_in(editor, pixels, monkeypatch):
+    monkeypatch.setattr(paste_module, "STRANDS", ())  # hair would keep the photograph's colours
     project = project_of(editor, None)
     labels = project.labels.copy()
     labels[:24, :24] = 14  # the class by which these weights show hair
@@ -145,12 +147,95 @@ def test_a_new_shape_is_blended_in(editor, pixels):
     assert pasted.region.any() and not (pasted.region & ~allowed).any()
     shown = np.asarray(Image.fromarray(pasted.pixels).crop((90, 40, 474, 424)).resize((64, 64)))
     wanted = (edited.after.labels[0] == 14) & (edited.before.labels[0] != 14)
-    near, far = (
-        np.abs(shown - ((output.image[0].movedim(0, -1) + 1) * 127.5).numpy())
-        .mean(-1)[wanted.numpy()].mean()
-        for output in (edited.after, edited.before)
-    )  # fmt: skip
-    assert wanted.sum() > 4 and near < far
+    rgb = [((o.image[0].movedim(0, -1) + 1) * 127.5).numpy() for o in (edited.before, edited.after)]
+    way = (rgb[1] - rgb[0])[wanted.numpy()]
+    was = np.asarray(Image.fromarray(pixels).crop((90, 40, 474, 424)).resize((64, 64)))
+    gone = (shown.astype(float) - was)[wanted.numpy()]
+    assert wanted.sum() > 4 and 0.3 < (gone * way).sum() / (way * way).sum() < 1.2
+
+
+def test_a_chain_of_edits_brings_all_of_them(editor, pixels, tmp_path):
+    """The second edit, of a saved face, is pasted with the first, without --photograph."""
+    path = photo_file(tmp_path / "photo.png", pixels)
+    project = project_of(editor, path)
+    once = recoloured_face(editor, project)
+    assert once.project.origin is not None
+    once.project.save(tmp_path / "once.safetensors")
+    read = FaceProject.load(tmp_path / "once.safetensors")
+    assert np.array_equal(read.origin.labels, project.labels)
+    assert torch.equal(read.as_inverted().appearance.phases, project.appearance.phases)
+    twice = recoloured_face(editor, read, "face")
+    out = tmp_path / "out.png"
+    assert check_paste(twice.project, out) == path
+    pasted = paste_to_file(editor.generator, read, twice, path, out)
+    alone = paste(editor.generator, project, once, pixels, WINDOW)
+    bare = dataclasses.replace(twice, project=dataclasses.replace(twice.project, origin=None))
+    whole = paste(editor.generator, project, bare, pixels, WINDOW)
+    assert np.array_equal(pasted.pixels, whole.pixels)
+    second = paste(editor.generator, read, bare, pixels, WINDOW)
+    only = alone.region & ~second.region
+    assert only.sum() > 100
+    assert np.abs(pasted.pixels[only].astype(int) - pixels[only]).mean() > 1
+    # a project without a photograph has nothing to remember
+    assert recoloured_face(editor, editor.generate(5, resolution=64).project).project.origin is None
+
+
+def test_a_damaged_origin_is_refused(editor, tmp_path):
+    project = recoloured_face(editor, project_of(editor, None)).project
+    wrong = dataclasses.replace(project.origin, labels=np.full_like(project.labels, 30))
+    dataclasses.replace(project, origin=wrong).save(tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="before its edits"):
+        FaceProject.load(tmp_path / "a.safetensors")
+
+
+def half(size: int = 96) -> torch.Tensor:
+    """The left half of a square, (1, 1, size, size) bool."""
+    return (torch.arange(size) < size // 2).expand(1, 1, size, size)
+
+
+def test_black_hair_grows_lighter_without_its_noise():
+    """The last bits of black are no strands; what is nearly black stays dark; skin has no halo."""
+    inside = half()
+    noise = torch.from_numpy(np.random.default_rng(0).integers(0, 4, (1, 3, 96, 96))) / 255
+    photo = torch.where(inside, noise, torch.tensor([0.8, 0.6, 0.5])[:, None, None]).float()
+    change = torch.zeros(1, 3, 96, 96)
+    change[:, 0] = 0.5
+    own = group_change(photo, inside, inside, change, torch.ones(1, 1, 96, 96), side=96, even=True)
+    made = recoloured(photo, [own.maps])
+    hair = made[..., 10:86, 8:40]
+    assert float(hair.std((2, 3)).max()) < 3 * float(noise.std())
+    assert float(noise.mean()) < float(hair.mean()) < 0.4
+    assert float((made - photo)[..., 52:].abs().max()) < 0.03
+
+
+def test_a_group_is_followed_beyond_the_crop():
+    """Through like colours from the crop's edge, fading; not through others."""
+    photo = torch.full((1, 3, 128, 128), 0.8)
+    photo[..., 20:60, 32:96] = torch.tensor([0.4, 0.2, 0.1])[
+        :, None, None
+    ]  # crosses the upper edge
+    photo[..., 100:110, :20] = torch.tensor([0.4, 0.2, 0.1])[:, None, None]  # elsewhere
+    known = torch.zeros(1, 1, 128, 128, dtype=torch.bool)
+    known[..., 32:96, 32:96] = True
+    inside = known & (photo[:, :1] < 0.5)
+    found = followed(photo, inside, known)[0, 0]
+    assert float(found[28, 40:90].min()) > 0.5 > 0.1 > float(found[12, 40:90].max())
+    assert float(found[22, 64]) < float(found[30, 64])
+    assert float(found[100:110, :20].max()) < 0.05
+
+
+def test_details_are_those_of_the_photograph():
+    """Stripes of the source go on in the target, as strong as they were."""
+    stripes = 0.1 * torch.sign(torch.sin(torch.arange(128) * 1.5)).expand(1, 3, 128, 128) + 0.5
+    source = half(128)
+    target = ~source & (torch.arange(128) < 100).view(-1, 1)
+    found = details(stripes, source, target)
+    assert float(found[~target.expand_as(found)].abs().max()) == 0
+    inner = found[0, 0, 20:80, 74:118]
+    assert 0.5 < float(inner.std()) / 0.1 < 1.5
+    assert float(inner.std(1).mean()) > 2 * float(inner.std(0).mean())  # across, not along
+    none = details(stripes, torch.zeros_like(source), target)
+    assert float(none.abs().max()) == 0
 
 
 def exif_of(orientation: int) -> Image.Exif:
@@ -172,7 +257,7 @@ def test_what_the_file_says_stays(editor, pixels, tmp_path, suffix, orientation,
     assert project.crop.photograph.orientation == orientation
     assert (project.crop.photograph.width, project.crop.photograph.height) == SIZE
     out = tmp_path / f"out.{suffix}"
-    pasted = paste_to_file(editor.generator, project, recoloured(editor, project), path, out)
+    pasted = paste_to_file(editor.generator, project, recoloured_face(editor, project), path, out)
     with Image.open(out) as picture:
         assert picture.info["icc_profile"] == profile
         assert [round(float(value)) for value in picture.info["dpi"]] == [300, 300]
@@ -194,7 +279,7 @@ def test_what_the_file_says_stays(editor, pixels, tmp_path, suffix, orientation,
     else:
         assert differs.any() and not differs[~region].any() and "anew" not in said
     # a second time it may replace its own work, but not what was changed since
-    paste_to_file(editor.generator, project, recoloured(editor, project), path, out)
+    paste_to_file(editor.generator, project, recoloured_face(editor, project), path, out)
     Image.fromarray(stored[::-1]).save(out)
     with pytest.raises(UserError, match="did not write it"):
         check_paste(project, out)
@@ -204,7 +289,7 @@ def test_transparency_stays(editor, pixels, tmp_path):
     alpha = np.random.default_rng(1).integers(0, 256, pixels.shape[:2], np.uint8)
     path = photo_file(tmp_path / "photo.png", np.dstack([pixels, alpha]))
     project, out = project_of(editor, path), tmp_path / "out.png"
-    pasted = paste_to_file(editor.generator, project, recoloured(editor, project), path, out)
+    pasted = paste_to_file(editor.generator, project, recoloured_face(editor, project), path, out)
     shown = np.asarray(Image.open(out))
     assert np.array_equal(shown[..., 3], alpha)
     assert np.array_equal(shown[~pasted.region][:, :3], pixels[~pasted.region])
@@ -212,10 +297,27 @@ def test_transparency_stays(editor, pixels, tmp_path):
         check_paste(project, tmp_path / "out.jpg")
 
 
+@pytest.mark.parametrize("source", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_xmp_stays(pixels, tmp_path, source, suffix):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a>credit</a></x:xmpmeta>'
+    info, tags = PngImagePlugin.PngInfo(), TiffImagePlugin.ImageFileDirectory_v2()
+    info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    tags[700], tags.tagtype[700] = xmp, 1
+    settings = {"jpg": {"xmp": xmp}, "png": {"pnginfo": info}, "tif": {"tiffinfo": tags}}
+    path = photo_file(tmp_path / f"photo.{source}", pixels[:40, :40], **settings[source])
+    out = tmp_path / f"out.{suffix}"
+    photograph_file.save_like(out, pixels[:40, :40], read_original(path))
+    with Image.open(out) as picture:
+        picture.load()
+        found = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp")
+    assert (found.encode() if isinstance(found, str) else found) == xmp
+
+
 def test_jpeg_keeps_its_subsampling(editor, pixels, tmp_path):
     path = photo_file(tmp_path / "photo.jpg", pixels, quality=90, subsampling=1)
     project, out = project_of(editor, path), tmp_path / "out.jpg"
-    paste_to_file(editor.generator, project, recoloured(editor, project), path, out)
+    paste_to_file(editor.generator, project, recoloured_face(editor, project), path, out)
     assert read_original(out).subsampling == 1
 
 
@@ -225,7 +327,7 @@ def test_sixteen_bits_are_said_to_be_lost(editor, pixels, tmp_path, capsys):
     Image.fromarray(grey).save(path)
     project = project_of(editor, path)
     paste_to_file(
-        editor.generator, project, recoloured(editor, project), path, tmp_path / "out.png"
+        editor.generator, project, recoloured_face(editor, project), path, tmp_path / "out.png"
     )
     assert "16 bits" in capsys.readouterr().err
 
@@ -272,7 +374,7 @@ def test_what_cannot_be_pasted(editor, pixels, tmp_path, capsys):
 def test_a_region_outside_the_photograph(editor, pixels):
     project = project_of(editor, None)
     with pytest.raises(UserError, match="outside the photograph"):
-        paste(editor.generator, project, recoloured(editor, project), pixels,
+        paste(editor.generator, project, recoloured_face(editor, project), pixels,
               Window(-400.0, -400.0, 384.0))  # fmt: skip
 
 
@@ -283,7 +385,7 @@ def test_a_full_disk_leaves_no_part(editor, pixels, tmp_path, monkeypatch):
     def full(*_args, **_settings):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    edited = recoloured(editor, project)
+    edited = recoloured_face(editor, project)
     monkeypatch.setattr(photograph_file.Image.Image, "save", full)
     with pytest.raises(OSError, match="space"):
         paste_to_file(editor.generator, project, edited, path, out)

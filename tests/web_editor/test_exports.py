@@ -130,7 +130,7 @@ def test_a_video_is_cancelled_while_edits_go_on(editor, client, monkeypatch):
     client.send("export", what="video", name="x", form="webp", kind="depth", yaw=0, pitch=0)
     client.wait("making")
     client.send("export", what="page", name="x")
-    assert "being made" in client.wait("error")[0]["message"]
+    assert "being made" in client.wait("made", what="page")[0]["problem"]
     client.send("look", group="hair", seed=3, amount=1)
     assert client.wait("state")[0]["looks"][-1]["seed"] == 3
     client.send("cancel")
@@ -146,7 +146,6 @@ def test_the_page_needs_no_server(client):
 @pytest.mark.parametrize(
     "wrong, said",
     [
-        ({"what": "nothing"}, "use one of"),
         ({"what": "video", "form": "gif", "kind": "image"}, "use one of"),
         ({"what": "video", "form": "webp", "kind": "x"}, "use one of"),
         ({"what": "video", "form": "webp", "kind": "image", "project": "none"}, "no face"),
@@ -154,7 +153,9 @@ def test_the_page_needs_no_server(client):
 )
 def test_what_cannot_be_made(client, wrong, said):
     client.send("export", name="x", yaw=0, pitch=0, **wrong)
-    assert said in client.wait("error")[0]["message"]
+    assert said in client.wait("made", what="video")[0]["problem"]
+    client.send("export", what="nothing", name="x")
+    assert "use one of" in client.wait("error")[0]["message"]
 
 
 def test_a_photograph_is_kept_once_beside_the_faces(tmp_path):

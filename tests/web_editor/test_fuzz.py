@@ -17,6 +17,7 @@ from editor_server import Client, running
 from faces import SIZE
 from PIL import Image
 
+from semfaceedit.web_editor.answers import DEFECT
 from semfaceedit.web_editor.messages import pack
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,6 +40,11 @@ GOOD = (
     {"type": "invert", "name": "ann.png", "split": 40},
     {"type": "save", "name": "mine"},
     {"type": "stop"},
+    {"type": "layers", "number": 0, "version": 0, "texels": 8},
+    {"type": "adjust", "changes": {}},
+    {"type": "adjust", "changes": {"nose width": 1.5}},
+    {"type": "export", "what": "photograph", "name": "x"},
+    {"type": "cancel"},
 )
 ODD = (
     None, True, -1, 0, 1, 1.5, 2**31, 2**70, 1e308, -1e308, float("nan"), float("inf"), "", "hair",
@@ -103,8 +109,8 @@ def campaign(page: Client, address: str, seed: int, count: int) -> Counter[str]:
         while True:
             header, _ = page.hear()
             heard[header["type"]] += 1
-            message = header.get("message", "")
-            assert "defect" not in message, (seed, index, message)
+            message = header.get("message", header.get("problem", ""))
+            assert DEFECT not in message, (seed, index, message)
             assert len(message) < 1000
             if header["type"] == "error" and ("there is no step 999999" in message
                                               or "wait, or press Stop" in message):  # fmt: skip

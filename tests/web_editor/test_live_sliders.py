@@ -119,6 +119,8 @@ def test_sliders_of_the_page_are_live(served, tmp_path):
         page.run(SLIDE.format(2, "change"))
         current = "document.querySelector('#steps [aria-current]').textContent"
         page.wait(f"{current} == 'face width +2.0'")
+        page.wait("""import('./state.js').then(({ page: { viewer } }) =>
+            !viewer.waiting && !viewer.wanted && !viewer.asked.moving)""")  # a still view
         page.run(SLIDE.format(1, "change"))
         page.wait(f"{current} == 'face width +1.0'")
         assert len(server.session.history[0]) == count + 1

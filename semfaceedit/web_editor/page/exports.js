@@ -56,7 +56,8 @@ export async function made(header, bytes) {
     saveFile(new Blob([bytes], { type: header.mime }), header.name);
     show(`Downloaded as ${header.name}`);
   }
-  if (!dialog().open) say(find("making-text").textContent, Boolean(header.problem));
+  if (dialog().open) showPhotograph(); // of a face that has changed meanwhile
+  else say(find("making-text").textContent, Boolean(header.problem));
 }
 
 // The photograph, and the edit in it.
