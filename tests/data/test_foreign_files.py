@@ -259,7 +259,7 @@ def test_a_map_of_a_face_on_its_side_is_turned_alike(tmp_path, yaw):
     photo = save(tmp_path / "p.png", np.rot90(paint(upright)), exif=exif)
     for turns in (0, 1):
         mask = save(tmp_path / f"{turns}.png", np.rot90(upright, turns))
-        np.testing.assert_array_equal(locate(Face("p", photo, (mask,))).labels, upright)
+        np.testing.assert_array_equal(locate(SourcePair("p", photo, (mask,))).labels, upright)
 
 
 def test_an_undecided_turn_is_said(tmp_path, capsys):
