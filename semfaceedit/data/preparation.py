@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,14 @@ from ..cli import progress, remark
 from ..errors import UserError
 from ..files import cache_root
 from ..model.labels import FLIP_IDS
-from .align import ALIGNMENT_VERSION, Window, choose_window, crop_pair
+from .align import (
+    ALIGNMENT_VERSION,
+    Window,
+    choose_window,
+    crop_pair,
+    fit_window,
+    template_misfit,
+)
 from .decoding import read_photograph
 from .layouts import DECODING_VERSION, Face, Source, read_labels
 from .mask_checks import doubt_about
@@ -262,16 +270,16 @@ def _read_pair(face: Face) -> tuple[np.ndarray, np.ndarray]:
     """Photograph and label map, upright, of one aspect.
 
     A map that was drawn on the pixels as the camera stored them is turned like the photograph:
-    where its aspect says so, or where it shows a face that way and else none.
+    where its aspect says so, or where it shows a face that way and else none, or a crooked one.
     """
     (image, turn), labels = read_photograph(face.image), read_labels(face)
     if turn is not None:
         turned = np.asarray(Image.fromarray(labels).transpose(turn))
         fits = [_same_aspect(image, ids) for ids in (labels, turned)]
-        upright = [landmarks_from_labels(ids) is not None for ids in (labels, turned)]
-        if fits == [False, True] or (all(fits) and upright == [False, True]):
+        as_is, alike = (_misfit(ids) for ids in (labels, turned))
+        if fits == [False, True] or (all(fits) and alike < as_is / 2):
             labels = turned
-        elif all(fits) and upright[0] == upright[1]:
+        elif all(fits) and not as_is < alike / 2:
             remark(
                 f"{face.masks[0]}: the photograph's EXIF turns it, and whether the mask is of the "
                 "turned picture cannot be seen: it is taken to be; save the photograph upright if "
@@ -279,6 +287,16 @@ def _read_pair(face: Face) -> tuple[np.ndarray, np.ndarray]:
             )
     _check_aspect(face, image, labels)
     return image, labels
+
+
+def _misfit(labels: np.ndarray) -> float:
+    """How far a map's landmarks are from those of an upright face; infinite without any. A face on
+    its side may have some too."""
+    landmarks = landmarks_from_labels(labels)
+    window = None if landmarks is None else fit_window(landmarks)
+    if landmarks is None or window is None:
+        return math.inf
+    return template_misfit(landmarks, window)
 
 
 def check_mask(labels: np.ndarray, path: Path) -> None:

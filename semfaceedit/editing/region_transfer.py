@@ -110,6 +110,7 @@ def transfer(
         perceptual=perceptual,
         watch=watch,
         encoder=encoder,
+        still=frozenset(target.group_of_class[c] for c in classes if what == "geometry"),
     )
 
 

@@ -14,7 +14,7 @@ from ..editing.map_edit import edit
 from ..editing.mask_edits import EDITS, painted
 from ..editing.refit import EditSettings, default_edit_settings
 from ..model.generator import Generator, sample_latents
-from ..model.mean_face import hash_tensors
+from ..tensor_files import hash_tensors
 from .session import Evaluation, Unmeasured
 
 FIGURES = ("labels_inside", "change_inside", "change_outside", "ssim_outside", "identity")

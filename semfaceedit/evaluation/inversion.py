@@ -22,9 +22,10 @@ from ..editing.target import OVERSAMPLING, Target, pictures
 from ..errors import UserError
 from ..metrics.pictures import ssim
 from ..model.labels import CLASS_NAMES
-from ..model.mean_face import hash_tensors, mean_codes
+from ..model.mean_face import mean_codes
 from ..model.renderer import RenderOutput, render
 from ..procedural.render import render_faces
+from ..tensor_files import hash_tensors
 from .session import HELD_OUT, Evaluation, Unmeasured
 
 CURVES = ("groups", "classes", "psnr", "ssim")

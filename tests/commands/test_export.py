@@ -92,7 +92,7 @@ def test_weights_may_be_trained_on_with_another_spread_of_poses(shared):
     wide = replace(model, camera=replace(model.camera, fov_degrees=20.0))
     device = torch.device("cpu")
     _start_from(Trainer(replace(settings, model=turned), seed=0, device=device), shared)
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match="another camera than this run"):
         _start_from(Trainer(replace(settings, model=wide), seed=0, device=device), shared)
 
 

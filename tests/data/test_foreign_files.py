@@ -248,6 +248,18 @@ def test_a_map_of_the_stored_pixels_is_turned_alike(tmp_path, more, orientation)
         np.testing.assert_array_equal(found.image, paint(upright))
 
 
+@pytest.mark.parametrize("yaw", [-0.7, -0.5, 0.0])
+def test_a_map_of_a_face_on_its_side_is_turned_alike(tmp_path, yaw):
+    """Turned to one side, a face has landmarks on its side too, though no upright face's."""
+    upright = draw_labels(96, yaw)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    photo = save(tmp_path / "p.png", np.rot90(paint(upright)), exif=exif)
+    for turns in (0, 1):
+        mask = save(tmp_path / f"{turns}.png", np.rot90(upright, turns))
+        np.testing.assert_array_equal(locate(Face("p", photo, (mask,))).labels, upright)
+
+
 def test_an_undecided_turn_is_said(tmp_path, capsys):
     exif = Image.Exif()
     exif[0x112] = 6

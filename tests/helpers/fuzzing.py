@@ -22,16 +22,21 @@ import torch
 from face_maps import draw_labels, paint
 from faces import open_editor
 from PIL import Image
+from torch import nn
 
 from semfaceedit.data.decoding import read_image, read_label_map
 from semfaceedit.data.landmarks_file import read_landmarks
 from semfaceedit.data.layouts import Face, Source, read_pose_table
 from semfaceedit.data.preparation import locate, prepare_face
+from semfaceedit.editing.encoder import EncoderSettings, load_encoder, new_encoder, save_encoder
 from semfaceedit.editing.project import FaceProject
+from semfaceedit.editing.sliders import Directions, Slider, load_directions
 from semfaceedit.errors import UserError
 from semfaceedit.model import checkpoint
+from semfaceedit.model.codes import Film
 from semfaceedit.model.config import tiny
 from semfaceedit.model.discriminator import build_discriminators
+from semfaceedit.model.generator import Generator
 from semfaceedit.parsing.network import Parser, ParserSettings, load_parser, save_parser
 from semfaceedit.train import TrainOptions
 from semfaceedit.train import run as train
@@ -249,17 +254,49 @@ class Tensors:
         return struct.pack("<Q", len(text)) + text + bytes(body)
 
 
+SIZES = EncoderSettings(width=8, features=16, components=4)
+
+
+def some_directions(generator: Generator) -> Directions:
+    """Two sliders, of the shape and of the first region's look."""
+    model, sliders, ways = generator.config, [], []
+    for part, depth in ((-1, model.geometry_depth), (0, model.appearance_depth)):
+        sliders.append(Slider(f"slider {part}", part, 0.9, 0.01, "", 1.0, 1.0, 1.0))
+        ways.append(torch.linspace(-1, 1, 2 * (depth + 1) * model.width))
+    return Directions.of(generator, sliders, ways)
+
+
+def same(one: Film, two: Film) -> bool:
+    return torch.equal(one.phases, two.phases) and torch.equal(one.frequencies, two.frequencies)
+
+
+def unchanged(found: nn.Module, own: nn.Module) -> bool:
+    """Whether two networks of one kind hold the same numbers."""
+    pairs = zip(found.state_dict().items(), own.state_dict().items(), strict=True)
+    return all(name == other and torch.equal(a, b) for (name, a), (other, b) in pairs)
+
+
 def cases(folder: Path) -> dict[str, Callable[[Path, Random], None]]:
     """Every kind; `folder` holds the sound files."""
     editor = open_editor(folder)
     weights = Tensors(Path(editor.generator.source))
     networks = folder / "d.safetensors"
     checkpoint.save_discriminators(networks, build_discriminators(tiny()), tiny(), images=0)
+    sound_critics, _ = checkpoint.load_discriminators(networks)
     critics = Tensors(networks)
-    editor.generate(1, resolution=8).project.save(folder / "face.safetensors")
+    sound_face = editor.generate(1, resolution=8).project
+    sound_face.save(folder / "face.safetensors")
     face = Tensors(folder / "face.safetensors")
+    save_encoder(folder / "encoder.safetensors", new_encoder(editor.generator, SIZES),
+                 editor.generator, {})  # fmt: skip
+    sound_encoder = load_encoder(folder / "encoder.safetensors", editor.generator)
+    encoder = Tensors(folder / "encoder.safetensors")
+    some_directions(editor.generator).save(folder / "directions.safetensors", editor.generator)
+    sound_directions = load_directions(folder / "directions.safetensors", editor.generator)
+    directions = Tensors(folder / "directions.safetensors")
     settings = ParserSettings(16, 1, 0, (8, 8))
-    save_parser(folder / "parser.safetensors", Parser(settings.widths), settings, {})
+    sound_parser = Parser(settings.widths)
+    save_parser(folder / "parser.safetensors", sound_parser, settings, {})
     parser = Tensors(folder / "parser.safetensors")
     checkpoint.save_state(folder, 1, {"a": torch.ones(3), "b": {"c": [1, 2.5, "x"]}})
     state = next(folder.glob("state-*.pt")).read_bytes()
@@ -270,26 +307,39 @@ def cases(folder: Path) -> dict[str, Callable[[Path, Random], None]]:
 
     def weights_case(here: Path, random: Random) -> None:
         write(path := here / "w.safetensors", weights.damaged(random))
-        generator, _ = checkpoint.load_generator(path)
-        own = dict(editor.generator.named_parameters())
-        for name, tensor in generator.named_parameters():
-            assert torch.equal(tensor, own[name]), f"{name} was changed and nobody saw it"
+        found, run = checkpoint.load_generator(path)
+        assert unchanged(found, editor.generator) and run == editor.config
 
     def critics_case(here: Path, random: Random) -> None:
         write(path := here / "d.safetensors", critics.damaged(random))
-        checkpoint.load_discriminators(path)
+        found, _ = checkpoint.load_discriminators(path)
+        assert all(unchanged(*pair) for pair in zip(found, sound_critics, strict=True))
 
     def face_case(here: Path, random: Random) -> None:
         write(path := here / "f.safetensors", face.damaged(random))
-        project = FaceProject.load(path, editor.generator)
-        assert project.pose.isfinite().all() and project.labels.max() < 19
-        for film in (project.geometry, project.appearance):
-            assert film.frequencies.isfinite().all() and film.phases.isfinite().all()
+        found = FaceProject.load(path, editor.generator)
+        for part in ("geometry", "appearance"):
+            assert same(getattr(found, part), getattr(sound_face, part)), f"{part} was changed"
+        for name in ("pose", "labels", "image", "preview"):
+            values, own = (np.asarray(getattr(face, name)) for face in (found, sound_face))
+            assert np.array_equal(values, own), f"{name} was changed"
+        assert (found.iterations, found.metrics, found.crop) == (0, {}, None)
+
+    def encoder_case(here: Path, random: Random) -> None:
+        write(path := here / "e.safetensors", encoder.damaged(random))
+        assert unchanged(load_encoder(path, editor.generator), sound_encoder)
+
+    def directions_case(here: Path, random: Random) -> None:
+        write(path := here / "s.safetensors", directions.damaged(random))
+        found = load_directions(path, editor.generator)
+        for name, film in found.ways.items():
+            assert same(film, sound_directions.ways[name]), f"{name} was changed"
+        assert found.sliders == sound_directions.sliders
 
     def parser_case(here: Path, random: Random) -> None:
         write(path := here / "p.safetensors", parser.damaged(random))
-        network, found = load_parser(path, torch.device("cpu"))
-        assert network(torch.zeros(1, 3, found.resolution, found.resolution)).isfinite().all()
+        network, _ = load_parser(path, torch.device("cpu"))
+        assert unchanged(network, sound_parser)
 
     def state_case(here: Path, random: Random) -> None:
         write(here / "state-00000001.pt", damaged(state, random))
@@ -299,7 +349,8 @@ def cases(folder: Path) -> dict[str, Callable[[Path, Random], None]]:
         "images": image_case, "label maps": map_case, "pairs": pair_case,
         "landmarks": landmarks_case, "pose tables": pose_table_case, "settings": settings_case,
         "weights": weights_case, "discriminators": critics_case, "face projects": face_case,
-        "parsers": parser_case, "states": state_case,
+        "encoders": encoder_case, "directions": directions_case, "parsers": parser_case,
+        "states": state_case,
     }  # fmt: skip
 
 
