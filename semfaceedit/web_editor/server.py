@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import secrets
 import tempfile
-import threading
-import time
 import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import uvicorn
@@ -27,16 +25,14 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..baking.page import PAGE as BAKED
-from ..editing.fit import FitRecord, Goal, StopFit, Watch
+from ..editing.fit import Watch
 from ..editing.mask_edits import paint
 from ..editing.project import FaceProject
 from ..editing.region_transfer import What
 from ..editing.sliders import MOST
 from ..errors import UserError
-from ..kernels import use_backend
-from ..memory import give_back_memory
-from ..model.renderer import RenderOutput
 from . import answers
+from .changes import Changes
 from .exports import VIDEOS, Exporter, Making, Video
 from .face_views import KINDS
 from .http import Guard, PatientProtocol
@@ -65,12 +61,9 @@ PICTURES = ("view", "follow", "faces", "looks", "thumbnail")
 EXPORTS = ("photograph", "pasted", "page", "video")
 CANVASES = ("face", "map", "before")  # that a view may be for
 MOST_WANTED = 32  # pictures that one page waits for
-KEEP_AFTER = 1.5  # seconds without a change, until the face is kept on the disk
-KEEP_LOOK = 0.2  # seconds between looks at whether that has come
 MOST_BYTES = 64 << 20  # of a message: a photograph and its label map
 MOST_ITERATIONS = 2000
 WRONG_KEY = 4403  # the code with which a socket is closed
-Result = TypeVar("Result")
 
 
 class EditorServer:
@@ -82,17 +75,8 @@ class EditorServer:
     """
 
     def __init__(self, session: EditingSession, key: str, backend: str | None = None):
-        self.session, self.key, self.backend = session, key, backend
-        self.pages: dict[WebSocket, Outbox] = {}
-        self.job: asyncio.Task[None] | None = None
-        self.job_name = self.job_kind = ""
-        self.changing = asyncio.Lock()
-        self.telling = asyncio.Lock()  # states go out in the order in which they were made
-        self.keeper: asyncio.Task[None] | None = None
-        self.keep_at, self.unkept = 0.0, False  # when it writes next, by `time.monotonic`
-        self.stopping = threading.Event()
-        self.sharpening: asyncio.Task[None] | None = None  # the face after a stroke
-        self.painting = threading.Event()  # or another change: no more sharpening
+        self.session, self.key = session, key
+        self.changes = Changes(session, backend)
         self.baker, self.exporter = Baker(session, backend), Exporter(session, backend)
         self.handlers: dict[str, Callable[[WebSocket, dict[str, Any], bytes], Awaitable[None]]] = {
             "view": self._view,
@@ -132,8 +116,7 @@ class EditorServer:
 
     def end(self) -> Path | None:
         """Stop what runs and keep a face that is not on the disk."""
-        self.stopping.set()
-        self.painting.set()
+        self.changes.end()
         self.baker.interrupt()
         self.exporter.cancelled.set()
         return self.session.autosave()
@@ -150,17 +133,17 @@ class EditorServer:
         if not secrets.compare_digest(given.encode(), self.key.encode()):
             await socket.close(WRONG_KEY)  # once accepted: only so does the page learn the code
             return
-        outbox = self.pages[socket] = Outbox(socket)
+        outbox = self.changes.pages[socket] = Outbox(socket)
         wanted: asyncio.Queue[bytes] = asyncio.Queue(MOST_WANTED)
         tasks = [asyncio.create_task(work) for work in (outbox.run(), self._draw(socket, wanted))]
         try:
             outbox.put("about", answers.about(self.session))
-            await self._tell_state(outbox)
+            await self.changes.tell_state(outbox)
             while True:
                 message = await receive(socket)
                 kind = _type(message)
                 if kind == "follow":  # the next stroke: the last one is sharp enough
-                    self.painting.set()
+                    self.changes.painting.set()
                     self.baker.interrupt()
                 if kind not in PICTURES:
                     await self._answer(socket, message)
@@ -173,7 +156,7 @@ class EditorServer:
         except (WebSocketDisconnect, KeyError):  # KeyError: a text message
             pass
         finally:
-            del self.pages[socket]
+            del self.changes.pages[socket]
             for task in tasks:
                 task.cancel()
 
@@ -206,7 +189,7 @@ class EditorServer:
     async def _view(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         target, moving = one_of(header, "target", CANVASES), header.get("moving") is True
         step = header.get("step")
-        picture = await self._thread(
+        picture = await self.changes.thread(
             self.session.view,
             word(header, "kind"),
             pose_of(header),
@@ -228,13 +211,13 @@ class EditorServer:
 
     async def _faces(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         seeds = seeds_of(header)
-        strip = await self._thread(self.session.views.faces, seeds)
+        strip = await self.changes.thread(self.session.views.faces, seeds)
         answer = {"type": "faces", "first": seeds[0], "count": len(seeds)}
         await send(socket, pack_message(answer, answers.encoded(strip)))
 
     async def _looks(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         group, seeds = word(header, "group"), seeds_of(header)
-        strip = await self._thread(self.session.looks, group, seeds)
+        strip = await self.changes.thread(self.session.looks, group, seeds)
         answer = {"type": "looks", "group": group, "first": seeds[0], "count": len(seeds)}
         await send(socket, pack_message(answer, answers.encoded(strip)))
 
@@ -249,11 +232,11 @@ class EditorServer:
         """The face of a revision, for the page to turn by itself; they come when they are baked."""
         number, version = (whole(header, name, 0, MOST_SEED) for name in ("number", "version"))
         wanted = Wanted(number, version, whole(header, "texels", 8, MOST_TEXELS))
-        self.baker.ask(socket, self.pages[socket], wanted)
+        self.baker.ask(socket, self.changes.pages[socket], wanted)
 
     async def _export(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         """Something to take along, while the face can go on being edited."""
-        what, outbox = one_of(header, "what", EXPORTS), self.pages[socket]
+        what, outbox = one_of(header, "what", EXPORTS), self.changes.pages[socket]
         try:
             self.exporter.begin(outbox, what, await self._work_of(what, header))
         except UserError as error:
@@ -282,29 +265,29 @@ class EditorServer:
 
     async def _choose(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         seed = whole(header, "seed", 0, MOST_SEED)
-        await self._change(lambda: self.session.choose(seed))
+        await self.changes.change(lambda: self.session.choose(seed))
 
     async def _open(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         name = word(header, "name")
         project = await self._read(name)
-        await self._change(lambda: self.session.take(project, name))
+        await self.changes.change(lambda: self.session.take(project, name))
 
     async def _look(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         group, seed = word(header, "group"), whole(header, "seed", 0, MOST_SEED)
         amount = number(header, "amount", 0, 1)
-        await self._change(lambda: self.session.look(group, seed, amount))
+        await self.changes.change(lambda: self.session.look(group, seed, amount))
 
     async def _adjust(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         changes = numbers(header, "changes", MOST)
-        await self._change(lambda: self.session.adjust(changes))
+        await self.changes.change(lambda: self.session.adjust(changes))
 
     async def _turn(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         pose = pose_of(header)
-        await self._change(lambda: self.session.turn(pose))
+        await self.changes.change(lambda: self.session.turn(pose))
 
     async def _go(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         step = whole(header, "step", 0, 10**6)
-        await self._change(lambda: self.session.go(step))
+        await self.changes.change(lambda: self.session.go(step))
 
     async def _paint(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         """An edit of the map by code; the face does not change."""
@@ -313,8 +296,8 @@ class EditorServer:
 
     async def _save(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         name = word(header, "name")
-        path = await self._change(lambda: self.session.save(name))
-        self.pages[socket].put("saved", pack_message({"type": "saved", "path": str(path)}))
+        path = await self.changes.change(lambda: self.session.save(name))
+        self.changes.pages[socket].put("saved", pack_message({"type": "saved", "path": str(path)}))
 
     async def _stroke(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         """The face follows a stroke at once, and is sharpened until something else happens."""
@@ -325,35 +308,7 @@ class EditorServer:
             self._check_painted_on(painted_on)
             self.session.stroke(labels, name)
 
-        await self._change(work)
-        self._keep_soon(0)
-        self.painting.clear()
-        if self.sharpening is None and self.job is None:
-            self.sharpening = asyncio.create_task(self._sharpen())
-
-    async def _sharpen(self) -> None:
-        def watch(record: FitRecord, output: RenderOutput, goal: Goal) -> None:
-            if self.painting.is_set():
-                raise StopFit
-
-        try:
-            async with self.changing:
-                await self._thread(self.session.sharpen, watch)
-        except UserError as error:
-            self._tell("error", answers.error(str(error)))
-        except Exception:
-            traceback.print_exc()
-            self._tell("error", answers.error(answers.DEFECT))
-        finally:
-            self.sharpening = None
-        await self._tell_state()
-        self._keep_soon()
-
-    async def _settle(self) -> None:
-        """End the sharpening of the last stroke: the face stays as it is by then."""
-        self.painting.set()
-        if (task := self.sharpening) is not None:
-            await asyncio.shield(task)
+        await self.changes.stroke(work)
 
     def _check_painted_on(self, number: int) -> None:
         if self.session.revision.number != number:
@@ -424,98 +379,19 @@ class EditorServer:
         self._begin("inversion", "looking for the face of the photograph", 500, work)
 
     async def _stop(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
-        self.stopping.set()
+        self.changes.stopping.set()
 
     # What they share.
 
-    async def _thread(self, work: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
-        """Run beside the socket, with the backend that the ops of this editor use."""
-
-        def run() -> Result:
-            with use_backend(self.backend):
-                return work(*args, **kwargs)
-
-        return await asyncio.to_thread(run)
+    def _begin(self, kind: str, name: str, iterations: int, work: Callable[[Watch], None]) -> None:
+        """Start a change that takes a while; a bake does not hold it up."""
+        self.changes.begin(kind, name, iterations, work)
+        self.baker.interrupt()
 
     async def _read(self, name: str) -> FaceProject:
         """A face project of the folder."""
         saved, generator = self.session.saved, self.session.generator
         return await read_within(lambda: FaceProject.load(saved.file(name), generator), name)
-
-    async def _change(self, work: Callable[[], Any]) -> Any:
-        """A change of the face; then every page is told."""
-        self._check_idle()
-        await self._settle()
-        async with self.changing:
-            result = await self._thread(work)
-        await self._tell_state()
-        self._keep_soon()
-        return result
-
-    def _keep_soon(self, after: float | None = None) -> None:
-        """Write the face into the session's own file after some seconds without another change."""
-        self.keep_at = time.monotonic() + (KEEP_AFTER if after is None else after)
-        self.unkept = True
-        if self.keeper is None or self.keeper.done():
-            self.keeper = asyncio.create_task(self._keep())
-
-    async def _keep(self) -> None:
-        while self.unkept:
-            while (rest := self.keep_at - time.monotonic()) > 0:
-                await asyncio.sleep(min(rest, KEEP_LOOK))
-            self.unkept = False
-            if problem := await self._thread(self._autosave):
-                self._tell("error", answers.error(problem))
-
-    def _begin(self, kind: str, name: str, iterations: int, work: Callable[[Watch], None]) -> None:
-        """Start a change that reports its progress and can be stopped."""
-        self._check_idle()
-        self.stopping.clear()
-        self.baker.interrupt()
-        self.job_kind, self.job_name = kind, name
-        self.job = asyncio.create_task(self._run(name, iterations, work))
-
-    async def _run(self, name: str, iterations: int, work: Callable[[Watch], None]) -> None:
-        loop = asyncio.get_running_loop()
-
-        def watch(record: FitRecord, output: RenderOutput, goal: Goal) -> None:
-            message = answers.progress(name, iterations, record, output)
-            loop.call_soon_threadsafe(self._tell, "progress", message)
-            if self.stopping.is_set():
-                raise StopFit
-
-        problem = None
-        try:
-            await self._settle()
-            await self._tell_state()
-            async with self.changing:
-                await self._thread(work, watch)
-                problem = await self._thread(self._autosave)
-        except UserError as error:
-            problem = str(error)
-        except OSError as error:
-            problem = f"this was not done: {error}"
-        except Exception:
-            traceback.print_exc()
-            problem = answers.DEFECT
-        finally:
-            self.job, self.job_name, self.job_kind = None, "", ""
-        if problem:
-            self._tell("error", answers.error(problem))
-        await self._tell_state()
-        await asyncio.to_thread(give_back_memory)
-
-    def _autosave(self) -> str | None:
-        """What went wrong, if anything did."""
-        try:
-            self.session.autosave()
-        except (OSError, UserError) as error:
-            return f"the face is shown, but could not be saved to disk: {error}"
-        return None
-
-    def _check_idle(self) -> None:
-        if self.job is not None:
-            raise UserError(f"not now, {self.job_name}: wait, or press Stop")
 
     def _labels(self, payload: bytes) -> np.ndarray:
         """The map of the page (R, R)."""
@@ -523,20 +399,6 @@ class EditorServer:
         if len(payload) != size**2:
             raise UserError(f"a map of {len(payload)} bytes, {size}x{size} are needed: reload")
         return np.frombuffer(payload, np.uint8).reshape(size, size).copy()
-
-    async def _tell_state(self, *outboxes: Outbox) -> None:
-        """How things stand, to these pages or to all."""
-        async with self.telling:
-            state = await asyncio.to_thread(
-                answers.state, self.session, self.job_name, self.job_kind
-            )
-            for outbox in outboxes or self.pages.values():
-                outbox.put("state", state)
-
-    def _tell(self, kind: str, message: bytes) -> None:
-        """The same message to every page; a newer one of its kind takes its place."""
-        for outbox in self.pages.values():
-            outbox.put(kind, message)
 
 
 class PageServer(uvicorn.Server):
@@ -556,8 +418,7 @@ class PageServer(uvicorn.Server):
         self.editor = editor
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.editor.stopping.set()
-        self.editor.painting.set()
+        self.editor.changes.end()
         self.editor.exporter.cancelled.set()
         super().handle_exit(sig, frame)
 

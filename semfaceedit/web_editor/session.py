@@ -187,6 +187,7 @@ class EditingSession:
             resolution=max(1, self.model.resolution // 2),
             image_weight=SHARPEN_IMAGE_WEIGHT,
             perceptual_weight=0.0,
+            interleave=False,  # half of the resolution is few pixels as it is
             evaluate_every=4,
         )
         edited = self.editor.refine(before, project, settings=settings, watch=limited)

@@ -12,6 +12,7 @@ from editor_server import KEY, Client, running
 from PIL import Image
 
 from semfaceedit.data.align import Window
+from semfaceedit.editing.paste import paste, since
 from semfaceedit.editing.target import SourceCrop, SourcePhotograph
 from semfaceedit.web_editor import exports
 from semfaceedit.web_editor.uploads import keep_picture
@@ -73,7 +74,10 @@ def test_the_edit_comes_in_the_photograph_at_its_full_size(editor, client, photo
     original = np.asarray(Image.open(photograph)).astype(int)
     moved = (edited != original).any(-1)
     assert edited.shape == original.shape and moved.any()
-    assert not moved[:, :29].any() and not moved[76:].any()  # outside the crop
+    before = exports.origin(session)
+    made = since(session.generator, before, session.face)
+    pasted = paste(session.generator, before, made, original.astype(np.uint8), WINDOW)
+    assert np.array_equal(edited, pasted.pixels) and not moved[~pasted.region].any()
 
 
 def test_a_photograph_that_went_or_changed_is_one_line(editor, client, photograph):

@@ -124,8 +124,8 @@ def run(tmp_path, capfd, seed: int, count: int) -> Counter[str]:
         with Client(address) as page:
             page.wait("state")
             heard = campaign(page, address, seed, count)
-        server.stopping.set()
-        while server.job is not None:
+        server.changes.stopping.set()
+        while server.changes.job is not None:
             time.sleep(0.01)
         with Client(address) as later:  # how things stand is still to be had
             state, labels = later.wait("state")

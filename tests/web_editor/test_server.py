@@ -30,7 +30,7 @@ from semfaceedit.editing.mask_edits import EDITS
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.errors import UserError
 from semfaceedit.model.labels import CLASS_NAMES
-from semfaceedit.web_editor import http, outbox
+from semfaceedit.web_editor import changes, http, outbox
 from semfaceedit.web_editor import server as server_module
 from semfaceedit.web_editor.messages import pack_message, unpack
 from semfaceedit.web_editor.server import WRONG_KEY, PageServer
@@ -56,8 +56,8 @@ def page(editor):
         client.wait("about")
         client.wait("state")
         yield client
-        server.stopping.set()
-        while server.job is not None:
+        server.changes.stopping.set()
+        while server.changes.job is not None:
             time.sleep(0.01)
 
 
@@ -135,7 +135,7 @@ def test_who_does_not_know_the_key_is_refused(editor, key):
     with Client(address, key) as client:
         with pytest.raises(ConnectionClosed) as closed:
             client.hear()
-        assert closed.value.rcvd.code == WRONG_KEY and not server.pages
+        assert closed.value.rcvd.code == WRONG_KEY and not server.changes.pages
 
 
 def test_the_key_is_kept_for_its_owner(tmp_path, monkeypatch):
@@ -338,10 +338,10 @@ def test_a_page_that_takes_no_message_is_closed(editor, page, monkeypatch, capfd
     """And learns, when it comes back, what it missed; the other one waits no longer than that."""
     server, address = editor
     monkeypatch.setattr(outbox, "PATIENCE", 1.0)
-    before = set(server.pages)
+    before = set(server.changes.pages)
     with Client(address) as stalled:
         stalled.wait("state")
-        (mine,) = set(server.pages) - before
+        (mine,) = set(server.changes.pages) - before
         monkeypatch.setattr(mine, "send_bytes", lambda message: asyncio.sleep(60))
         began = time.monotonic()
         for seed in range(3):
@@ -358,11 +358,11 @@ def test_stop_does_not_wait_for_pictures(editor, page, monkeypatch):
     server, _ = editor
     draw = server.session.view
     monkeypatch.setattr(server.session, "view", lambda *a, **k: time.sleep(0.3) or draw(*a, **k))
-    server.stopping.clear()
+    server.changes.stopping.clear()
     for _ in range(10):
         page.send("view", **VIEW)
     page.send("stop")
-    assert server.stopping.wait(2)  # the pictures take 3 seconds
+    assert server.changes.stopping.wait(2)  # the pictures take 3 seconds
     for _ in range(10):
         page.wait("frame")
 
@@ -448,7 +448,7 @@ def test_a_photograph_of_any_name_is_looked_at(page, capfd):
 
 def test_a_look_is_kept_on_the_disk_without_being_asked(editor, page, monkeypatch):
     server, _ = editor
-    monkeypatch.setattr(server_module, "KEEP_AFTER", 0.05)
+    monkeypatch.setattr(changes, "KEEP_AFTER", 0.05)
     page.ask("look", group="hair", seed=3, amount=0.7)
     wanted = server.session.face.appearance.phases
     end = time.monotonic() + 10
@@ -535,9 +535,9 @@ def test_every_answer_has_the_headers(editor, path, host):
 
 def test_told_to_end_a_fit_is_stopped_first(editor):
     server, _ = editor
-    server.stopping.clear()
+    server.changes.stopping.clear()
     PageServer(server).handle_exit(signal.SIGINT, None)
-    assert server.stopping.is_set()
+    assert server.changes.stopping.is_set()
 
 
 def test_a_port_in_use_is_said_in_one_line(tmp_path, capsys):
