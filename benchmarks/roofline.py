@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from semfaceedit.kernels import FilmSirenWeights, film_siren_cuda  # noqa: E402
-from semfaceedit.kernels import film_siren_triton as triton_host  # noqa: E402
+from semfaceedit.kernels import film_siren_triton_tiling as triton_tiling  # noqa: E402
 from semfaceedit.model import config  # noqa: E402
 from semfaceedit.model.labels import NUM_CLASSES  # noqa: E402
 
@@ -126,16 +126,16 @@ def weights_of(stack: Stack) -> FilmSirenWeights:
 
 def triton_work(stack: Stack, architecture: int) -> Work:
     """film_siren_triton_kernels.py: every block of columns reads the activations again."""
-    tiling = triton_host.forward_tiling("fp16", architecture, stack.inputs)
-    heads_at = triton_host.head_constants(stack.channels, tiling)
+    tiling = triton_tiling.forward_tiling("fp16", architecture, stack.inputs)
+    heads_at = triton_tiling.head_constants(stack.channels, tiling)
     width, rows, heads = stack.width, tiling.rows, stack.layers - 1
     tile, matrix = rows * width * HALF, width * width * HALF
     blocks = width // min(tiling.columns, width)
-    thin = stack.inputs <= triton_host.THIN
+    thin = stack.inputs <= triton_tiling.THIN
     total = stack.layers * (blocks * tile + matrix + tile) + tile  # read, weights, written
     if not thin:
         total += 2 * blocks * rows * stack.inputs * HALF + width * stack.inputs * HALF
-    padded = triton_host._padded_channels(stack.channels)
+    padded = triton_tiling.padded_channels(stack.channels)
     columns, view = heads_at["HEAD_COLUMNS"], heads_at["VIEW_COLUMNS"]
     mixed = -(-stack.trunk // columns) * columns
     narrow = mixed + (padded - mixed) % view

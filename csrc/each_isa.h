@@ -1,6 +1,8 @@
 // Compiles SEMFACEEDIT_KERNEL once per instruction set, each copy in a namespace of its own.
 // `LANES` is the number of floats in a vector, `BLOCK_ROWS` the height of a matrix block.
 
+#include "targets.h"
+
 #define LANES 4
 #define BLOCK_ROWS 4
 namespace semfaceedit::portable {
@@ -13,39 +15,21 @@ namespace semfaceedit::portable {
 
 #define LANES 8
 #define BLOCK_ROWS 4
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#endif
+SEMFACEEDIT_TARGET("avx2,fma")
 namespace semfaceedit::avx2 {
 #include SEMFACEEDIT_KERNEL
 }
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+SEMFACEEDIT_END_TARGET
 #undef LANES
 #undef BLOCK_ROWS
 
 #define LANES 16
 #define BLOCK_ROWS 8
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,fma")
-#endif
+SEMFACEEDIT_TARGET("avx512f,avx512dq,fma")
 namespace semfaceedit::avx512 {
 #include SEMFACEEDIT_KERNEL
 }
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+SEMFACEEDIT_END_TARGET
 #undef LANES
 #undef BLOCK_ROWS
 

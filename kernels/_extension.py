@@ -3,7 +3,7 @@
 import functools
 import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -134,7 +134,14 @@ def registered(name: str, run: Callable[..., Any], fake: Callable[..., Any]) -> 
     torch.library.define(qualified, schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.impl(qualified, "default", run)
     torch.library.register_fake(qualified, fake)
+    torch.library.register_autograd(qualified, _refused)
     return getattr(torch.ops.semfaceedit, name).default
+
+
+def _refused(ctx: Any, *grads: Any) -> Any:
+    """Gradients come from the ops' `autograd.Function`s: an op that autograd meets itself is one
+    that a second derivative leads through."""
+    raise RuntimeError("the ops of semfaceedit are differentiable once: autograd stops here")
 
 
 def addresses(*tensors: Tensor | None) -> list[int]:
@@ -142,7 +149,7 @@ def addresses(*tensors: Tensor | None) -> list[int]:
     return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
-def empty_where(needed: list[bool], tensors: list[Tensor]) -> list[Tensor]:
+def empty_where(needed: Sequence[bool], tensors: Sequence[Tensor]) -> list[Tensor]:
     """Room for a gradient of each tensor; a custom op returns size 0 for one not needed."""
     return [
         torch.empty(tensor.shape if need else (0,), dtype=tensor.dtype, device=tensor.device)
@@ -150,5 +157,5 @@ def empty_where(needed: list[bool], tensors: list[Tensor]) -> list[Tensor]:
     ]
 
 
-def none_where_not(needed: list[bool], grads: list[Tensor]) -> list[Tensor | None]:
+def none_where_not(needed: Sequence[bool], grads: Sequence[Tensor]) -> list[Tensor | None]:
     return [grad if need else None for need, grad in zip(needed, grads, strict=True)]

@@ -56,19 +56,20 @@ def multiprocessors(tensor: Tensor) -> int:
 def launch(
     kernel: Any,
     grid: tuple[int, ...],
-    arguments: tuple[Any, ...],  # the first is a tensor on the device to use
+    arguments: dict[str, Any],  # by the kernel's names
     constants: dict[str, Any],
     *,
     warps: int = 4,
     stages: int = 1,
     registers: int | None = None,
 ) -> None:
-    """Run a kernel on the current stream of the first argument's device; nothing if no program."""
+    """Run a kernel on the current stream of its tensors' device; nothing if there is no program."""
     if 0 in grid:
         return
-    with torch.cuda.device_of(arguments[0]):
+    on = next(value for value in arguments.values() if isinstance(value, Tensor))
+    with torch.cuda.device_of(on):
         kernel[grid](
-            *arguments, **constants, num_warps=warps, num_stages=stages, maxnreg=registers,
+            **arguments, **constants, num_warps=warps, num_stages=stages, maxnreg=registers,
             enable_fp_fusion=True,
         )  # fmt: skip
 

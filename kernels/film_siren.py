@@ -1,29 +1,21 @@
 """FiLM-SIREN: a whole stack of FiLM layers with skip-summed heads, as one differentiable op."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._backend import implementation, resolve
 from ._checks import check_tensors
-from .film_siren_reference import film_siren_reference
+from .film_siren_reference import (
+    FilmSirenCall,
+    FilmSirenWeights,
+    call_of,
+    film_siren_reference,
+    tensors_of,
+)
 
-
-class FilmSirenWeights(NamedTuple):
-    """The parameters of a stack, stacked so that an op takes few tensors.
-
-    L layers of width W, G groups of view layers and heads, C output channels.
-    """
-
-    first_weight: Tensor  # (W, I)
-    first_bias: Tensor  # (W,)
-    hidden_weight: Tensor  # (L - 1, W, W)
-    hidden_bias: Tensor  # (L - 1, W)
-    view_weight: Tensor  # (G, W, 3 + W), direction first
-    view_bias: Tensor  # (G, W)
-    head_weight: Tensor  # (G, L - 1, C, W)
-    head_bias: Tensor  # (G, L - 1, C)
+__all__ = ["FilmSirenFunction", "FilmSirenWeights", "film_siren"]
 
 
 def film_siren(
@@ -49,70 +41,49 @@ def film_siren(
     Differentiable once, in everything but `row_offsets` and `row_groups`. Raises ValueError for
     arguments that do not fit together, RuntimeError if a backend named explicitly cannot run.
     """
-    _check(points, directions, frequencies, phases, row_offsets, row_groups, weights)
-    channels = weights.head_weight.shape[2]
-    if not 0 <= trunk_channels <= channels:
-        raise ValueError(f"film_siren: trunk_channels {trunk_channels} is not in 0 to {channels}")
+    call = FilmSirenCall(
+        points, directions, frequencies, phases, row_offsets, row_groups, weights, trunk_channels
+    )
+    _check(call)
     choice = resolve("film_siren", backend, precision, points)
     if choice.backend == "reference":
-        return film_siren_reference(
-            points, directions, frequencies, phases, row_offsets, row_groups, weights,
-            trunk_channels=trunk_channels, precision=choice.precision,
-        )  # fmt: skip
+        return film_siren_reference(*call._replace(precision=choice.precision))
     return FilmSirenFunction.apply(
-        points, directions, frequencies, phases, row_offsets, row_groups, *weights,
-        trunk_channels, choice.backend, choice.precision,
-    )  # fmt: skip
+        trunk_channels, choice.backend, choice.precision, *tensors_of(call)
+    )
 
 
 class FilmSirenFunction(torch.autograd.Function):
     """The seam for fused backends: `<backend>.forward` and `<backend>.backward`, nothing else.
 
-    `forward(points, directions, frequencies, phases, row_offsets, row_groups, weights,
-    trunk_channels, precision)` returns the output; `backward(grad_output, <the same arguments>,
-    needed)` recomputes what it needs and returns twelve gradients, in the order points, directions,
-    frequencies, phases, then the weights; `needed` has twelve flags, and a gradient that is not
-    needed is None.
+    `forward(call)` returns the output; `backward(grad_output, call, needed)` recomputes what it
+    needs and returns twelve gradients in the order of `FilmSirenGradients`, as the flags `needed`
+    are; a gradient that is not needed is None.
     """
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        tensors, (trunk_channels, backend, precision) = arguments[:14], arguments[14:]
+        trunk_channels, backend, precision, *tensors = arguments
         ctx.save_for_backward(*tensors)
         ctx.settings = trunk_channels, backend, precision
-        return implementation("film_siren", backend).forward(
-            *tensors[:6], FilmSirenWeights(*tensors[6:]), trunk_channels, precision
-        )
+        call = call_of(tensors, trunk_channels, precision)
+        return implementation("film_siren", backend).forward(call)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
         trunk_channels, backend, precision = ctx.settings
-        tensors = ctx.saved_tensors
-        needed = (*ctx.needs_input_grad[:4], *ctx.needs_input_grad[6:14])
-        grads = implementation("film_siren", backend).backward(
-            grad_outputs[0], *tensors[:6], FilmSirenWeights(*tensors[6:]), trunk_channels,
-            precision, needed,
-        )  # fmt: skip
-        return (
-            *grads[:4],
-            None,  # row_offsets
-            None,  # row_groups
-            *grads[4:],
-            None,  # trunk_channels
-            None,  # backend
-            None,  # precision
-        )
+        call = call_of(ctx.saved_tensors, trunk_channels, precision)
+        _, _, _, x, directions, frequencies, phases, _, _, *weights = ctx.needs_input_grad
+        needed = (x, directions, frequencies, phases, *weights)
+        x, directions, frequencies, phases, *weights = implementation(
+            "film_siren", backend
+        ).backward(grad_outputs[0], call, needed)
+        # None for trunk_channels, backend, precision; row_offsets, row_groups.
+        return (None, None, None, x, directions, frequencies, phases, None, None, *weights)
 
 
-def _check(
-    points: Tensor,
-    directions: Tensor,
-    frequencies: Tensor,
-    phases: Tensor,
-    row_offsets: Tensor,
-    row_groups: Tensor,
-    weights: FilmSirenWeights,
-) -> None:
+def _check(call: FilmSirenCall) -> None:
+    points, frequencies, weights = call.points, call.frequencies, call.weights
     if points.dim() != 2 or weights.head_weight.dim() != 4 or frequencies.dim() != 3:
         raise ValueError(
             "film_siren: expected points (P, I), frequencies (M, L + 1, W) and head_weight "
@@ -124,13 +95,17 @@ def _check(
     groups, heads, channels, width = weights.head_weight.shape
     if heads < 1:
         raise ValueError("film_siren: a stack needs at least two layers")
+    if not 0 <= call.trunk_channels <= channels:
+        raise ValueError(
+            f"film_siren: trunk_channels {call.trunk_channels} is not in 0 to {channels}"
+        )
     check_tensors(
         "film_siren",
         {
             "points": (points, (count, inputs)),
-            "directions": (directions, (count, 3)),
+            "directions": (call.directions, (count, 3)),
             "frequencies": (frequencies, (rows, heads + 2, width)),
-            "phases": (phases, (rows, heads + 2, width)),
+            "phases": (call.phases, (rows, heads + 2, width)),
             "first_weight": (weights.first_weight, (width, inputs)),
             "first_bias": (weights.first_bias, (width,)),
             "hidden_weight": (weights.hidden_weight, (heads, width, width)),
@@ -142,8 +117,8 @@ def _check(
         },
     )
     for name, tensor, size in (
-        ("row_offsets", row_offsets, rows + 1),
-        ("row_groups", row_groups, rows),
+        ("row_offsets", call.row_offsets, rows + 1),
+        ("row_groups", call.row_groups, rows),
     ):
         if tensor.shape != (size,) or tensor.dtype != torch.int64:
             raise ValueError(

@@ -5,10 +5,13 @@ in fp32 either way. Against float64 every output and gradient of `accurate` is w
 root mean square), and none of `fast` is worse than what bf16 autocast gives.
 """
 
+from typing import NamedTuple
+
 from torch import Tensor
 
 from ._extension import addresses, empty_where, native, none_where_not, threads, unavailable
-from .film_siren_ops import differentiable, empty_output, register
+from .film_siren_ops import empty_output, register
+from .film_siren_reference import FilmSirenCall, FilmSirenGradients, differentiable, tensors_of
 
 __all__ = ["PRECISIONS", "backward", "forward", "precision_unavailable", "unavailable"]
 
@@ -27,26 +30,35 @@ def precision_unavailable(precision: str) -> str | None:
     return f"it needs {NEEDS[precision]}; the instructions in use are {module.isa()}"
 
 
-def _launch_forward(inputs: list[Tensor], trunk_channels: int, precision: str) -> Tensor:
-    output = empty_output(inputs)
+class Sizes(NamedTuple):
+    """Of a call, as the native module takes them."""
+
+    points: int
+    inputs: int
+    width: int
+    layers: int
+    rows: int
+    groups: int
+    channels: int
+    trunk_channels: int
+
+
+def _launch_forward(call: FilmSirenCall) -> Tensor:
+    output = empty_output(call)
     native().film_siren_forward(
-        _sizes(inputs, trunk_channels), addresses(*inputs), precision, output.data_ptr(), threads()
+        _sizes(call), addresses(*tensors_of(call)), call.precision, output.data_ptr(), threads()
     )
     return output
 
 
 def _launch_backward(
-    grad_output: Tensor,
-    inputs: list[Tensor],
-    trunk_channels: int,
-    precision: str,
-    needed: list[bool],
+    grad_output: Tensor, call: FilmSirenCall, needed: FilmSirenGradients[bool]
 ) -> list[Tensor]:
-    grads = empty_where(needed, differentiable(inputs))
+    grads = empty_where(needed, differentiable(call))
     native().film_siren_backward(
-        _sizes(inputs, trunk_channels),
-        addresses(*inputs),
-        precision,
+        _sizes(call),
+        addresses(*tensors_of(call)),
+        call.precision,
         grad_output.data_ptr(),
         addresses(*none_where_not(needed, grads)),
         threads(),
@@ -54,10 +66,11 @@ def _launch_backward(
     return grads
 
 
-def _sizes(inputs: list[Tensor], trunk_channels: int) -> list[int]:
-    count, size = inputs[0].shape
-    groups, heads, channels, width = inputs[12].shape
-    return [count, size, width, heads + 1, inputs[2].shape[0], groups, channels, trunk_channels]
+def _sizes(call: FilmSirenCall) -> Sizes:
+    count, inputs = call.points.shape
+    groups, heads, channels, width = call.weights.head_weight.shape
+    rows = len(call.frequencies)
+    return Sizes(count, inputs, width, heads + 1, rows, groups, channels, call.trunk_channels)
 
 
 forward, backward = register("cpu", _launch_forward, _launch_backward)

@@ -3,8 +3,6 @@
 Its gradients are those of the Triton backend, or of the reference where Triton cannot run.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -12,9 +10,13 @@ from . import film_siren_triton
 from ._extension import addresses, native_cuda, on_stream
 from ._extension import cuda_unavailable as unavailable
 from ._triton import ceil_div, padded
-from .film_siren import FilmSirenWeights
-from .film_siren_ops import differentiable, empty_output, register
-from .film_siren_reference import film_siren_reference
+from .film_siren_ops import empty_output, register
+from .film_siren_reference import (
+    FilmSirenCall,
+    FilmSirenWeights,
+    differentiable,
+    film_siren_reference,
+)
 from .film_siren_tiles import TURN, folded_film, point_tiles
 
 __all__ = ["PRECISIONS", "backward", "forward", "unavailable"]
@@ -24,27 +26,27 @@ PRECISIONS = ("fp16",)
 THIN = 3  # up to so many inputs the first layer is in fp32, straight from the points
 
 
-def _launch_forward(inputs: list[Tensor], trunk_channels: int, precision: str) -> Tensor:
-    module, weights, output = native_cuda(), FilmSirenWeights(*inputs[6:]), empty_output(inputs)
-    count, size = inputs[0].shape
+def _launch_forward(call: FilmSirenCall) -> Tensor:
+    module, weights, output = native_cuda(), call.weights, empty_output(call)
+    count, inputs = call.points.shape
     groups, heads, channels, own_width = weights.head_weight.shape
     width, layers = module.film_siren_width(own_width), heads + 1
-    tiles = point_tiles(inputs[4], count, module.FILM_ROWS)
-    film = padded(
-        torch.stack(folded_film(inputs, 1 / TURN), 3), (len(inputs[2]), layers + 1, width, 2)
-    )
-    stream = weight_stream(weights, trunk_channels, width, module.FILM_NARROW, module.FILM_INPUTS)
+    tiles = point_tiles(call.row_offsets, count, module.FILM_ROWS)
+    film = torch.stack(folded_film(call, 1 / TURN), 3)
+    film = padded(film, (len(call.frequencies), layers + 1, width, 2))
+    split = call.trunk_channels
+    stream = weight_stream(weights, split, width, module.FILM_NARROW, module.FILM_INPUTS)
     blocks = module.film_siren_blocks(tiles.bound, output.get_device())
     wide = channels > module.FILM_NARROW
     fragments = blocks * layers * width // 16 * module.FILM_THREADS * 4 if wide else 0
     tensors = [
-        *inputs[:2], tiles.table, tiles.used, inputs[5], film,
+        call.points, call.directions, tiles.table, tiles.used, call.row_groups, film,
         padded(weights.first_weight[:, :THIN], (width, 4)),
         padded(weights.view_weight[:, :, :3], (groups, width, 4)),
         stream, weights.head_bias.sum(1), output,
         torch.empty(fragments, dtype=torch.int32, device=output.device),
     ]  # fmt: skip
-    sizes = [size, layers, channels, trunk_channels, tiles.bound, stream.shape[1]]
+    sizes = [inputs, layers, channels, split, tiles.bound, stream.shape[1]]
     with on_stream(output) as place:
         module.film_siren_forward(width, blocks, sizes, addresses(*tensors), place)
     return output
@@ -102,25 +104,30 @@ def _slabs(matrix: Tensor, spare: int, depth: int) -> Tensor:
     return padded(swapped, (groups, inputs // depth, outputs + spare, depth))
 
 
-forward, _triton_backward = register("cuda", _launch_forward, film_siren_triton._backward)
+forward, _triton_backward = register("cuda", _launch_forward, film_siren_triton.launch_backward)
 
 
-def backward(grad_output: Tensor, *arguments: Any) -> list[Tensor | None]:
-    """As `FilmSirenFunction` calls it: the arguments of `forward`, then the flags `needed`."""
+def backward(
+    grad_output: Tensor, call: FilmSirenCall, needed: tuple[bool, ...]
+) -> list[Tensor | None]:
+    """As `FilmSirenFunction` calls it."""
     if film_siren_triton.unavailable(grad_output.device.index) is None:
-        return _triton_backward(grad_output, *arguments)
-    *inputs, weights, trunk_channels, precision, needed = arguments
-    row_offsets, row_groups = inputs[4:]
+        return _triton_backward(grad_output, call, needed)
     with torch.enable_grad():
         leaves = [
             tensor.detach().requires_grad_(need)
-            for tensor, need in zip(differentiable([*inputs, *weights]), needed, strict=True)
+            for tensor, need in zip(differentiable(call), needed, strict=True)
         ]
-        x, d, f, p, *parameters = leaves
+        points, directions, frequencies, phases, *weights = leaves
         output = film_siren_reference(
-            x, d, f, p, row_offsets, row_groups, FilmSirenWeights(*parameters),
-            trunk_channels=trunk_channels, precision=precision,
-        )  # fmt: skip
+            *call._replace(
+                points=points,
+                directions=directions,
+                frequencies=frequencies,
+                phases=phases,
+                weights=FilmSirenWeights(*weights),
+            )
+        )
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
         if not output.requires_grad:  # of no points
             return [torch.zeros_like(leaf) if leaf.requires_grad else None for leaf in leaves]

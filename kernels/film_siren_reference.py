@@ -1,17 +1,86 @@
 """The specification of `film_siren` in plain PyTorch, for any device and float dtype."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from ._checks import linear
 
-if TYPE_CHECKING:
-    from .film_siren import FilmSirenWeights
+T = TypeVar("T")
+
+
+class FilmSirenWeights(NamedTuple):
+    """The parameters of a stack, stacked so that an op takes few tensors.
+
+    L layers of width W, G groups of view layers and heads, C output channels.
+    """
+
+    first_weight: Tensor  # (W, I)
+    first_bias: Tensor  # (W,)
+    hidden_weight: Tensor  # (L - 1, W, W)
+    hidden_bias: Tensor  # (L - 1, W)
+    view_weight: Tensor  # (G, W, 3 + W), direction first
+    view_bias: Tensor  # (G, W)
+    head_weight: Tensor  # (G, L - 1, C, W)
+    head_bias: Tensor  # (G, L - 1, C)
+
+
+class FilmSirenCall(NamedTuple):
+    """The arguments of `film_siren`, as backends take them."""
+
+    points: Tensor  # (P, I)
+    directions: Tensor  # (P, 3)
+    frequencies: Tensor  # (M, L + 1, W)
+    phases: Tensor  # (M, L + 1, W)
+    row_offsets: Tensor  # (M + 1,)
+    row_groups: Tensor  # (M,)
+    weights: FilmSirenWeights
+    trunk_channels: int = 0
+    precision: str = "fp32"
+
+
+class FilmSirenGradients(NamedTuple, Generic[T]):
+    """Of each tensor of a call that has a gradient: that, or whether it is needed."""
+
+    points: T
+    directions: T
+    frequencies: T
+    phases: T
+    first_weight: T
+    first_bias: T
+    hidden_weight: T
+    hidden_bias: T
+    view_weight: T
+    view_bias: T
+    head_weight: T
+    head_bias: T
+
+
+def tensors_of(call: FilmSirenCall) -> list[Tensor]:
+    """All tensors of a call, the weights last: what an op takes. `call_of` is the inverse."""
+    return [
+        call.points, call.directions, call.frequencies, call.phases, call.row_offsets,
+        call.row_groups, *call.weights,
+    ]  # fmt: skip
+
+
+def call_of(tensors: Sequence[Tensor], trunk_channels: int, precision: str) -> FilmSirenCall:
+    """The call of these tensors, in the order of `tensors_of`."""
+    points, directions, frequencies, phases, row_offsets, row_groups, *weights = tensors
+    return FilmSirenCall(
+        points, directions, frequencies, phases, row_offsets, row_groups,
+        FilmSirenWeights(*weights), trunk_channels, precision,
+    )  # fmt: skip
+
+
+def differentiable(call: FilmSirenCall) -> FilmSirenGradients[Tensor]:
+    """The tensors that have a gradient."""
+    return FilmSirenGradients(
+        call.points, call.directions, call.frequencies, call.phases, *call.weights
+    )
 
 
 def film_siren_reference(
@@ -22,11 +91,11 @@ def film_siren_reference(
     row_offsets: Tensor,  # (M + 1,)
     row_groups: Tensor,  # (M,)
     weights: FilmSirenWeights,
-    *,
     trunk_channels: int = 0,
     precision: str = "fp32",
 ) -> Tensor:  # (P, C)
-    """See `film_siren`. Row by row, so that a row's activations stay small."""
+    """See `film_siren`; the arguments are a `FilmSirenCall`. Row by row, so that a row's
+    activations stay small."""
     with torch.autocast(points.device.type, enabled=False):
         outputs = [points.new_zeros(0, weights.head_weight.shape[2])]
         groups = row_groups.tolist()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .film_siren import FilmSirenWeights
+from .film_siren_reference import FilmSirenCall
 
 TURN = 2 * math.pi
 
@@ -33,15 +33,14 @@ def point_tiles(row_offsets: Tensor, points: int, rows: int) -> Tiles:
     return Tiles(torch.stack([start, stop, film_row]), first[-1:], first, bound)
 
 
-def folded_film(inputs: list[Tensor], unit: float) -> tuple[Tensor, Tensor]:
+def folded_film(call: FilmSirenCall, unit: float) -> tuple[Tensor, Tensor]:
     """(M, L + 1, W) each: a layer is sin((scale W h + shift) / unit), biases and all."""
-    frequencies, phases = inputs[2:4]
-    return unit * frequencies, unit * torch.addcmul(phases, frequencies, layer_biases(inputs))
+    shifts = torch.addcmul(call.phases, call.frequencies, layer_biases(call))
+    return unit * call.frequencies, unit * shifts
 
 
-def layer_biases(inputs: list[Tensor]) -> Tensor:
+def layer_biases(call: FilmSirenCall) -> Tensor:
     """(M, L + 1, W): of every layer, the view layer's that of the FiLM row's group."""
-    weights = FilmSirenWeights(*inputs[6:])
+    weights, groups = call.weights, call.row_groups
     trunk = torch.cat([weights.first_bias[None], weights.hidden_bias])
-    rows = len(inputs[5])
-    return torch.cat([trunk.expand(rows, -1, -1), weights.view_bias[inputs[5]][:, None]], 1)
+    return torch.cat([trunk.expand(len(groups), -1, -1), weights.view_bias[groups][:, None]], 1)

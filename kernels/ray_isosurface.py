@@ -1,37 +1,22 @@
 """Rays against a stack of learned iso-surfaces and the background plane, as one op."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._backend import implementation, resolve
 from ._checks import check_tensors
-from .ray_isosurface_reference import ray_isosurface_reference
+from .ray_isosurface_reference import (
+    FieldSettings,
+    FieldWeights,
+    Intersections,
+    RayIsosurfaceCall,
+    ray_isosurface_reference,
+)
 
-
-class FieldWeights(NamedTuple):
-    """A ReLU MLP 3 -> H -> ... -> H -> 1 with D hidden layers."""
-
-    first_weight: Tensor  # (H, 3)
-    first_bias: Tensor  # (H,)
-    hidden_weight: Tensor  # (D - 1, H, H)
-    hidden_bias: Tensor  # (D - 1, H)
-    last_weight: Tensor  # (1, H)
-    last_bias: Tensor  # (1,)
-
-
-class Intersections(NamedTuple):
-    """The K hits of each ray, sorted by distance; equal distances by level, the plane last.
-
-    A level that the ray misses stands at the far end with `valid` False.
-    """
-
-    points: Tensor  # (R, K, 3) world
-    depths: Tensor  # (R, K) world distance along the ray
-    valid: Tensor  # (R, K) bool
-    level: Tensor  # (R, K) int64: index into `levels`; K - 1 is the plane
-    plane_index: Tensor  # (R,) int64: where in the list the plane stands
+__all__ = ["FieldWeights", "Intersections", "RayIsosurfaceFunction", "ray_isosurface"]
 
 
 def ray_isosurface(
@@ -87,34 +72,32 @@ def ray_isosurface(
     if levels.requires_grad:
         raise ValueError("ray_isosurface: levels are constants without a gradient: detach them")
     choice = resolve("ray_isosurface", backend, precision, origins)
-    settings = (centre, scale, near, far, samples, plane_z)
+    settings = FieldSettings(centre, scale, near, far, samples, plane_z)
+    call = RayIsosurfaceCall(origins, directions, levels, weights, settings, choice.precision)
     if choice.backend == "reference":
-        result = ray_isosurface_reference(
-            origins, directions, levels, weights, *settings, precision=choice.precision
+        return ray_isosurface_reference(*call)
+    return Intersections(
+        *RayIsosurfaceFunction.apply(
+            settings, choice.backend, choice.precision, origins, directions, levels, *weights
         )
-    else:
-        result = RayIsosurfaceFunction.apply(
-            origins, directions, levels, *weights, settings, choice.backend, choice.precision
-        )
-    return Intersections(*result)
+    )
 
 
 class RayIsosurfaceFunction(torch.autograd.Function):
     """The seam for fused backends.
 
-    `forward(origins, directions, levels, weights, settings, precision)` returns the five tensors of
-    `Intersections` and `interval` (R, K) int32, the sample that starts each hit's interval;
-    `backward(grad_points, grad_depths, origins, directions, levels, weights, depths, level, valid,
-    interval, settings, precision, needed)` returns eight gradients (origins, directions, then the
-    weights), None where `needed` is False.
+    `forward(call)` returns the tensors of `Intersections` and `interval` (R, K) int32, the sample
+    that starts each hit's interval; `backward(hits, call, needed)`, where `hits` are the gradients
+    of points and depths, then depths, level, valid and interval, returns eight gradients in the
+    order of `RayIsosurfaceGradients`, as the flags `needed` are; one not needed is None.
     """
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        tensors, (settings, backend, precision) = arguments[:9], arguments[9:]
+        settings, backend, precision, *tensors = arguments
         points, depths, valid, level, plane_index, interval = implementation(
             "ray_isosurface", backend
-        ).forward(*tensors[:3], FieldWeights(*tensors[3:]), settings, precision)
+        ).forward(_call_of(tensors, settings, precision))
         ctx.save_for_backward(*tensors, depths, level, valid, interval)
         ctx.settings = settings, backend, precision
         ctx.mark_non_differentiable(valid, level, plane_index)
@@ -123,17 +106,22 @@ class RayIsosurfaceFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
         settings, backend, precision = ctx.settings
+        grad_points, grad_depths, *_ = grad_outputs
         *tensors, depths, level, valid, interval = ctx.saved_tensors
-        needed = (*ctx.needs_input_grad[:2], *ctx.needs_input_grad[3:9])
-        grads = implementation("ray_isosurface", backend).backward(
-            grad_outputs[0], grad_outputs[1], *tensors[:3], FieldWeights(*tensors[3:]),
-            depths, level, valid, interval, settings, precision, needed,
-        )  # fmt: skip
-        return (
-            *grads[:2],
-            None,  # levels are constants
-            *grads[2:],
-            None,  # settings
-            None,  # backend
-            None,  # precision
+        hits = (grad_points, grad_depths, depths, level, valid, interval)
+        call = _call_of(tensors, settings, precision)
+        _, _, _, origins, directions, _, *weights = ctx.needs_input_grad
+        origins, directions, *weights = implementation("ray_isosurface", backend).backward(
+            hits, call, (origins, directions, *weights)
         )
+        # None for settings, backend, precision; levels, which are constants.
+        return (None, None, None, origins, directions, None, *weights)
+
+
+def _call_of(
+    tensors: Sequence[Tensor], settings: FieldSettings, precision: str
+) -> RayIsosurfaceCall:
+    origins, directions, levels, *weights = tensors
+    return RayIsosurfaceCall(
+        origins, directions, levels, FieldWeights(*weights), settings, precision
+    )

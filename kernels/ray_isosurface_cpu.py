@@ -5,10 +5,8 @@ parts on the way forward (`csrc/ray_isosurface_bf16.cpp`). Everything else is in
 precision: a field in plain bf16 would move hits visibly.
 """
 
-from torch import Tensor
-
 from ._extension import addresses, native, on_threads, threads, unavailable
-from .ray_isosurface_ops import native_launches, register, sizes
+from .ray_isosurface_ops import Hits, Inputs, native_launches, register, sizes, tensors_of
 
 __all__ = ["PRECISIONS", "backward", "forward", "unavailable"]
 
@@ -17,14 +15,12 @@ PRECISIONS = ("fp32", "accurate", "fast")
 _forward_fp32, _backward_fp32 = native_launches(native, on_threads)
 
 
-def _launch_forward(
-    inputs: list[Tensor], numbers: list[float], precision: str, outputs: tuple[Tensor, ...]
-) -> None:
-    if precision == "fp32":
-        _forward_fp32(inputs, numbers, precision, outputs)
+def _launch_forward(inputs: Inputs, hits: Hits) -> None:
+    if inputs.precision == "fp32":
+        _forward_fp32(inputs, hits)
         return
     native().ray_isosurface_forward_bf16(
-        sizes(inputs), numbers, addresses(*inputs), addresses(*outputs), threads()
+        sizes(inputs), inputs.numbers, addresses(*tensors_of(inputs)), addresses(*hits), threads()
     )
 
 

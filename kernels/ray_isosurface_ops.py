@@ -1,6 +1,6 @@
 """`ray_isosurface` as `torch.library` ops: registered here once, for every backend with kernels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -8,13 +8,52 @@ import torch
 from torch import Tensor
 
 from ._extension import addresses, empty_where, none_where_not, registered
-from .ray_isosurface import FieldWeights
+from .ray_isosurface_reference import FieldWeights, RayIsosurfaceCall, RayIsosurfaceGradients
 
-Settings = tuple[tuple[float, float, float], float, float, float, int, float]
-LaunchForward = Callable[[list[Tensor], list[float], str, tuple[Tensor, ...]], None]
-LaunchBackward = Callable[
-    [list[Tensor], list[Tensor], list[Tensor], list[float], str, list[bool]], list[Tensor]
-]
+
+class Numbers(NamedTuple):
+    """The settings that kernels take, by their names."""
+
+    centre_x: float
+    centre_y: float
+    centre_z: float
+    scale: float
+    far: float
+    plane_z: float
+
+
+class Inputs(NamedTuple):
+    """A call as launches take it: contiguous tensors, with the distances of the samples."""
+
+    origins: Tensor  # (R, 3)
+    directions: Tensor  # (R, 3)
+    levels: Tensor  # (K - 1,)
+    distances: Tensor  # (S,)
+    weights: FieldWeights
+    numbers: Numbers
+    precision: str
+
+
+class Hits(NamedTuple):
+    """What a launch writes: `Intersections`, and the sample that starts each hit's interval."""
+
+    points: Tensor  # (R, K, 3)
+    depths: Tensor  # (R, K)
+    valid: Tensor  # (R, K) bool
+    level: Tensor  # (R, K) int64
+    plane_index: Tensor  # (R,) int64
+    interval: Tensor  # (R, K) int32
+
+
+class HitGradients(NamedTuple):
+    """What the backward pass is given: gradients of the hits, then what they were."""
+
+    grad_points: Tensor
+    grad_depths: Tensor
+    depths: Tensor
+    level: Tensor
+    valid: Tensor
+    interval: Tensor
 
 
 class Sizes(NamedTuple):
@@ -27,38 +66,35 @@ class Sizes(NamedTuple):
     layers: int
 
 
+LaunchForward = Callable[[Inputs, Hits], None]
+LaunchBackward = Callable[[HitGradients, Inputs, RayIsosurfaceGradients[bool]], list[Tensor]]
+
+
 def native_launches(
     module: Callable[[], ModuleType], where: Callable[..., Any]
 ) -> tuple[LaunchForward, LaunchBackward]:
     """Those of a module built from csrc/; `where` gives the last argument of its functions."""
 
-    def launch_forward(
-        inputs: list[Tensor], numbers: list[float], precision: str, outputs: tuple[Tensor, ...]
-    ) -> None:
+    def launch_forward(inputs: Inputs, hits: Hits) -> None:
         size = sizes(inputs)
         forward_floats, _ = module().ray_isosurface_workspace(size)
-        with where(inputs[0], forward_floats) as place:
+        with where(inputs.origins, forward_floats) as place:
             module().ray_isosurface_forward(
-                size, numbers, addresses(*inputs), addresses(*outputs), place
+                size, inputs.numbers, addresses(*tensors_of(inputs)), addresses(*hits), place
             )
 
     def launch_backward(
-        grad_hits: list[Tensor],
-        hits: list[Tensor],
-        inputs: list[Tensor],
-        numbers: list[float],
-        precision: str,
-        needed: list[bool],
+        hits: HitGradients, inputs: Inputs, needed: RayIsosurfaceGradients[bool]
     ) -> list[Tensor]:
         size = sizes(inputs)
         grads = empty_where(needed, differentiable(inputs))
         _, backward_floats = module().ray_isosurface_workspace(size)
-        with where(inputs[0], backward_floats) as place:
+        with where(inputs.origins, backward_floats) as place:
             module().ray_isosurface_backward(
                 size,
-                numbers,
-                addresses(*inputs),
-                addresses(*grad_hits, *hits),
+                inputs.numbers,
+                addresses(*tensors_of(inputs)),
+                addresses(*hits),
                 addresses(*none_where_not(needed, grads)),
                 place,
             )
@@ -72,112 +108,97 @@ def register(
 ) -> tuple[Callable[..., tuple[Tensor, ...]], Callable[..., list[Tensor | None]]]:
     """`forward` and `backward` as `RayIsosurfaceFunction` calls them, around two launches.
 
-    `launch_forward(inputs, numbers, precision, outputs)` writes points, depths, valid, level,
-    plane_index and interval. `launch_backward(grad_hits, hits, inputs, numbers, precision, needed)`
-    returns a gradient for each of `differentiable(inputs)`, of size 0 where it is not needed.
-    `inputs` are contiguous: origins, directions, levels, distances of the samples, then the
-    weights; `numbers` are centre, scale, far, plane_z; `hits` are depths, level, valid, interval.
+    `launch_forward(inputs, hits)` writes the hits. `launch_backward(hits, inputs, needed)` returns
+    a gradient for each of `differentiable(inputs)`, of size 0 where it is not needed.
     """
 
     def forward_run(
-        inputs: list[Tensor], numbers: list[float], precision: str
+        tensors: list[Tensor], numbers: list[float], precision: str
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        outputs = _empty_hits(inputs)
-        launch_forward(inputs, numbers, precision, outputs)
-        return outputs
+        inputs = _inputs_of(tensors, numbers, precision)
+        hits = _empty_hits(inputs)
+        launch_forward(inputs, hits)
+        return hits
 
     def forward_fake(
-        inputs: list[Tensor], numbers: list[float], precision: str
+        tensors: list[Tensor], numbers: list[float], precision: str
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return _empty_hits(inputs)
-
-    forward_op = registered(f"ray_isosurface_forward_{backend}", forward_run, forward_fake)
+        return _empty_hits(_inputs_of(tensors, numbers, precision))
 
     def backward_run(
-        grad_hits: list[Tensor],  # of points and depths
         hits: list[Tensor],
-        inputs: list[Tensor],
+        tensors: list[Tensor],
         numbers: list[float],
         precision: str,
         needed: list[bool],
     ) -> list[Tensor]:
-        return launch_backward(grad_hits, hits, inputs, numbers, precision, needed)
+        inputs = _inputs_of(tensors, numbers, precision)
+        return launch_backward(HitGradients(*hits), inputs, RayIsosurfaceGradients(*needed))
 
     def backward_fake(
-        grad_hits: list[Tensor],
         hits: list[Tensor],
-        inputs: list[Tensor],
+        tensors: list[Tensor],
         numbers: list[float],
         precision: str,
         needed: list[bool],
     ) -> list[Tensor]:
-        return empty_where(needed, differentiable(inputs))
+        return empty_where(needed, differentiable(_inputs_of(tensors, numbers, precision)))
 
+    forward_op = registered(f"ray_isosurface_forward_{backend}", forward_run, forward_fake)
     backward_op = registered(f"ray_isosurface_backward_{backend}", backward_run, backward_fake)
 
-    def forward(
-        origins: Tensor,
-        directions: Tensor,
-        levels: Tensor,
-        weights: FieldWeights,
-        settings: Settings,
-        precision: str,
-    ) -> tuple[Tensor, ...]:
-        inputs, numbers = _inputs([origins, directions, levels, *weights], settings)
-        return forward_op(inputs, numbers, precision)
+    def forward(call: RayIsosurfaceCall) -> tuple[Tensor, ...]:
+        return forward_op(*_arguments(call))
 
     def backward(
-        grad_points: Tensor,
-        grad_depths: Tensor,
-        origins: Tensor,
-        directions: Tensor,
-        levels: Tensor,
-        weights: FieldWeights,
-        depths: Tensor,
-        level: Tensor,
-        valid: Tensor,
-        interval: Tensor,
-        settings: Settings,
-        precision: str,
-        needed: tuple[bool, ...],
+        hits: tuple[Tensor, ...], call: RayIsosurfaceCall, needed: tuple[bool, ...]
     ) -> list[Tensor | None]:
-        inputs, numbers = _inputs([origins, directions, levels, *weights], settings)
-        grads = [grad_points.contiguous(), grad_depths.contiguous()]
-        hits = [depths, level, valid, interval]
-        flags = list(needed)
-        return none_where_not(flags, backward_op(grads, hits, inputs, numbers, precision, flags))
+        tensors, flags = [tensor.contiguous() for tensor in hits], list(needed)
+        return none_where_not(flags, backward_op(tensors, *_arguments(call), flags))
 
     return forward, backward
 
 
-def differentiable(inputs: list[Tensor]) -> list[Tensor]:
-    """Origins, directions and weights."""
-    return inputs[:2] + inputs[4:]
+def tensors_of(inputs: Inputs) -> list[Tensor]:
+    """All tensors of a launch, the weights last."""
+    return [inputs.origins, inputs.directions, inputs.levels, inputs.distances, *inputs.weights]
 
 
-def sizes(inputs: list[Tensor]) -> Sizes:
-    hidden, width, _ = inputs[6].shape
-    return Sizes(len(inputs[0]), len(inputs[2]) + 1, len(inputs[3]), width, hidden + 1)
+def differentiable(inputs: Inputs) -> RayIsosurfaceGradients[Tensor]:
+    """The tensors that have a gradient."""
+    return RayIsosurfaceGradients(inputs.origins, inputs.directions, *inputs.weights)
 
 
-def _inputs(tensors: list[Tensor], settings: Settings) -> tuple[list[Tensor], list[float]]:
-    centre, scale, near, far, samples, plane_z = settings
-    distances = torch.linspace(near, far, samples, device=tensors[0].device, dtype=torch.float32)
-    inputs = [tensor.contiguous() for tensor in tensors]
-    return [*inputs[:3], distances, *inputs[3:]], [*map(float, centre), scale, far, plane_z]
+def sizes(inputs: Inputs) -> Sizes:
+    hidden, width, _ = inputs.weights.hidden_weight.shape
+    rays, hits, samples = len(inputs.origins), len(inputs.levels) + 1, len(inputs.distances)
+    return Sizes(rays, hits, samples, width, hidden + 1)
 
 
-def _empty_hits(
-    inputs: list[Tensor],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Points, depths, valid, level, plane_index and interval."""
-    rays, hits = len(inputs[0]), len(inputs[2]) + 1
-    device = inputs[0].device
-    return (
-        torch.empty(rays, hits, 3, device=device),
-        torch.empty(rays, hits, device=device),
-        torch.empty(rays, hits, dtype=torch.bool, device=device),
-        torch.empty(rays, hits, dtype=torch.int64, device=device),
-        torch.empty(rays, dtype=torch.int64, device=device),
-        torch.empty(rays, hits, dtype=torch.int32, device=device),
+def _arguments(call: RayIsosurfaceCall) -> tuple[list[Tensor], list[float], str]:
+    """What the ops take for a call."""
+    centre, scale, near, far, samples, plane_z = call.settings
+    distances = torch.linspace(near, far, samples, device=call.origins.device, dtype=torch.float32)
+    tensors = [call.origins, call.directions, call.levels, distances, *call.weights]
+    numbers = [*map(float, centre), scale, far, plane_z]
+    return [tensor.contiguous() for tensor in tensors], numbers, call.precision
+
+
+def _inputs_of(tensors: Sequence[Tensor], numbers: Sequence[float], precision: str) -> Inputs:
+    origins, directions, levels, distances, *weights = tensors
+    return Inputs(
+        origins, directions, levels, distances, FieldWeights(*weights), Numbers(*numbers), precision
+    )
+
+
+def _empty_hits(inputs: Inputs) -> Hits:
+    rays, hits = len(inputs.origins), len(inputs.levels) + 1
+    device = inputs.origins.device
+    return Hits(
+        points=torch.empty(rays, hits, 3, device=device),
+        depths=torch.empty(rays, hits, device=device),
+        valid=torch.empty(rays, hits, dtype=torch.bool, device=device),
+        level=torch.empty(rays, hits, dtype=torch.int64, device=device),
+        plane_index=torch.empty(rays, dtype=torch.int64, device=device),
+        interval=torch.empty(rays, hits, dtype=torch.int32, device=device),
     )

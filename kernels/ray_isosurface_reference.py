@@ -1,19 +1,74 @@
 """The specification of `ray_isosurface` in plain PyTorch, for any device and float dtype."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from ._checks import linear
 
-if TYPE_CHECKING:
-    from .ray_isosurface import FieldWeights
-
+T = TypeVar("T")
 MIN_FIELD_STEP = 0.05  # |s_b - s_a| below which interpolation is not trusted (GRAM)
 MIN_PLANE_SLOPE = 1e-4  # -d_z below which a ray counts as missing the background plane
+
+
+class FieldWeights(NamedTuple):
+    """A ReLU MLP 3 -> H -> ... -> H -> 1 with D hidden layers."""
+
+    first_weight: Tensor  # (H, 3)
+    first_bias: Tensor  # (H,)
+    hidden_weight: Tensor  # (D - 1, H, H)
+    hidden_bias: Tensor  # (D - 1, H)
+    last_weight: Tensor  # (1, H)
+    last_bias: Tensor  # (1,)
+
+
+class Intersections(NamedTuple):
+    """The K hits of each ray, sorted by distance; equal distances by level, the plane last.
+
+    A level that the ray misses stands at the far end with `valid` False.
+    """
+
+    points: Tensor  # (R, K, 3) world
+    depths: Tensor  # (R, K) world distance along the ray
+    valid: Tensor  # (R, K) bool
+    level: Tensor  # (R, K) int64: index into `levels`; K - 1 is the plane
+    plane_index: Tensor  # (R,) int64: where in the list the plane stands
+
+
+class FieldSettings(NamedTuple):
+    """Where the field lies, where rays are sampled, and where the plane is."""
+
+    centre: tuple[float, float, float]
+    scale: float
+    near: float
+    far: float
+    samples: int
+    plane_z: float
+
+
+class RayIsosurfaceCall(NamedTuple):
+    """The arguments of `ray_isosurface`, as backends take them."""
+
+    origins: Tensor  # (R, 3)
+    directions: Tensor  # (R, 3)
+    levels: Tensor  # (K - 1,)
+    weights: FieldWeights
+    settings: FieldSettings
+    precision: str = "fp32"
+
+
+class RayIsosurfaceGradients(NamedTuple, Generic[T]):
+    """Of each tensor of a call that has a gradient: that, or whether it is needed."""
+
+    origins: T
+    directions: T
+    first_weight: T
+    first_bias: T
+    hidden_weight: T
+    hidden_bias: T
+    last_weight: T
+    last_bias: T
 
 
 def field(x: Tensor, weights: FieldWeights, precision: str) -> Tensor:
@@ -31,16 +86,12 @@ def ray_isosurface_reference(
     directions: Tensor,  # (R, 3)
     levels: Tensor,  # (K - 1,)
     weights: FieldWeights,
-    centre: tuple[float, float, float],
-    scale: float,
-    near: float,
-    far: float,
-    samples: int,
-    plane_z: float,
-    *,
+    settings: FieldSettings,
     precision: str = "fp32",
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """See `ray_isosurface`. Only the two samples of each hit's interval are evaluated with grad."""
+) -> Intersections:
+    """See `ray_isosurface`; the arguments are a `RayIsosurfaceCall`. Only the two samples of each
+    hit's interval are evaluated with grad."""
+    centre, scale, near, far, samples, plane_z = settings
     t = torch.linspace(near, far, samples, dtype=origins.dtype, device=origins.device)
     offset = origins.new_tensor(centre)
 
@@ -77,4 +128,4 @@ def ray_isosurface_reference(
         depths, level = depths.sort(dim=1, stable=True)
         points = origins[:, None] + depths[..., None] * directions[:, None]
         plane_index = (level == len(levels)).byte().argmax(1)
-        return points, depths, valid.gather(1, level), level, plane_index
+        return Intersections(points, depths, valid.gather(1, level), level, plane_index)

@@ -14,8 +14,8 @@ from ._triton import (
     power_of_two,
     unavailable,
 )
-from .ray_isosurface_ops import register, sizes
-from .ray_isosurface_reference import MIN_PLANE_SLOPE
+from .ray_isosurface_ops import HitGradients, Hits, Inputs, register, sizes
+from .ray_isosurface_reference import MIN_PLANE_SLOPE, FieldWeights, RayIsosurfaceGradients
 
 __all__ = ["PRECISIONS", "backward", "forward", "unavailable"]
 
@@ -57,21 +57,26 @@ def _network_constants(width: int, hidden: int, precision: str, block: int) -> d
     }
 
 
-def _launch_forward(
-    inputs: list[Tensor], numbers: list[float], precision: str, outputs: tuple[Tensor, ...]
-) -> None:
+def _launch_forward(inputs: Inputs, hits: Hits) -> None:
     from .ray_isosurface_triton_kernels import forward_kernel
 
-    rays, hits, samples, width, layers = sizes(inputs)
-    constants = forward_constants(hits, samples, width, layers - 1, precision)
-    programs = min(PROGRAMS * multiprocessors(inputs[0]), ceil_div(rays, constants["RAYS"]))
+    rays, count, samples, width, layers = sizes(inputs)
+    constants = forward_constants(count, samples, width, layers - 1, inputs.precision)
+    programs = min(PROGRAMS * multiprocessors(inputs.origins), ceil_div(rays, constants["RAYS"]))
     rows = constants["RAYS"] * constants["SAMPLES"]
-    scratch = inputs[0].new_empty(programs, layers, rows, constants["WIDTH"])
-    tensors = (*inputs[:4], *_padded_weights(inputs), *outputs, scratch)
     launch(
         forward_kernel,
         (programs,),
-        (*tensors, *numbers, rays, hits - 1, samples),
+        {
+            **_inputs(inputs),
+            **hits._asdict(),
+            "scratch": inputs.origins.new_empty(programs, layers, rows, constants["WIDTH"]),
+            "far": inputs.numbers.far,
+            "plane_z": inputs.numbers.plane_z,
+            "rays": rays,
+            "surfaces": count - 1,
+            "samples": samples,
+        },
         constants,
         warps=WARPS,
         stages=STAGES,
@@ -79,60 +84,76 @@ def _launch_forward(
 
 
 def _launch_backward(
-    grad_hits: list[Tensor],
-    hits: list[Tensor],
-    inputs: list[Tensor],
-    numbers: list[float],
-    precision: str,
-    needed: list[bool],
+    hits: HitGradients, inputs: Inputs, needed: RayIsosurfaceGradients[bool]
 ) -> list[Tensor]:
-    grad_depth = grad_hits[1] + (grad_hits[0] * inputs[1][:, None]).sum(2)  # (R, K)
-    partial, grad_rays = _through_field(
-        grad_depth, hits, inputs, numbers, precision, any(needed[2:]), any(needed[:2])
-    )
-    grads: list[Tensor] = []
-    if any(needed[:2]):
-        grads += _ray_gradients(grad_hits[0], grad_depth, grad_rays, hits, inputs, numbers[5])
-    else:
-        grads += inputs[:2]
-    grads += _unpacked(partial.sum(0), inputs) if any(needed[2:]) else inputs[4:]
+    grad_depth = hits.grad_depths + (hits.grad_points * inputs.directions[:, None]).sum(2)  # (R, K)
+    need_rays = needed.origins or needed.directions
+    _, _, *of_weights = needed
+    need_weights = any(of_weights)
+    partial, grad_rays = _through_field(grad_depth, hits, inputs, need_weights, need_rays)
+    rays, weights = (inputs.origins, inputs.directions), inputs.weights
+    if need_rays:
+        rays = _ray_gradients(hits, grad_depth, grad_rays, inputs)
+    if need_weights:
+        weights = _unpacked(partial.sum(0), inputs.weights)
     # An op may return neither its inputs nor two views of one tensor.
     return [
         grad.clone(memory_format=torch.contiguous_format) if need else grad.new_empty(0)
-        for need, grad in zip(needed, grads, strict=True)
+        for need, grad in zip(needed, RayIsosurfaceGradients(*rays, *weights), strict=True)
     ]
+
+
+def _inputs(inputs: Inputs) -> dict[str, Any]:
+    """What both kernels take, by their names: the weights padded."""
+    numbers = inputs.numbers
+    return {
+        "origins": inputs.origins,
+        "directions": inputs.directions,
+        "levels": inputs.levels,
+        "distances": inputs.distances,
+        **_padded_weights(inputs.weights)._asdict(),
+        "centre_x": numbers.centre_x,
+        "centre_y": numbers.centre_y,
+        "centre_z": numbers.centre_z,
+        "scale": numbers.scale,
+    }
 
 
 def _through_field(
     grad_depth: Tensor,  # (R, K)
-    hits: list[Tensor],
-    inputs: list[Tensor],
-    numbers: list[float],
-    precision: str,
+    hits: HitGradients,
+    inputs: Inputs,
     need_weights: bool,
     need_rays: bool,
 ) -> tuple[Tensor, Tensor]:  # sums of each program (programs, size); (R, K, 6)
     """Gradients of the weights, and of each hit's origin and direction, through the field."""
     from .ray_isosurface_triton_kernels import backward_kernel
 
-    _, level, valid, interval = hits
     rays, count, _, width, layers = sizes(inputs)
-    entries, total = _compacted(valid & (level < count - 1) & (grad_depth != 0))
-    constants = backward_constants(width, layers - 1, precision)
-    weights = _padded_weights(inputs)
-    size = sum(weight.numel() for weight in weights)
+    entries, total = _compacted(hits.valid & (hits.level < count - 1) & (grad_depth != 0))
+    constants = backward_constants(width, layers - 1, inputs.precision)
+    size = sum(weight.numel() for weight in _padded_weights(inputs.weights))
     tiles = ceil_div(rays * count, constants["ENTRIES"])
     programs = min(PROGRAMS * multiprocessors(grad_depth), tiles)
     rows = 2 * constants["ENTRIES"]
-    scratch = grad_depth.new_empty(programs, 2 * layers, rows, constants["WIDTH"])
     partial = grad_depth.new_zeros(programs if need_weights else 0, size)
     grad_rays = grad_depth.new_zeros(rays if need_rays else 0, count, 6)
-    sums = (partial, grad_rays, scratch)
-    hit_tensors = (grad_depth.contiguous(), level, interval, entries, total, *sums)
     launch(
         backward_kernel,
         (programs,),
-        (*inputs[:4], *weights, *hit_tensors, *numbers[:4], count, size),
+        {
+            **_inputs(inputs),
+            "grad_depth": grad_depth.contiguous(),
+            "level": hits.level,
+            "interval": hits.interval,
+            "entries": entries,
+            "count": total,
+            "partial": partial,
+            "grad_rays": grad_rays,
+            "scratch": grad_depth.new_empty(programs, 2 * layers, rows, constants["WIDTH"]),
+            "hits": count,
+            "partial_size": size,
+        },
         {**constants, "NEED_WEIGHTS": need_weights, "NEED_RAYS": need_rays},
         warps=WARPS,
         stages=STAGES,
@@ -151,47 +172,51 @@ def _compacted(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ray_gradients(
-    grad_points: Tensor,  # (R, K, 3)
+    hits: HitGradients,
     grad_depth: Tensor,  # (R, K)
     grad_rays: Tensor,  # (R, K, 6)
-    hits: list[Tensor],
-    inputs: list[Tensor],
-    plane_z: float,
-) -> list[Tensor]:  # of origins and directions
-    depths, level, _, _ = hits
-    origins, directions = inputs[:2]
+    inputs: Inputs,
+) -> tuple[Tensor, Tensor]:  # of origins and directions
     through_field = grad_rays.sum(1)
-    grad_origins = grad_points.sum(1) + through_field[:, :3]
-    grad_directions = (depths[..., None] * grad_points).sum(1) + through_field[:, 3:]
+    grad_origins = hits.grad_points.sum(1) + through_field[:, :3]
+    grad_directions = (hits.depths[..., None] * hits.grad_points).sum(1) + through_field[:, 3:]
 
-    slope = directions[:, 2]
+    slope = inputs.directions[:, 2]
     meets = slope < -MIN_PLANE_SLOPE
     slope = torch.where(meets, slope, -1.0)
-    plane_depth = (plane_z - origins[:, 2]) / slope
-    on_plane = level == depths.shape[1] - 1
+    plane_depth = (inputs.numbers.plane_z - inputs.origins[:, 2]) / slope
+    on_plane = hits.level == hits.depths.shape[1] - 1
     along = torch.where(on_plane, grad_depth, 0.0).sum(1) / slope
     along = torch.where(meets & (plane_depth > 0), along, 0.0)
     grad_origins[:, 2] -= along
     grad_directions[:, 2] -= along * plane_depth
-    return [grad_origins, grad_directions]
+    return grad_origins, grad_directions
 
 
-def _padded_weights(inputs: list[Tensor]) -> list[Tensor]:
+def _padded_weights(weights: FieldWeights) -> FieldWeights:
     """The weights with zeros up to the width that the kernels use."""
-    width = power_of_two(inputs[4].shape[0], 16)
-    hidden = inputs[6].shape[0]
-    shapes = [(width, 3), (width,), (hidden, width, width), (hidden, width), (1, width), (1,)]
-    return [padded(weight, shape) for weight, shape in zip(inputs[4:], shapes, strict=True)]
+    width = power_of_two(len(weights.first_bias), 16)
+    hidden = len(weights.hidden_bias)
+    return FieldWeights(
+        padded(weights.first_weight, (width, 3)),
+        padded(weights.first_bias, (width,)),
+        padded(weights.hidden_weight, (hidden, width, width)),
+        padded(weights.hidden_bias, (hidden, width)),
+        padded(weights.last_weight, (1, width)),
+        padded(weights.last_bias, (1,)),
+    )
 
 
-def _unpacked(flat: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+def _unpacked(flat: Tensor, weights: FieldWeights) -> FieldWeights:
     """Gradients of the weights from the flat sum over padded weights."""
-    weights = _padded_weights(inputs)
-    parts = flat.split([weight.numel() for weight in weights])
-    return [
-        part.view(weight.shape)[tuple(slice(size) for size in tensor.shape)]
-        for part, weight, tensor in zip(parts, weights, inputs[4:], strict=True)
-    ]
+    wide = _padded_weights(weights)
+    parts = flat.split([weight.numel() for weight in wide])
+    return FieldWeights(
+        *(
+            part.view(padded_weight.shape)[tuple(slice(size) for size in weight.shape)]
+            for part, padded_weight, weight in zip(parts, wide, weights, strict=True)
+        )
+    )
 
 
 forward, backward = register("triton", _launch_forward, _launch_backward)

@@ -7,7 +7,11 @@ from torch import Tensor
 
 from ._backend import implementation, resolve
 from ._checks import check_tensors
-from .semantic_composite_reference import color_composite_reference, semantic_composite_reference
+from .semantic_composite_reference import (
+    ColorGradients,
+    color_composite_reference,
+    semantic_composite_reference,
+)
 
 
 def semantic_composite(
@@ -67,7 +71,7 @@ class SemanticCompositeFunction(torch.autograd.Function):
     """The seam for fused backends.
 
     `semantic_forward(alpha, semantics)` returns labels and map; `semantic_backward(grad_map, alpha,
-    semantics, semantic_map, needed)` returns the gradients of alpha and semantics.
+    semantics, needed)` returns the gradients of alpha and semantics.
     """
 
     @staticmethod
@@ -76,15 +80,17 @@ class SemanticCompositeFunction(torch.autograd.Function):
         labels, semantic_map = implementation("semantic_composite", backend).semantic_forward(
             alpha, semantics
         )
-        ctx.save_for_backward(alpha, semantics, semantic_map)
+        ctx.save_for_backward(alpha, semantics)
         ctx.backend = backend
         ctx.mark_non_differentiable(labels)
         return labels, semantic_map
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+        _, grad_map = grad_outputs
+        alpha, semantics, _ = ctx.needs_input_grad
         grads = implementation("semantic_composite", ctx.backend).semantic_backward(
-            grad_outputs[1], *ctx.saved_tensors, ctx.needs_input_grad[:2]
+            grad_map, *ctx.saved_tensors, (alpha, semantics)
         )
         return (*grads, None)  # backend
 
@@ -93,8 +99,7 @@ class ColorCompositeFunction(torch.autograd.Function):
     """The seam for fused backends.
 
     `color_forward(alpha, colors, depths)` returns color, depth and weights; `color_backward(
-    grad_color, grad_depth, grad_weights, alpha, colors, depths, color, depth, needed)` returns the
-    gradients of alpha, colors and depths.
+    given, needed)` returns the gradients of alpha, colors and depths.
     """
 
     @staticmethod
@@ -103,13 +108,15 @@ class ColorCompositeFunction(torch.autograd.Function):
         color, depth, weights = implementation("semantic_composite", backend).color_forward(
             alpha, colors, depths
         )
-        ctx.save_for_backward(alpha, colors, depths, color, depth)
+        ctx.save_for_backward(alpha, colors, depths, depth)
         ctx.backend = backend
         return color, depth, weights
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+        given = ColorGradients(*grad_outputs, *ctx.saved_tensors)
+        alpha, colors, depths, _ = ctx.needs_input_grad
         grads = implementation("semantic_composite", ctx.backend).color_backward(
-            *grad_outputs, *ctx.saved_tensors, ctx.needs_input_grad[:3]
+            given, (alpha, colors, depths)
         )
         return (*grads, None)  # backend

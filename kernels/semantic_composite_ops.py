@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ._extension import addresses, empty_where, none_where_not, registered
+from .semantic_composite_reference import ColorGradients
 
 
 class Launches(NamedTuple):
@@ -16,14 +17,13 @@ class Launches(NamedTuple):
     `semantic_forward(alpha, semantics, labels, semantic_map)`;
     `semantic_backward(grad_map, alpha, semantics, needed, grads)`, of alpha and semantics;
     `color_forward(alpha, colors, depths, color, depth, weights)`;
-    `color_backward(tensors, needed, grads)` with `tensors` the gradients of color, depth and
-    weights, then alpha, colors, depths and depth; `grads` of alpha, colors and depths.
+    `color_backward(given, needed, grads)`, of alpha, colors and depths.
     """
 
     semantic_forward: Callable[..., None]
     semantic_backward: Callable[..., None]
     color_forward: Callable[..., None]
-    color_backward: Callable[..., None]
+    color_backward: Callable[[ColorGradients, list[bool], list[Tensor]], None]
 
 
 class Functions(NamedTuple):
@@ -56,10 +56,10 @@ def native_launches(module: Callable[[], ModuleType], where: Callable[..., Any])
         with where(alpha) as place:
             module().color_forward(colors.shape, inputs, addresses(*outputs), place)
 
-    def color_backward(tensors: list[Tensor], needed: list[bool], grads: list[Tensor]) -> None:
+    def color_backward(given: ColorGradients, needed: list[bool], grads: list[Tensor]) -> None:
         outputs = addresses(*none_where_not(needed, grads))
-        with where(tensors[3]) as place:
-            module().color_backward(tensors[4].shape, addresses(*tensors), outputs, place)
+        with where(given.alpha) as place:
+            module().color_backward(given.colors.shape, addresses(*given), outputs, place)
 
     return Launches(semantic_forward, semantic_backward, color_forward, color_backward)
 
@@ -100,11 +100,7 @@ def _register_semantic(
         return forward_op(alpha.contiguous(), semantics.contiguous())
 
     def backward(
-        grad_map: Tensor,
-        alpha: Tensor,
-        semantics: Tensor,
-        semantic_map: Tensor,
-        needed: tuple[bool, ...],
+        grad_map: Tensor, alpha: Tensor, semantics: Tensor, needed: tuple[bool, ...]
     ) -> list[Tensor | None]:
         flags = list(needed)
         tensors = [tensor.contiguous() for tensor in (grad_map, alpha, semantics)]
@@ -129,33 +125,22 @@ def _register_color(
     forward_op = registered(f"color_forward_{backend}", forward_run, forward_fake)
 
     def backward_run(tensors: list[Tensor], needed: list[bool]) -> list[Tensor]:
-        grads = empty_where(needed, tensors[3:6])
-        launches.color_backward(tensors, needed, grads)
+        given = ColorGradients(*tensors)
+        grads = empty_where(needed, given.inputs)
+        launches.color_backward(given, needed, grads)
         return grads
 
     def backward_fake(tensors: list[Tensor], needed: list[bool]) -> list[Tensor]:
-        return empty_where(needed, tensors[3:6])
+        return empty_where(needed, ColorGradients(*tensors).inputs)
 
     backward_op = registered(f"color_backward_{backend}", backward_run, backward_fake)
 
     def forward(alpha: Tensor, colors: Tensor, depths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return forward_op(alpha.contiguous(), colors.contiguous(), depths.contiguous())
 
-    def backward(
-        grad_color: Tensor,
-        grad_depth: Tensor,
-        grad_weights: Tensor,
-        alpha: Tensor,
-        colors: Tensor,
-        depths: Tensor,
-        color: Tensor,
-        depth: Tensor,
-        needed: tuple[bool, ...],
-    ) -> list[Tensor | None]:
+    def backward(given: ColorGradients, needed: tuple[bool, ...]) -> list[Tensor | None]:
         flags = list(needed)
-        tensors = (grad_color, grad_depth, grad_weights, alpha, colors, depths, depth)
-        grads = backward_op([tensor.contiguous() for tensor in tensors], flags)
-        return none_where_not(flags, grads)
+        return none_where_not(flags, backward_op([t.contiguous() for t in given], flags))
 
     return forward, backward
 

@@ -1,7 +1,26 @@
 """The specification of `semantic_composite` in plain PyTorch, for any device and float dtype."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class ColorGradients(NamedTuple):
+    """What the backward pass of `color_composite` is given: gradients of its outputs, its inputs,
+    and the depth that it found."""
+
+    grad_color: Tensor  # (R, C)
+    grad_depth: Tensor  # (R,)
+    grad_weights: Tensor  # (R, K)
+    alpha: Tensor  # (R, K)
+    colors: Tensor  # (R, K, C)
+    depths: Tensor  # (R, K)
+    depth: Tensor  # (R,)
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        return [self.alpha, self.colors, self.depths]
 
 
 def semantic_composite_reference(

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ._triton import ceil_div, launch, power_of_two, unavailable
 from .semantic_composite_ops import Launches, register
+from .semantic_composite_reference import ColorGradients
 
 __all__ = [
     "PRECISIONS",
@@ -37,53 +38,84 @@ def backward_constants(hits: int, channels: int) -> dict[str, Any]:
 def _semantic_forward(alpha: Tensor, semantics: Tensor, labels: Tensor, mixed: Tensor) -> None:
     from .semantic_composite_triton_kernels import semantic_forward_kernel
 
-    constants = forward_constants(semantics.shape[2])
-    launch(
-        semantic_forward_kernel,
-        (ceil_div(len(alpha), constants["RAYS"]),),
-        (alpha, semantics, labels, mixed, *semantics.shape),
-        constants,
-    )
+    tensors = {"alpha": alpha, "semantics": semantics, "labels": labels, "semantic_map": mixed}
+    _launch_forward(semantic_forward_kernel, tensors, semantics.shape)
 
 
 def _semantic_backward(
     grad_map: Tensor, alpha: Tensor, semantics: Tensor, needed: list[bool], grads: list[Tensor]
 ) -> None:
-    unused = alpha
+    need_alpha, need_semantics = needed
+    grad_alpha, grad_semantics = grads
+    unused = dict.fromkeys(("grad_depth", "grad_weights", "depths", "depth", "grad_depths"), alpha)
     _launch_backward(
-        (grad_map, unused, unused, alpha, semantics, unused, unused, *grads, unused),
-        {"DEPTH": False, "NEED_DEPTHS": False, "NEED_ALPHA": needed[0], "NEED_VALUES": needed[1]},
+        {
+            **unused,
+            "grad_mixed": grad_map,
+            "alpha": alpha,
+            "values": semantics,
+            "grad_alpha": grad_alpha,
+            "grad_values": grad_semantics,
+        },
+        {
+            "DEPTH": False,
+            "NEED_ALPHA": need_alpha,
+            "NEED_VALUES": need_semantics,
+            "NEED_DEPTHS": False,
+        },
     )
 
 
-def _color_forward(alpha: Tensor, colors: Tensor, depths: Tensor, *outputs: Tensor) -> None:
+def _color_forward(
+    alpha: Tensor, colors: Tensor, depths: Tensor, color: Tensor, depth: Tensor, weights: Tensor
+) -> None:
     from .semantic_composite_triton_kernels import color_forward_kernel
 
-    constants = forward_constants(colors.shape[2])
-    launch(
-        color_forward_kernel,
-        (ceil_div(len(alpha), constants["RAYS"]),),
-        (alpha, colors, depths, *outputs, *colors.shape),
-        constants,
+    inputs = {"alpha": alpha, "colors": colors, "depths": depths}
+    outputs = {"color": color, "depth": depth, "weights": weights}
+    _launch_forward(color_forward_kernel, inputs | outputs, colors.shape)
+
+
+def _color_backward(given: ColorGradients, needed: list[bool], grads: list[Tensor]) -> None:
+    need_alpha, need_colors, need_depths = needed
+    grad_alpha, grad_colors, grad_depths = grads
+    _launch_backward(
+        {
+            "grad_mixed": given.grad_color,
+            "grad_depth": given.grad_depth,
+            "grad_weights": given.grad_weights,
+            "alpha": given.alpha,
+            "values": given.colors,
+            "depths": given.depths,
+            "depth": given.depth,
+            "grad_alpha": grad_alpha,
+            "grad_values": grad_colors,
+            "grad_depths": grad_depths,
+        },
+        {
+            "DEPTH": True,
+            "NEED_ALPHA": need_alpha,
+            "NEED_VALUES": need_colors,
+            "NEED_DEPTHS": need_depths,
+        },
     )
 
 
-def _color_backward(tensors: list[Tensor], needed: list[bool], grads: list[Tensor]) -> None:
-    names = ("NEED_ALPHA", "NEED_VALUES", "NEED_DEPTHS")
-    _launch_backward((*tensors, *grads), {"DEPTH": True, **dict(zip(names, needed, strict=True))})
+def _launch_forward(kernel: Any, tensors: dict[str, Tensor], shape: tuple[int, ...]) -> None:
+    rays, hits, channels = shape
+    constants = forward_constants(channels)
+    sizes = {"rays": rays, "hits": hits, "channels": channels}
+    launch(kernel, (ceil_div(rays, constants["RAYS"]),), tensors | sizes, constants)
 
 
-def _launch_backward(tensors: tuple[Tensor, ...], switches: dict[str, bool]) -> None:
+def _launch_backward(tensors: dict[str, Tensor], switches: dict[str, bool]) -> None:
     from .semantic_composite_triton_kernels import backward_kernel
 
-    rays, hits, channels = tensors[4].shape
+    rays, hits, channels = tensors["values"].shape
     constants = backward_constants(hits, channels)
-    launch(
-        backward_kernel,
-        (ceil_div(rays, constants["RAYS"]),),
-        (*tensors, rays, hits, channels),
-        {**switches, **constants},
-    )
+    sizes = {"rays": rays, "hits": hits, "channels": channels}
+    programs = (ceil_div(rays, constants["RAYS"]),)
+    launch(backward_kernel, programs, tensors | sizes, {**switches, **constants})
 
 
 semantic_forward, semantic_backward, color_forward, color_backward = register(

@@ -165,7 +165,7 @@ def _export_weights(options: ExportOptions, run_folder: Path, out: Path | None) 
 
 def _check_half(generator: Generator, path: Path) -> None:
     """Compare with the fp16 weights at `path`; UserError where the pictures differ."""
-    psnr, flips = compare(generator, checkpoint.load_generator(path)[0])
+    psnr, flips = compare_weights(generator, checkpoint.load_generator(path)[0])
     print(f"fp16 against fp32: {psnr:.1f} dB, {100 * flips:.3f} % of labels differ")
     if psnr < HALF_PSNR:
         raise UserError(
@@ -175,7 +175,7 @@ def _check_half(generator: Generator, path: Path) -> None:
 
 
 @torch.no_grad()
-def compare(one: Generator, other: Generator) -> tuple[float, float]:
+def compare_weights(one: Generator, other: Generator) -> tuple[float, float]:
     """PSNR in dB (range 2) and share of differing labels between two generators' faces."""
     errors, flips = [], []
     for seed in CHECK_SEEDS:

@@ -14,7 +14,7 @@ from .cli import run_command, wrote
 from .data.align import crop_pair
 from .data.dataset import open_packed
 from .data.landmarks_file import read_landmarks
-from .data.layouts import Face, Source, find_source
+from .data.layouts import Source, SourcePair, find_source
 from .data.mask_checks import MaskOrder
 from .data.packing import is_packed
 from .data.pose import Landmarks
@@ -107,7 +107,7 @@ def run(options: PrepareOptions) -> None:
     wrote(options.out)
     if options.preview:
         path = options.out / "preview.png"
-        save_picture(path, preview(source, _crops(options.out), given, align=options.align))
+        save_picture(path, crop_sheet(source, _crops(options.out), given, align=options.align))
         wrote(path)
     print(summary(options.out), file=sys.stderr)
 
@@ -145,7 +145,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:20]) + more
 
 
-def preview(
+def crop_sheet(
     source: Source, crops: dict[str, str], given: dict[str, Landmarks], *, align: bool = True
 ) -> Image.Image:
     """A contact sheet: each photograph with landmarks and window, beside its crop under its mask.
@@ -167,7 +167,7 @@ def preview(
     return sheet
 
 
-def _choose(faces: list[Face], crops: dict[str, str]) -> list[Face]:
+def _choose(faces: list[SourcePair], crops: dict[str, str]) -> list[SourcePair]:
     """Up to half of the sheet: faces cropped by other means than their eyes; then evenly spread."""
     usual = ("eyes", "whole", "given")
     others = [face for face in faces if crops[face.name] not in usual]

@@ -8,7 +8,7 @@ import torch
 
 from .cli import print_json, run_command, select_device, wrote
 from .errors import UserError
-from .evaluation.stage_times import measure
+from .evaluation.stage_times import time_stages
 from .kernels import use_backend
 from .machine import machine
 from .model import checkpoint, config
@@ -67,7 +67,7 @@ def run(options: ProfileOptions) -> None:
         name = options.preset
         generator = Generator(config.preset(name).model).to(device).eval()
     with use_backend(options.backend, options.precision):
-        facts = measure(
+        facts = time_stages(
             generator,
             resolution,
             repeats=options.repeats,

@@ -3,8 +3,8 @@ r"""The picture of docs/editing.md: edits written back into photographs, by `--p
     python tools/paste_figure.py --out docs/paste.png
 
 Without --photographs, procedural heads of 512 x 512 pixels stand for photographs. One row a head:
-the photograph, with the hair's colours of another face, and the first of the
-edits that its map has room for.
+the photograph, with the hair's colours of another face, and the first of the edits that its map has
+room for.
 """
 
 import argparse
@@ -61,8 +61,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--photographs", type=Path, nargs="*", default=[])
     parser.add_argument("--checkpoint", type=Path, default=Path("procedural"))
-    parser.add_argument("--heads", type=int, default=2, help="procedural heads, if no photographs")
-    parser.add_argument("--first-head", type=int, default=900_000, help="seed of the first of them")
+    parser.add_argument("--heads", type=int, default=1, help="procedural heads, if no photographs")
+    parser.add_argument("--first-head", type=int, default=900_002, help="seed of the first of them")
     parser.add_argument("--hair", type=int, nargs="+", default=[7, 12], help="seeds of the hair")
     parser.add_argument("--edits", nargs="+", default=["fringe", "longer hair", "wide mouth"])
     parser.add_argument("--out", type=Path, default=Path("docs/paste.png"))

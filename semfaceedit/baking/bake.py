@@ -122,11 +122,11 @@ def _evaluate(
     # Each point is the only hit of a ray of its own, so the last level, the plane's, is 0.
     level = (~on_plane).to(points.device).long()[:, None]
     valid = torch.ones_like(level, dtype=torch.bool)
-    hits = Intersections(
+    intersections = Intersections(
         points[:, None], torch.zeros_like(points[:, :1]), valid, level, level[:, 0]
     )
     frontal = points.new_tensor(FRONTAL_DIRECTION).expand_as(points).contiguous()
-    geometry = generator.geometry(hits, frontal, codes.geometry)
+    geometry = generator.geometry(intersections, frontal, codes.geometry)
     image = torch.zeros_like(level[:, 0])
     colors = [
         torch.stack([

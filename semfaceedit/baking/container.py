@@ -23,7 +23,7 @@ QUALITY = {"webp": 90, "jpeg": 92}
 RARE = 0.35  # the least score of a class that is nowhere first, to be kept
 
 
-def pack(
+def pack_layers(
     face: BakedFace, *, image_format: ImageFormat = "webp", title: str = "face", level: int = 9
 ) -> bytes:
     """The bytes of a baked face; `png` keeps colours exactly. level: of zlib, 1 is the fastest."""

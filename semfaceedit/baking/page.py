@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from .bake import BakedFace
-from .container import ImageFormat, pack
+from .container import ImageFormat, pack_layers
 
 PAGE = Path(__file__).parent / "page"
 SCRIPTS = (
@@ -17,7 +17,7 @@ IMPORT = re.compile(r"^import .*?;\n", re.MULTILINE)
 
 def page(face: BakedFace, *, title: str, image_format: ImageFormat = "webp") -> str:
     """The text of the page."""
-    layers = base64.b64encode(pack(face, image_format=image_format, title=title)).decode()
+    layers = base64.b64encode(pack_layers(face, image_format=image_format, title=title)).decode()
     parts = {
         "title": html.escape(title), "style": (PAGE / "style.css").read_text(encoding="utf-8"),
         "script": bundle(), "layers": layers,

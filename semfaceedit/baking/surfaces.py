@@ -11,16 +11,15 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..files import write_atomically
 from ..kernels import FieldWeights, ray_isosurface
 from ..model.generator import Generator
 from ..model.manifolds import PREDICTOR_SCALE
 from ..model.mean_face import cache_files
 from ..model.rays import camera_rays
+from ..tensor_files import read_kept, write_tensors
 
 YAW_LIMIT, PITCH_LIMIT = 0.7, 0.4  # radians: what is seen from poses within is baked
 GRID = 160  # vertices along each edge of a surface's mesh
@@ -181,15 +180,14 @@ def _heights(generator: Generator, xy: Tensor) -> Tensor:
 
 def _read(generator: Generator) -> Surfaces | None:
     for path in cache_files(generator, "surfaces"):
-        try:
-            with safe_open(path, "pt") as file:
-                if file.metadata() != _METADATA:
-                    continue
-                boxes, plane_z = file.get_tensor("boxes").tolist(), file.get_tensor("plane_z")
-                heights, seen = file.get_tensor("heights"), file.get_tensor("seen")
-        except (SafetensorError, OSError, ValueError):
+        kept = read_kept(path)
+        if kept is None or kept[0] | _HEADER != kept[0]:
             continue
-        return Surfaces(heights, seen, Box(*boxes[0]), Box(*boxes[1]), float(plane_z))
+        tensors, boxes = kept[1], kept[1]["boxes"].tolist()
+        return Surfaces(
+            tensors["heights"], tensors["seen"], Box(*boxes[0]), Box(*boxes[1]),
+            float(tensors["plane_z"]),
+        )  # fmt: skip
     return None
 
 
@@ -197,7 +195,7 @@ def _found(generator: Generator) -> Surfaces:
     found = find_surfaces(generator)
     boxes = [[b.left, b.right, b.bottom, b.top] for b in (found.box, found.plane_box)]
     tensors = {
-        "heights": found.heights.contiguous(), "seen": found.seen.contiguous(),
+        "heights": found.heights, "seen": found.seen,
         "boxes": torch.tensor(boxes, dtype=torch.float64),
         "plane_z": torch.tensor(found.plane_z, dtype=torch.float64),
     }  # fmt: skip
@@ -210,13 +208,13 @@ def _found(generator: Generator) -> Surfaces:
 def _kept(path: Path, tensors: dict[str, Tensor]) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, _METADATA))
+        write_tensors(path, tensors, _HEADER)
     except (OSError, SafetensorError):  # a folder that cannot be written costs time only
         return False
     return True
 
 
-_METADATA = {
+_HEADER = {
     "format": "semfaceedit-surfaces", "version": VERSION,
     "limits": f"{YAW_LIMIT} {PITCH_LIMIT}",
 }  # fmt: skip

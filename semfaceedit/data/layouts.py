@@ -50,7 +50,7 @@ DECODING_VERSION = 3  # part of every cache's key: raise it when files are read 
 
 
 @dataclass(frozen=True)
-class Face:
+class SourcePair:
     """One pair in a source folder, not decoded yet."""
 
     name: str
@@ -68,7 +68,7 @@ class Source:
 
     root: Path
     layout: str  # "celebamask-hq", "synthetic" or "pairs"
-    faces: list[Face]
+    faces: list[SourcePair]
     rendered: bool = False  # rendered with the model's own camera: nothing to align
     skipped: dict[str, str] = field(default_factory=dict)  # name -> reason
 
@@ -111,7 +111,7 @@ def find_source(
     )
 
 
-def read_labels(face: Face) -> np.ndarray:
+def read_labels(face: SourcePair) -> np.ndarray:
     """Decode the label map of a face: (H, W) uint8 CelebAMask-HQ ids."""
     if face.in_parts:
         return merge_parts(face.masks)
@@ -192,7 +192,7 @@ def _find_native(root: Path, keep_bad_masks: bool) -> Source:
     poses = _exact_poses(root, images) if rendered else _table_poses(root)
     source = "exact" if rendered else "table"
     faces = [
-        Face(
+        SourcePair(
             name=str(number),
             image=images[number],
             masks=tuple(parts[number]),
@@ -247,7 +247,7 @@ def _find_pairs(
     _check_pairs(images, masks, folders)
     poses = _table_poses(root)
     faces = [
-        Face(
+        SourcePair(
             name=name,
             image=images[name],
             masks=(masks[name],),

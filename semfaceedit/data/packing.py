@@ -33,7 +33,7 @@ def is_packed(path: Path) -> bool:
         return False
 
 
-def pack(
+def pack_dataset(
     items: Iterable[Item], count: int, resolution: int, out: Path, info: dict[str, Any]
 ) -> None:
     """Write a packed folder in one piece: `out` is complete or not there at all.

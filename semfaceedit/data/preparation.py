@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +18,18 @@ from ..cli import progress, remark
 from ..errors import UserError
 from ..files import cache_root
 from ..model.labels import FLIP_IDS
-from .align import ALIGNMENT_VERSION, Window, choose_window, crop_pair
+from .align import (
+    ALIGNMENT_VERSION,
+    Window,
+    choose_window,
+    crop_pair,
+    fit_window,
+    template_misfit,
+)
 from .decoding import read_photograph
-from .layouts import DECODING_VERSION, Face, Source, read_labels
+from .layouts import DECODING_VERSION, Source, SourcePair, read_labels
 from .mask_checks import doubt_about
-from .packing import PACKED_VERSION, Item, is_packed, pack
+from .packing import PACKED_VERSION, Item, is_packed, pack_dataset
 from .pose import Landmarks, estimate_pose, landmarks_from_labels, outline_middle, sides_exchanged
 from .several_faces import face_centres, largest_face
 
@@ -75,7 +83,7 @@ def holds_source(folder: Path, key: str) -> bool:
 class LocatedFace:
     """A decoded pair and where the face is in it."""
 
-    face: Face
+    face: SourcePair
     image: np.ndarray  # (H, W, 3) uint8
     labels: np.ndarray  # (h, w) uint8, of the same aspect
     landmarks: Landmarks | None  # pixels of the image
@@ -116,7 +124,7 @@ def pack_source(
     align = align and not source.rendered
     key = source_key(source, resolution, align=align, landmarks=landmarks)
 
-    def prepare(face: Face) -> PreparedFace | UserError:
+    def prepare(face: SourcePair) -> PreparedFace | UserError:
         given = (landmarks or {}).get(face.name)
         try:
             located = locate(face, align=align, landmarks=given, rendered=source.rendered)
@@ -165,7 +173,7 @@ def pack_source(
                 "`prepare --no-align` takes the middle of each picture"
             )
 
-    pack(items(), len(faces), resolution, out, info)
+    pack_dataset(items(), len(faces), resolution, out, info)
 
 
 def _note(face: PreparedFace, info: dict[str, Any]) -> None:
@@ -178,7 +186,7 @@ def _note(face: PreparedFace, info: dict[str, Any]) -> None:
         info["doubtful_masks"][face.name] = face.doubt
 
 
-def _bad_faces(faces: Sequence[Face], prepare: Any) -> dict[str, UserError]:
+def _bad_faces(faces: Sequence[SourcePair], prepare: Any) -> dict[str, UserError]:
     """Those that cannot be used, by name."""
     made = progress(_parallel(prepare, faces), total=len(faces), title="looking for bad files")
     return {
@@ -200,7 +208,7 @@ def _unusable(errors: Sequence[UserError], count: int) -> UserError:
 
 
 def locate(
-    face: Face,
+    face: SourcePair,
     *,
     align: bool = True,
     landmarks: Landmarks | None = None,
@@ -258,20 +266,20 @@ def _estimate(landmarks: Landmarks, window: Window) -> tuple[float, float]:
     return estimate_pose(window.to_crop(points, 2) - 1, centred)
 
 
-def _read_pair(face: Face) -> tuple[np.ndarray, np.ndarray]:
+def _read_pair(face: SourcePair) -> tuple[np.ndarray, np.ndarray]:
     """Photograph and label map, upright, of one aspect.
 
     A map that was drawn on the pixels as the camera stored them is turned like the photograph:
-    where its aspect says so, or where it shows a face that way and else none.
+    where its aspect says so, or where it shows a face that way and else none, or a crooked one.
     """
     (image, turn), labels = read_photograph(face.image), read_labels(face)
     if turn is not None:
         turned = np.asarray(Image.fromarray(labels).transpose(turn))
         fits = [_same_aspect(image, ids) for ids in (labels, turned)]
-        upright = [landmarks_from_labels(ids) is not None for ids in (labels, turned)]
-        if fits == [False, True] or (all(fits) and upright == [False, True]):
+        as_is, alike = (_misfit(ids) for ids in (labels, turned))
+        if fits == [False, True] or (all(fits) and alike < as_is / 2):
             labels = turned
-        elif all(fits) and upright[0] == upright[1]:
+        elif all(fits) and not as_is < alike / 2:
             remark(
                 f"{face.masks[0]}: the photograph's EXIF turns it, and whether the mask is of the "
                 "turned picture cannot be seen: it is taken to be; save the photograph upright if "
@@ -279,6 +287,16 @@ def _read_pair(face: Face) -> tuple[np.ndarray, np.ndarray]:
             )
     _check_aspect(face, image, labels)
     return image, labels
+
+
+def _misfit(labels: np.ndarray) -> float:
+    """How far a map's landmarks are from those of an upright face; infinite without any. A face on
+    its side may have some too."""
+    landmarks = landmarks_from_labels(labels)
+    window = None if landmarks is None else fit_window(landmarks)
+    if landmarks is None or window is None:
+        return math.inf
+    return template_misfit(landmarks, window)
 
 
 def check_mask(labels: np.ndarray, path: Path) -> None:
@@ -303,7 +321,7 @@ def check_masks(source: Source) -> None:
         )
 
 
-def _doubt_of(face: Face) -> str | None:
+def _doubt_of(face: SourcePair) -> str | None:
     try:
         return doubt_about(read_labels(face))
     except UserError:
@@ -315,7 +333,7 @@ def _same_aspect(image: np.ndarray, labels: np.ndarray) -> bool:
     return abs(width * mask_height - height * mask_width) <= max(height, width)
 
 
-def _check_aspect(face: Face, image: np.ndarray, labels: np.ndarray) -> None:
+def _check_aspect(face: SourcePair, image: np.ndarray, labels: np.ndarray) -> None:
     if not _same_aspect(image, labels):
         (height, width), (mask_height, mask_width) = image.shape[:2], labels.shape
         raise UserError(

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from .. import __version__
 from ..errors import UserError
-from ..files import write_atomically
 from ..model.generator import Generator
-from ..model.mean_face import fingerprint, hash_tensors
+from ..model.mean_face import fingerprint
+from ..tensor_files import is_unchanged, write_tensors
 
 DAMAGE = (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
 """What reading a damaged file may raise."""
@@ -53,18 +53,16 @@ class Kind:
         facts: Mapping[str, Any],
     ) -> None:
         """Write tensors in fp16; the header says whose they are, and `facts`."""
-        halves = {name: t.detach().half().cpu().contiguous() for name, t in tensors.items()}
+        halves = {name: t.detach().half() for name, t in tensors.items()}
         header = {
             "format": self.format,
             "version": self.version,
             "software": __version__,
             "checkpoint": fingerprint(generator),
             "group_of_class": list(generator.config.group_of_class),
-            "sha256": hash_tensors(halves),
             **facts,
         }
-        metadata = {"semfaceedit": json.dumps(header)}
-        write_atomically(path, lambda temporary: save_file(halves, temporary, metadata))
+        write_tensors(path, halves, header)
 
     def read(self, path: Path, generator: Generator) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Header and fp32 tensors of a file of this generator; UserError for any other file."""
@@ -88,7 +86,7 @@ class Kind:
             tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
             if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
                 raise ValueError("it holds NaN or infinity")
-            if header.get("sha256") != hash_tensors(tensors):
+            if "sha256" not in header or not is_unchanged(header, tensors):
                 raise ValueError("it was changed since it was written")
         except FileNotFoundError:
             raise UserError(f"no {self.noun} at {path}: `{self.command}` writes one") from None

@@ -224,11 +224,14 @@ def new_encoder(
 
 
 def principal_components(offsets: Tensor, count: int) -> Tensor:
-    """(M, F) offsets -> (k, F) principal components about 0, scaled by their deviation."""
-    _, values, vectors = torch.linalg.svd(offsets.float().cpu(), full_matrices=False)
+    """(M, F) offsets -> (k, F) principal components about 0, scaled by their deviation.
+
+    In float64, then rounded: in float32 they depend on the number of threads.
+    """
+    _, values, vectors = torch.linalg.svd(offsets.double().cpu(), full_matrices=False)
     scaled = vectors[:count] * (values[:count, None] / len(offsets) ** 0.5)
     signs = scaled.gather(1, scaled.abs().argmax(1, keepdim=True)).sign()
-    return scaled * signs
+    return (scaled * signs).float()
 
 
 # Files.

@@ -17,7 +17,7 @@ from ..model.renderer import RenderOutput, render
 from ..procedural.render import render_faces
 from .encoder import Encoder
 from .encoder_samples import HEAD_SEEDS, head_depth, held_out
-from .fit import Fit, Goal, Stage, Step
+from .fit import Fit, FitRecord, Goal, Stage
 from .inversion import near_settings, seed_target
 from .target import pictures
 
@@ -27,7 +27,7 @@ FRESH_SEED = 3_000_000  # first seed of samples and heads that no training sees
 
 
 @dataclass(frozen=True)
-class Face:
+class KnownFace:
     """A pair that is known, with its pose (1, 2) and depth (1, 1, r, r); NaN where unknown."""
 
     goal: Goal
@@ -50,7 +50,7 @@ def report(
     face's depth error too. All at the encoder's resolution.
     """
     size = min(encoder.settings.size, generator.config.resolution)
-    kinds: dict[str, Iterator[Face]] = {"samples": _samples(generator, size, faces)}
+    kinds: dict[str, Iterator[KnownFace]] = {"samples": _samples(generator, size, faces)}
     if data is not None and len(held_out(len(data))):
         kinds["pairs"] = _pairs(generator, data, size, faces)
     if heads:
@@ -69,7 +69,7 @@ def report(
     return found
 
 
-def measured(generator: Generator, encoder: Encoder, face: Face) -> dict[str, float]:
+def measured(generator: Generator, encoder: Encoder, face: KnownFace) -> dict[str, float]:
     """Figures of one face, named FIGURE_after_STEPS."""
     figures: dict[str, float] = {}
 
@@ -77,16 +77,16 @@ def measured(generator: Generator, encoder: Encoder, face: Face) -> dict[str, fl
         here = face.depth.isfinite() & (output.labels > 0)[:, None]
         return float((output.depth - face.depth)[here].abs().mean())
 
-    def watch(step: Step, output: RenderOutput, _goal: Goal) -> None:
-        if step.iteration in AFTER:
+    def watch(record: FitRecord, output: RenderOutput, _goal: Goal) -> None:
+        if record.iteration in AFTER:
             yaw, pitch = (float(value) for value in face.pose[0])
             figures.update(
                 {
-                    f"miou_after_{step.iteration}": step.score.groups,
-                    f"psnr_after_{step.iteration}": step.psnr,
-                    f"yaw_error_after_{step.iteration}": abs(step.pose[0] - yaw),
-                    f"pitch_error_after_{step.iteration}": abs(step.pose[1] - pitch),
-                    f"depth_error_after_{step.iteration}": depth_error(output),
+                    f"miou_after_{record.iteration}": record.score.groups,
+                    f"psnr_after_{record.iteration}": record.psnr,
+                    f"yaw_error_after_{record.iteration}": abs(record.pose[0] - yaw),
+                    f"pitch_error_after_{record.iteration}": abs(record.pose[1] - pitch),
+                    f"depth_error_after_{record.iteration}": depth_error(output),
                 }
             )
 
@@ -106,26 +106,26 @@ def measured(generator: Generator, encoder: Encoder, face: Face) -> dict[str, fl
 
 
 @torch.no_grad()
-def _samples(generator: Generator, size: int, count: int) -> Iterator[Face]:
+def _samples(generator: Generator, size: int, count: int) -> Iterator[KnownFace]:
     for seed in range(FRESH_SEED, FRESH_SEED + count):
         target = seed_target(generator, seed, size)
         image, shares = pictures(target, size)
         assert target.pose is not None
         pose = torch.from_numpy(target.pose)[None].to(next(generator.parameters()))
         depth = render(generator, seed_codes(generator, seed), pose, size, shade=False).depth
-        yield Face(Goal(shares.to(pose), image.to(pose)), pose, depth)
+        yield KnownFace(Goal(shares.to(pose), image.to(pose)), pose, depth)
 
 
-def _pairs(generator: Generator, data: FaceDataset, size: int, count: int) -> Iterator[Face]:
+def _pairs(generator: Generator, data: FaceDataset, size: int, count: int) -> Iterator[KnownFace]:
     like = next(generator.parameters())
     for index in held_out(len(data))[:count]:
         batch = data.batch([int(index)], [False], size)
         unknown = torch.full((1, 1, size, size), math.nan).to(like)
         goal = Goal(batch.semantics.to(like), batch.images.to(like))
-        yield Face(goal, batch.poses.to(like), unknown)
+        yield KnownFace(goal, batch.poses.to(like), unknown)
 
 
-def heads_not_seen(generator: Generator, size: int, count: int) -> Iterator[Face]:
+def heads_not_seen(generator: Generator, size: int, count: int) -> Iterator[KnownFace]:
     """Procedural heads of seeds that no training draws."""
     like = next(generator.parameters())
     for seed in range(HEAD_SEEDS + FRESH_SEED, HEAD_SEEDS + FRESH_SEED + count):
@@ -133,7 +133,7 @@ def heads_not_seen(generator: Generator, size: int, count: int) -> Iterator[Face
         image = torch.nn.functional.adaptive_avg_pool2d(made.images, size)
         goal = Goal(area_one_hot(made.labels.numpy(), size).to(like), image.to(like))
         depth = head_depth(made.depth, made.labels, size).to(like)
-        yield Face(goal, made.poses.to(like), depth)
+        yield KnownFace(goal, made.poses.to(like), depth)
 
 
 def lines(found: dict[str, Any]) -> list[str]:

@@ -16,19 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
 from ..data.dataset import FaceDataset, area_one_hot
 from ..data.seeds import mixed_seed
 from ..errors import UserError
-from ..files import write_atomically
 from ..model.generator import Generator
 from ..model.labels import FLIP_IDS
 from ..model.mean_face import fingerprint, mean_codes
 from ..model.renderer import render
+from ..tensor_files import read_kept, write_tensors
 from .encoder import Encoder, EncoderSettings, Estimate, new_encoder
 from .encoder_metric import DEPTH, DEPTH_UNIT, IMAGE, SEMANTIC, coefficient_metric
 from .encoder_samples import add_head, add_samples, head_store, pair_store, sample_store
@@ -346,20 +344,14 @@ class _Training:
             "samples": self.samples.count,
             "heads": self.heads.count if self.heads else 0,
         }
-        metadata = {"semfaceedit": json.dumps(header)}
-        contiguous = {name: t.contiguous() for name, t in tensors.items()}
-        write_atomically(path, lambda temporary: save_file(contiguous, temporary, metadata))
+        write_tensors(path, tensors, header)
 
     def restore(self, path: Path) -> None:
         """Go on from a state of the same training; samples are drawn anew."""
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get("semfaceedit", "{}"))
-            if header.get("key") != self.key:
-                return
-            tensors = load_file(path)
-        except (SafetensorError, OSError, ValueError):
+        kept = read_kept(path)
+        if kept is None or kept[0].get("key") != self.key:
             return
+        header, tensors = kept
         parts: dict[int, dict[str, Tensor]] = {}
         for name in [name for name in tensors if name.startswith("adam.")]:
             _, index, what = name.split(".", 2)

@@ -119,7 +119,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Step:
+class FitRecord:
     """An evaluation without noise."""
 
     stage: str
@@ -132,7 +132,7 @@ class Step:
     seconds: float = 0.0  # since the fit was set up
 
 
-Watch = Callable[[Step, RenderOutput, Goal], None]
+Watch = Callable[[FitRecord, RenderOutput, Goal], None]
 
 
 class StopFit(KeyboardInterrupt):
@@ -170,7 +170,7 @@ class Fit:
         self.target_labels = goal.semantics.argmax(1)  # (1, r, r)
         self._groups = generator.config.group_of_class
         self.offsets = mapped(offsets, lambda tensor: tensor.detach().to(pose, copy=True))
-        self.history: list[Step] = []
+        self.history: list[FitRecord] = []
         self.interrupted = False
         self.iteration = 0
         self._began = time.monotonic()
@@ -350,7 +350,7 @@ class Fit:
         """Score the face as it is; a watch that ends the fit here does not lose it."""
         output = self.render()
         loss, terms = self._loss(output, stage, self._view())
-        step = Step(
+        record = FitRecord(
             stage.name,
             self.iteration,
             float(loss),
@@ -360,10 +360,10 @@ class Fit:
             (float(self.pose[0, 0]), float(self.pose[0, 1])),
             time.monotonic() - self._began,
         )
-        self.history.append(step)
-        best.offer(step, self)
+        self.history.append(record)
+        best.offer(record, self)
         if self.watch is not None:
-            self.watch(step, output, self.goal)
+            self.watch(record, output, self.goal)
 
     @torch.no_grad()
     def _step_pose(self, stage: Stage) -> None:
@@ -417,15 +417,15 @@ class _Best:
     waited: int = 0
     scores: list[float] = field(default_factory=lambda: [-math.inf] * 3)
 
-    def offer(self, step: Step, fit: Fit) -> None:
-        if step.loss < self.loss:
-            self.loss, self.offsets, self.pose = step.loss, _copied(fit.offsets), fit.pose.clone()
+    def offer(self, record: FitRecord, fit: Fit) -> None:
+        if record.loss < self.loss:
+            self.loss, self.offsets, self.pose = record.loss, _copied(fit.offsets), fit.pose.clone()
             self.output = fit.render()
             if self.tunes:
                 self.weights = read_weights(fit.generator)
-        now = [step.score.groups, step.score.classes]
-        if "image" in step.terms:
-            now.append(step.psnr / 100)  # 0.2 dB is progress
+        now = [record.score.groups, record.score.classes]
+        if "image" in record.terms:
+            now.append(record.psnr / 100)  # 0.2 dB is progress
         progress = [value > old + MIN_GAIN for value, old in zip(now, self.scores, strict=False)]
         self.scores[: len(now)] = map(max, now, self.scores)
         self.waited = 0 if any(progress) else self.waited + 1

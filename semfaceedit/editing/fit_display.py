@@ -10,7 +10,7 @@ from ..model.codes import Codes
 from ..model.generator import Generator
 from ..model.renderer import RenderOutput, render
 from ..pictures.grids import picture_rows, save_png, tile
-from .fit import Goal, Step
+from .fit import FitRecord, Goal
 
 VIEW_YAWS = (-0.4, 0.0, 0.4)  # radians
 PREVIEW_PIXELS = 192  # each picture of a preview is enlarged to about this size
@@ -28,16 +28,18 @@ class LiveFit:
         self.pending = False
         self.shown = False
 
-    def __call__(self, step: Step, output: RenderOutput, goal: Goal) -> None:
+    def __call__(self, record: FitRecord, output: RenderOutput, goal: Goal) -> None:
         line = (
-            f"{step.stage} {step.iteration}  loss {step.loss:.4f}  "
-            f"mIoU {step.score.groups:.3f} groups, {step.score.classes:.3f} classes  "
-            f"PSNR {step.psnr:.1f} dB  yaw {step.pose[0]:+.2f} pitch {step.pose[1]:+.2f}"
+            f"{record.stage} {record.iteration}  loss {record.loss:.4f}  "
+            f"mIoU {record.score.groups:.3f} groups, {record.score.classes:.3f} classes  "
+            f"PSNR {record.psnr:.1f} dB  yaw {record.pose[0]:+.2f} pitch {record.pose[1]:+.2f}"
         )
         print(f"\r{line}\033[K" if self.live else line, end="" if self.live else "\n",
               file=sys.stderr, flush=True)  # fmt: skip
         self.pending, self.shown = self.live, True
-        save_png(self.path, preview(output, goal), scale=max(1, PREVIEW_PIXELS // goal.resolution))
+        save_png(
+            self.path, fit_preview(output, goal), scale=max(1, PREVIEW_PIXELS // goal.resolution)
+        )
 
     def close(self) -> None:
         """End the live line, if there is one."""
@@ -46,7 +48,7 @@ class LiveFit:
             self.pending = False
 
 
-def preview(output: RenderOutput, goal: Goal) -> Tensor:
+def fit_preview(output: RenderOutput, goal: Goal) -> Tensor:
     """(r, 4 r, 3) uint8: the goal's image, the face's, and their label maps."""
     wanted = RenderOutput(goal.image, goal.semantics, output.depth, output.weights)
     goals, faces = picture_rows(wanted), picture_rows(output)

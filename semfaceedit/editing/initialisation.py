@@ -66,7 +66,7 @@ def other_starts(
     size = min(RESOLUTION, semantics.shape[-1])
     goal = adaptive_avg_pool2d(semantics, size)
     inside = adaptive_max_pool2d(region.to(goal), size)
-    hits = find_intersections(generator, pose.expand(BATCH, 2), size)
+    intersections = find_intersections(generator, pose.expand(BATCH, 2), size)
     mean = mean_codes(generator)
 
     def errors(geometry: Film) -> tuple[Tensor, Tensor]:
@@ -77,7 +77,12 @@ def other_starts(
             chosen = [min(first + i, count - 1) for i in range(BATCH)]
             codes = Codes(geometry[chosen], mean.appearance[[0] * BATCH])
             output = render(
-                generator, codes, pose.expand(BATCH, 2), size, intersections=hits, shade=False
+                generator,
+                codes,
+                pose.expand(BATCH, 2),
+                size,
+                intersections=intersections,
+                shade=False,
             )
             error = (output.semantics - goal).square()
             within.append((error * inside).sum((1, 2, 3)))

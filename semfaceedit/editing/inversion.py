@@ -18,7 +18,7 @@ from ..model.mean_face import mean_codes
 from ..model.renderer import RenderOutput, render
 from ..pictures.grids import picture_rows
 from .encoder import Encoder
-from .fit import Fit, FitSettings, Goal, Stage, Step, Watch, zero_offsets
+from .fit import Fit, FitRecord, FitSettings, Goal, Stage, Watch, zero_offsets
 from .project import FaceProject
 from .target import (
     OVERSAMPLING,
@@ -54,7 +54,7 @@ class InversionResult:
     """A fitted face, the evaluations on the way, and its last rendering."""
 
     project: FaceProject
-    history: list[Step]  # [0] is the start: the mean face, or what an encoder read
+    history: list[FitRecord]  # [0] is the start: the mean face, or what an encoder read
     output: RenderOutput
     interrupted: bool
 
@@ -82,9 +82,9 @@ def invert(
     The result's `history` is the curve of the fit: an evaluation without noise at iteration 0 (the
     mean face at the starting pose), after every `settings.evaluate_every` iterations, and at the
     end of each stage; where a stage ends, the next begins with an evaluation at the same iteration.
-    Each `Step` has `iteration`, `seconds` since the start, `stage`, `loss`, `terms`, `psnr` (dB),
-    `pose`, and `score` with mIoU over `groups` and `classes`, and IoU `per_group` and `per_class`
-    (NaN where absent).
+    Each `FitRecord` has `iteration`, `seconds` since the start, `stage`, `loss`, `terms`, `psnr`
+    (dB), `pose`, and `score` with mIoU over `groups` and `classes`, and IoU `per_group` and
+    `per_class` (NaN where absent).
     """
     settings = settings or default_invert_settings(encoder)
     labels = check_labels(labels)

@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load
 from torch import Tensor
 
 from .. import __version__
 from ..data.align import Window
 from ..errors import UserError
-from ..files import read_regular, write_atomically
+from ..files import read_regular
 from ..model.codes import Codes, Film
 from ..model.generator import Generator
 from ..model.labels import NUM_CLASSES
 from ..model.mean_face import fingerprint, mean_codes
 from ..outputs import check_replaceable
+from ..tensor_files import is_unchanged, write_tensors
 from .target import SourceCrop, SourcePhotograph, resize_labels
 from .tuning import TunedWeights, is_fingerprint, with_weights
 
@@ -170,8 +171,7 @@ class FaceProject:
             tensors["origin.region"] = torch.from_numpy(self.origin.region.astype(np.uint8))
         if self.tuned is not None:
             self.tuned.save(path)
-        metadata = {"semfaceedit": json.dumps(header)}
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+        write_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: Path | str, generator: Generator | None = None) -> "FaceProject":
@@ -198,6 +198,10 @@ class FaceProject:
             origin=_origin_of(tensors),
         )
         project.check_values(path)
+        if not is_unchanged(header, tensors):
+            raise UserError(
+                f"{path} was changed since it was written: restore it, or make it again"
+            )
         if generator is not None:
             project.check(generator, path)
         return project

@@ -14,7 +14,7 @@ from ..model.codes import Codes
 from ..model.generator import Generator
 from ..model.renderer import RenderOutput, render
 from .encoder import Encoder, map_change
-from .fit import Fit, FitSettings, Goal, Stage, Step, Watch, mapped
+from .fit import Fit, FitRecord, FitSettings, Goal, Stage, Watch, mapped
 from .initialisation import best_along, other_starts
 from .project import FaceProject
 
@@ -67,7 +67,7 @@ class EditedFace:
     region: Tensor  # (1, 1, r, r) bool: where it was to change
     before: RenderOutput
     after: RenderOutput
-    history: list[Step]
+    history: list[FitRecord]
     interrupted: bool = False
 
     @property

@@ -12,7 +12,7 @@ from ..cli import remark
 from ..data.align import Window, crop
 from ..data.dataset import area_images, area_one_hot
 from ..data.decoding import read_label_map, upright_size
-from ..data.layouts import Face
+from ..data.layouts import SourcePair
 from ..data.mask_checks import MaskOrder, doubt_about
 from ..data.pose import Landmarks, estimate_pose, landmarks_from_labels, sides_exchanged
 from ..data.preparation import check_mask, locate, prepare_face
@@ -86,7 +86,7 @@ def read_target(
     and UserError where they do not look like it. The pair is cut at `resolution` pixels. pose: yaw
     and pitch where they are known.
     """
-    face = Face(image.stem, image, (labels,), pose=pose, order=mask_order)
+    face = SourcePair(image.stem, image, (labels,), pose=pose, order=mask_order)
     located = locate(face, align=align)
     if mask_order is None:
         check_mask(located.labels, labels)

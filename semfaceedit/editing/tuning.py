@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..files import read_regular, write_atomically
 from ..model.generator import Generator
-from ..model.mean_face import hash_tensors, share_means
+from ..model.mean_face import share_means
+from ..tensor_files import hash_tensors
 
 FORMAT = "semfaceedit-tuned"
 MOST_BYTES = 4 << 30  # of a file of tuned weights

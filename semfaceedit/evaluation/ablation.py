@@ -25,7 +25,7 @@ from ..procedural.sources import open_training_data
 from ..training.run import RunPlan, train
 from ..training.run_folder import Cadence, TrainingData
 from .session import EvaluateOptions, digest, plain
-from .writing import number, table
+from .writing import format_number, table
 
 DEPTH = 8  # FiLM layers of both modules, as in the paper
 STAGE1_SHARE = 0.8  # of the steps: the paper's 120,000 of 150,000
@@ -125,7 +125,7 @@ def ablate(options: AblationOptions) -> None:
     for seed in seeds:
         for name in options.variants:
             print(f"{name}, seed {seed}", file=sys.stderr)
-            measure(options, name, seed, trained(options, name, seed))
+            measure_run(options, name, seed, trained(options, name, seed))
     write_tables(options, seeds)
 
 
@@ -225,7 +225,7 @@ def plain_config(value: Config) -> Any:
     return json.loads(json.dumps(config.to_dict(value)))
 
 
-def measure(options: AblationOptions, name: str, seed: int, checkpoint: Path) -> None:
+def measure_run(options: AblationOptions, name: str, seed: int, checkpoint: Path) -> None:
     """Distances, agreement and locality of a variant, as `evaluate` writes them."""
     from .run import evaluate
 
@@ -362,9 +362,9 @@ def markdown(document: dict[str, Any]) -> str:
 
 def _cell(summary: dict[str, float] | None) -> str:
     if summary is None:
-        return number(None)
-    shown = number(summary["mean"])
-    return f"{shown} ± {number(summary['half_range'])}" if summary["half_range"] else shown
+        return format_number(None)
+    shown = format_number(summary["mean"])
+    return f"{shown} ± {format_number(summary['half_range'])}" if summary["half_range"] else shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,10 +17,11 @@ from ..model.checkpoint import discriminators_beside, load_discriminators, load_
 from ..model.codes import Codes
 from ..model.discriminator import Discriminator, build_discriminators, image_input
 from ..model.labels import one_hot
-from ..model.mean_face import hash_tensors, mean_codes
+from ..model.mean_face import mean_codes
 from ..model.renderer import RenderOutput, render
 from ..pictures.grids import normals
 from ..procedural.render import FaceBatch, render_faces
+from ..tensor_files import hash_tensors
 from .inversion import kept_pairs, load_project, pair_count, pair_inputs
 from .pictures import first_generated, float_images, poses_of, sampled_faces
 from .session import HELD_OUT, Evaluation, Unmeasured

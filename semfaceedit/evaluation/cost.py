@@ -20,10 +20,10 @@ def cost(evaluation: Evaluation) -> None:
         "resolutions": options.cost_resolutions,
         "repeats": options.cost_repeats,
     }
-    evaluation.results.attempt("cost", inputs, lambda: measure(evaluation))
+    evaluation.results.attempt("cost", inputs, lambda: measure_cost(evaluation))
 
 
-def measure(evaluation: Evaluation) -> dict[str, Any]:
+def measure_cost(evaluation: Evaluation) -> dict[str, Any]:
     """One `profile` for each resolution and backend, each in a process of its own, so that its
     peak memory is its own."""
     generator, options = evaluation.generator, evaluation.options

@@ -14,7 +14,7 @@ from ..editing.map_edit import edit
 from ..editing.mask_edits import EDITS, painted
 from ..editing.refit import EditSettings, default_edit_settings
 from ..model.generator import Generator, sample_latents
-from ..model.mean_face import hash_tensors
+from ..tensor_files import hash_tensors
 from .session import Evaluation, Unmeasured
 
 FIGURES = ("labels_inside", "change_inside", "change_outside", "ssim_outside", "identity")
@@ -28,7 +28,7 @@ def editing(evaluation: Evaluation) -> None:
         inputs["encoder"] = hash_tensors(evaluation.encoder.state_dict())
     count = evaluation.options.edited_faces
     evaluation.results.attempt(
-        "editing", inputs | {"faces": count}, lambda: measure(evaluation, settings, inputs)
+        "editing", inputs | {"faces": count}, lambda: measure_editing(evaluation, settings, inputs)
     )
 
 
@@ -41,7 +41,7 @@ def edit_settings(evaluation: Evaluation) -> EditSettings:
     )
 
 
-def measure(
+def measure_editing(
     evaluation: Evaluation, settings: EditSettings, inputs: dict[str, Any]
 ) -> dict[str, Any]:
     """Means over faces for each edit of `mask_edits.EDITS`, over those that can take it."""

@@ -12,7 +12,7 @@ from PIL import Image
 from ..api import generate
 from ..cli import progress
 from ..data.pose import landmarks_from_labels
-from ..editing.fit import Goal, Step
+from ..editing.fit import FitRecord, Goal
 from ..editing.inversion import InversionResult, InvertSettings, invert, seed_target
 from ..editing.map_edit import compare_unmasked, edit
 from ..editing.mask_edits import EDITS, longer_hair, painted, shorter_hair
@@ -210,10 +210,10 @@ def inversion(studio: Studio) -> Figure:
         seen: dict[str, np.ndarray] = {}
 
         def watch(
-            step: Step, output: RenderOutput, goal: Goal, seen: dict[str, np.ndarray] = seen
+            record: FitRecord, output: RenderOutput, goal: Goal, seen: dict[str, np.ndarray] = seen
         ) -> None:
-            if step.iteration <= 50:  # the last of these is nearest to 50 steps
-                when = "50" if step.iteration else "0"
+            if record.iteration <= 50:  # the last of these is nearest to 50 steps
+                when = "50" if record.iteration else "0"
                 seen[when] = picture_rows(output)["image"][0].numpy()
 
         found = invert(
@@ -271,15 +271,15 @@ def _inversion_settings(studio: Studio) -> InvertSettings:
 
 def _inversion_facts(found: InversionResult) -> dict[str, tuple[float, float]]:
     """mIoU over groups and PSNR at the start, near 50 steps, of the offsets, and tuned."""
-    fit = [step for step in found.history if step.stage != "tuning"]
+    fit = [record for record in found.history if record.stage != "tuning"]
     chosen = {
         "start": fit[0],
-        "50 steps": [step for step in fit if step.iteration <= 50][-1],
+        "50 steps": [record for record in fit if record.iteration <= 50][-1],
         "fitted": min((s for s in fit if s.stage == fit[-1].stage), key=lambda s: s.loss),
     }
-    tuned = [step for step in found.history if step.stage == "tuning"]
+    tuned = [record for record in found.history if record.stage == "tuning"]
     if tuned:
-        chosen["tuned"] = min(tuned, key=lambda step: step.loss)
+        chosen["tuned"] = min(tuned, key=lambda record: record.loss)
     return {n: (round(s.score.groups, 4), round(s.psnr, 2)) for n, s in chosen.items()}
 
 

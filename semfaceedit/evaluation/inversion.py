@@ -15,16 +15,17 @@ import torch
 
 from ..cli import progress
 from ..editing.encoder import Encoder
-from ..editing.fit import Goal, Step, perceptual_weight
+from ..editing.fit import FitRecord, Goal, perceptual_weight
 from ..editing.inversion import InversionResult, InvertSettings, invert, near_settings
 from ..editing.project import FaceProject
 from ..editing.target import OVERSAMPLING, Target, pictures
 from ..errors import UserError
 from ..metrics.pictures import ssim
 from ..model.labels import CLASS_NAMES
-from ..model.mean_face import hash_tensors, mean_codes
+from ..model.mean_face import mean_codes
 from ..model.renderer import RenderOutput, render
 from ..procedural.render import render_faces
+from ..tensor_files import hash_tensors
 from .session import HELD_OUT, Evaluation, Unmeasured
 
 CURVES = ("groups", "classes", "psnr", "ssim")
@@ -124,7 +125,7 @@ def invert_pair(evaluation: Evaluation, index: int) -> dict[str, Any]:
     chosen = pair(evaluation, index)
     similarity: list[float] = []
 
-    def watch(_step: Step, output: RenderOutput, goal: Goal) -> None:
+    def watch(_step: FitRecord, output: RenderOutput, goal: Goal) -> None:
         similarity.append(float(ssim(output.image, goal.image)))
 
     start = time.monotonic()
@@ -158,14 +159,14 @@ def invert_pair(evaluation: Evaluation, index: int) -> dict[str, Any]:
         "name": chosen.name,
         "seed": chosen.seed,
         "start_pose": origin,
-        "iterations": [step.iteration for step in history],
-        "stages": [step.stage for step in history],
-        "groups": [step.score.groups for step in history],
-        "classes": [step.score.classes for step in history],
-        "per_group": [step.score.per_group for step in history],
+        "iterations": [record.iteration for record in history],
+        "stages": [record.stage for record in history],
+        "groups": [record.score.groups for record in history],
+        "classes": [record.score.classes for record in history],
+        "per_group": [record.score.per_group for record in history],
         "per_class": history[-1].score.per_class,
         "first_per_class": history[0].score.per_class,
-        "psnr": [step.psnr for step in history],
+        "psnr": [record.psnr for record in history],
         "ssim": similarity,
         "pose": result.project.pose,
         "first_pose": history[0].pose,
@@ -235,7 +236,7 @@ def encoder_curves(evaluation: Evaluation, encoder: Encoder) -> dict[str, Any]:
             patience=0,
             **shared,
         )
-        history = {step.iteration: step for step in fit(steps).history}
+        history = {record.iteration: record for record in fit(steps).history}
         for count, found in rows.items():
             found.append(_scores(history[count]))
         began = time.monotonic()
@@ -260,8 +261,8 @@ def encoder_curves(evaluation: Evaluation, encoder: Encoder) -> dict[str, Any]:
     return table
 
 
-def _scores(step: Step) -> list[float]:
-    return [step.score.groups, step.score.classes, step.psnr]
+def _scores(record: FitRecord) -> list[float]:
+    return [record.score.groups, record.score.classes, record.psnr]
 
 
 @torch.no_grad()

@@ -21,11 +21,11 @@ Sums = dict[str, list[float]]  # total and count of each figure
 
 def locality(evaluation: Evaluation) -> None:
     inputs = {**evaluation.basis, "faces": evaluation.options.faces, "rgb": "mean"}
-    evaluation.results.attempt("locality", inputs, lambda: measure(evaluation))
+    evaluation.results.attempt("locality", inputs, lambda: measure_locality(evaluation))
 
 
 @torch.no_grad()
-def measure(evaluation: Evaluation) -> dict[str, Any]:
+def measure_locality(evaluation: Evaluation) -> dict[str, Any]:
     """Changes of colour, labels and depth under changes of one code, over --faces faces."""
     groups: dict[str, Sums] = {name: {} for name in evaluation.config.model.group_names}
     appearance: Sums = {}

@@ -35,7 +35,7 @@ def novelty(evaluation: Evaluation) -> None:
         "training": digest(training.info["sha256"]) if training else None,
         "parser_steps": options.parser_steps,
     }
-    evaluation.results.attempt("novelty", inputs, lambda: measure(evaluation, training))
+    evaluation.results.attempt("novelty", inputs, lambda: measure_novelty(evaluation, training))
 
 
 def training_pictures(evaluation: Evaluation) -> FaceDataset:
@@ -47,7 +47,7 @@ def training_pictures(evaluation: Evaluation) -> FaceDataset:
     )
 
 
-def measure(evaluation: Evaluation, training: FaceDataset | None) -> dict[str, Any]:
+def measure_novelty(evaluation: Evaluation, training: FaceDataset | None) -> dict[str, Any]:
     """Distances to the nearest picture of training, in pixels and in features of a parser."""
     if training is None:
         raise Unmeasured(

@@ -13,20 +13,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..cli import progress
 from ..data.dataset import FaceDataset
 from ..data.seeds import mixed_seed
-from ..files import cache_root, write_atomically
+from ..files import cache_root
 from ..model.camera import sample_poses
 from ..model.codes import Codes, truncate
 from ..model.generator import Generator, sample_latents
 from ..model.mean_face import mean_codes
 from ..model.renderer import render
 from ..pictures.grids import picture_rows
+from ..tensor_files import read_kept, write_tensors
 from .session import METRICS_VERSION, Evaluation, digest
 
 PIECE = 100  # pictures in a file
@@ -60,9 +60,9 @@ class PictureSet:
         path = self.folder / f"{name}-{key}.safetensors"
         kept = _read(path)
         if kept is None:
-            kept = {key: value.contiguous() for key, value in compute(self.read()).items()}
+            kept = compute(self.read())
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda temporary: save_file(kept, temporary))
+            write_tensors(path, kept)
         return kept
 
 
@@ -105,7 +105,7 @@ def generated_folder(evaluation: Evaluation) -> Path:
     return evaluation.options.out / "generated" / digest(evaluation.generated_inputs)
 
 
-def generate(evaluation: Evaluation, count: int) -> None:
+def generate_pictures(evaluation: Evaluation, count: int) -> None:
     """Make those of the first `count` pictures that are not there yet, each process its own."""
     folder, world = generated_folder(evaluation), evaluation.world
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def generate(evaluation: Evaluation, count: int) -> None:
     todo = [first for first in own if _read(_piece(folder, first)) is None]
     for first in progress(todo, total=len(todo), title=f"generating, {PIECE} pictures each"):
         piece = generated_piece(evaluation, range(first, first + PIECE))
-        write_atomically(_piece(folder, first), lambda path, piece=piece: save_file(piece, path))  # type: ignore[misc]
+        write_tensors(_piece(folder, first), piece)
     world.barrier()
 
 
@@ -169,10 +169,8 @@ def _piece(folder: Path, first: int) -> Path:
 
 
 def _read(path: Path) -> Statistics | None:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError):
-        return None
+    kept = read_kept(path)
+    return None if kept is None else kept[1]
 
 
 def poses_of(evaluation: Evaluation, count: int) -> np.ndarray:

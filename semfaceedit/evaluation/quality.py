@@ -57,10 +57,10 @@ MAPS = View(
 
 
 def quality(evaluation: Evaluation) -> None:
-    compare(evaluation, "quality", IMAGES)
+    compare_with_data(evaluation, "quality", IMAGES)
 
 
-def compare(evaluation: Evaluation, question: str, view: View) -> None:
+def compare_with_data(evaluation: Evaluation, question: str, view: View) -> None:
     """All distances between generated and real pictures, seen through `view`."""
     real, made = real_pictures(evaluation), generated_pictures(evaluation)
     inputs = {**evaluation.compared_inputs, "real": real.count}

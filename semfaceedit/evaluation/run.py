@@ -20,7 +20,7 @@ from .inception import asked_for
 from .inversion import inversion, invert_pairs
 from .locality import locality
 from .novelty import novelty
-from .pictures import generate
+from .pictures import generate_pictures
 from .quality import quality
 from .semantics import semantics
 from .session import COMPARED, EvaluateOptions, Evaluation
@@ -83,9 +83,9 @@ def prepare(evaluation: Evaluation, chosen: Sequence[str]) -> None:
             print(f"the data has {count:,} pictures, fewer than --count {wanted:,}: using all",
                   file=sys.stderr)  # fmt: skip
     if compared:
-        generate(evaluation, evaluation.options.count)
+        generate_pictures(evaluation, evaluation.options.count)
     elif "consistency" in chosen:
-        generate(evaluation, min(POSE_PICTURES, evaluation.options.count))
+        generate_pictures(evaluation, min(POSE_PICTURES, evaluation.options.count))
     if "inversion" in chosen or ("consistency" in chosen and evaluation.procedural):
         invert_pairs(evaluation)
 

@@ -11,12 +11,12 @@ from ..metrics.segmentation import SegmentationScore, class_areas, confusion, sc
 from ..model.labels import CLASS_NAMES, NUM_CLASSES
 from ..parsing.network import LEAST, VERSION, ParserSettings, held_out_score, saved_parser
 from .pictures import Chunk, PictureSet, Statistics, float_images, generated_pictures, real_pictures
-from .quality import MAPS, compare
+from .quality import MAPS, compare_with_data
 from .session import Evaluation, Unmeasured, digest
 
 
 def semantics(evaluation: Evaluation) -> None:
-    compare(evaluation, "semantics", MAPS)
+    compare_with_data(evaluation, "semantics", MAPS)
     real, made = real_pictures(evaluation), generated_pictures(evaluation)
     inputs = {**evaluation.compared_inputs, "real": real.count}
     evaluation.results.attempt("semantics.areas", inputs, lambda: areas(real, made))

@@ -61,7 +61,7 @@ class StageTimes:
 
 
 @torch.no_grad()
-def measure(
+def time_stages(
     generator: Generator,
     resolution: int,
     *,

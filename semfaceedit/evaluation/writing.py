@@ -163,7 +163,7 @@ def _head(report: Mapping[str, Any]) -> list[str]:
         f"{checkpoint['parameters']:,} parameters, trained on {checkpoint['trained_on_images']:,} "
         f"images, average {checkpoint['ema_decay']}, sha256 {checkpoint['sha256'][:16]}), at "
         f"{settings['resolution']}x{settings['resolution']}, seed {settings['seed']}, truncation "
-        f"{number(settings['truncation'])}.",
+        f"{format_number(settings['truncation'])}.",
     ]
     if data is not None:
         lines += ["", f"Data: {data['layout']}, {data['pictures']:,} pictures (key {data['key']})."]
@@ -239,7 +239,7 @@ def _semantics(values: Mapping[str, Any], timings: Mapping[str, Any]) -> list[st
             extra, more = [], {name: [] for name in parts}
         lines += [
             "",
-            f"Class areas (total variation {number(found['total_variation'])}):",
+            f"Class areas (total variation {format_number(found['total_variation'])}):",
             "",
             *table(
                 ["class", "area, real", "area, generated", "shown in, real", "shown in, generated",
@@ -281,16 +281,16 @@ def _inversion(values: Mapping[str, Any], timings: Mapping[str, Any]) -> list[st
     lines = [
         f"{found['pairs']} faces ({found['skipped']} skipped), VGG term: {found['vgg_term']}. The "
         f"first {found['first_appearance_iteration']} iterations move the geometry alone. "
-        f"Seconds an iteration: {number(speed)}.",
+        f"Seconds an iteration: {format_number(speed)}.",
         "",
         *table(["at iteration", *(found["iterations"][place] for place in marks)], rows),
     ]
     if first["yaw"] is not None:
         lines += [
             "",
-            f"Pose error (radians, mean): yaw {number(first['yaw'])} as estimated at the start, "
-            f"{number(last['yaw'])} after the search; pitch {number(first['pitch'])} and "
-            f"{number(last['pitch'])}.",
+            f"Pose error (radians, mean): yaw {format_number(first['yaw'])} as estimated at the "
+            f"start, {format_number(last['yaw'])} after the search; pitch "
+            f"{format_number(first['pitch'])} and {format_number(last['pitch'])}.",
         ]
     classes = [
         [name, found["first_per_class"][name], value]
@@ -313,12 +313,13 @@ def from_encoder(values: Mapping[str, Any], timings: Mapping[str, Any]) -> list[
     lines = [
         "",
         f"From what the encoder reads ({found['pairs']} faces); the `invert` command takes "
-        f"{number(found['end']['iterations'])} iterations and {number(seconds)} seconds a face.",
+        f"{format_number(found['end']['iterations'])} iterations and {format_number(seconds)} "
+        "seconds a face.",
         "",
         *table(["", *ends], rows),
     ]
     if "depth_error" in found:
-        error = {name: number(value) for name, value in found["depth_error"].items()}
+        error = {name: format_number(value) for name, value in found["depth_error"].items()}
         lines += [
             "",
             f"Depth error over the head (world units): encoder alone {error['encoder']}, inverted "
@@ -474,10 +475,10 @@ def table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[str]:
 
 
 def _row(cells: Sequence[Any]) -> str:
-    return f"| {' | '.join(number(cell) for cell in cells)} |"
+    return f"| {' | '.join(format_number(cell) for cell in cells)} |"
 
 
-def number(value: Any) -> str:
+def format_number(value: Any) -> str:
     if value is None or value != value:
         return "–"
     if isinstance(value, float):

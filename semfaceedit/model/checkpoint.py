@@ -8,17 +8,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .. import __version__
 from ..errors import UserError
 from ..files import write_atomically
+from ..tensor_files import is_unchanged, write_tensors
 from . import config
 from .config import Config
 from .discriminator import Discriminator, build_discriminators
 from .generator import Generator
-from .mean_face import hash_tensors
 
 FORMAT = "semfaceedit-generator"
 DISCRIMINATORS_FORMAT = "semfaceedit-discriminators"
@@ -62,17 +61,14 @@ def save_discriminators(
 
 
 def _save(path: Path, kind: str, tensors: dict[str, Tensor], run: Config, **facts: Any) -> None:
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     header = {
         "format": kind,
         "version": FORMAT_VERSION,
         "software": __version__,
         "config": config.to_dict(run),
-        "sha256": hash_tensors(contiguous),
         **facts,
     }
-    metadata = {"semfaceedit": json.dumps(header)}
-    write_atomically(path, lambda temporary: save_file(contiguous, temporary, metadata))
+    write_tensors(path, tensors, header)
 
 
 def _half(tensor: Tensor) -> Tensor:
@@ -172,8 +168,7 @@ def _tensors(path: Path, header: dict[str, Any]) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise UserError(f"{path}: {name} holds NaN or infinity: copy or export the file again")
-    known = header.get("sha256")  # files of older versions have none
-    if known is not None and known != hash_tensors(tensors):
+    if not is_unchanged(header, tensors):
         raise UserError(f"{path} was changed since it was written: copy or export it again")
     return tensors
 

@@ -4,21 +4,19 @@ Means are kept beside the weights, or in the cache where that folder cannot be w
 """
 
 import dataclasses
-import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors import SafetensorError
 
-from ..files import cache_root, write_atomically
+from ..files import cache_root
+from ..tensor_files import hash_tensors, read_kept, write_tensors
 from .codes import Codes, Film
 from .generator import Generator
 
 COUNT, SEED = 10_000, 0  # latents averaged over (GRAM and pi-GAN average as many), and their seed
+HEADER = {"format": "semfaceedit-means", "count": COUNT, "seed": SEED}
 PARTS = ("geometry.frequencies", "geometry.phases", "appearance.frequencies", "appearance.phases")
 
 _means: WeakKeyDictionary[Generator, Codes] = WeakKeyDictionary()
@@ -44,15 +42,6 @@ def fingerprint(generator: Generator) -> str:
     return _fingerprints[generator]
 
 
-def hash_tensors(tensors: Mapping[str, Tensor], settings: str = "") -> str:
-    """16 hexadecimal digits of names and fp32 values."""
-    digest = hashlib.sha256(settings.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def share_means(generator: Generator, base: Generator) -> None:
     """Let `generator` have the mean face and the fingerprint of `base`."""
     _means[generator], _fingerprints[generator] = mean_codes(base), fingerprint(base)
@@ -70,13 +59,10 @@ def cache_files(generator: Generator, what: str = "mean-codes") -> list[Path]:
 def _read(generator: Generator) -> Codes | None:
     device = generator.device
     for path in cache_files(generator):
-        try:
-            with safe_open(path, "pt") as file:
-                if file.metadata() != _metadata():
-                    continue
-                t = [file.get_tensor(name).to(device) for name in PARTS]
-        except (SafetensorError, OSError, ValueError):
+        kept = read_kept(path)
+        if kept is None or kept[0] | HEADER != kept[0] or set(kept[1]) != set(PARTS):
             continue
+        t = [kept[1][name].to(device) for name in PARTS]
         return Codes(Film(t[0], t[1]), Film(t[2], t[3]))
     return None
 
@@ -85,16 +71,11 @@ def _found(generator: Generator) -> Codes:
     codes = generator.mean_codes(COUNT, SEED)
     films = (codes.geometry, codes.appearance)
     tensors = dict(zip(PARTS, (t for f in films for t in (f.frequencies, f.phases)), strict=True))
-    kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     for path in cache_files(generator):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda temporary: save_file(kept, temporary, _metadata()))
+            write_tensors(path, tensors, HEADER)
             break
         except (OSError, SafetensorError):  # a folder that cannot be written costs time only
             continue
     return codes
-
-
-def _metadata() -> dict[str, str]:
-    return {"format": "semfaceedit-means", "count": str(COUNT), "seed": str(SEED)}

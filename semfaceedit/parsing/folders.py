@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..cli import progress, remark
-from ..data.layouts import IMAGE_SUFFIXES, Face, Source
+from ..data.layouts import IMAGE_SUFFIXES, Source, SourcePair
 from ..data.pose import Landmarks, landmarks_from_labels
 from ..errors import UserError
 from ..files import write_text
@@ -59,7 +59,7 @@ def read_folder(
             record[image.stem] = {"pose": face.pose, "landmarks": points}
             write_text(masks / RECORD, json.dumps(record))
         yaw, pitch = record[image.stem]["pose"]
-        faces.append(Face(image.stem, image, (path,), pose=(yaw, pitch), pose_source="mesh"))
+        faces.append(SourcePair(image.stem, image, (path,), pose=(yaw, pitch), pose_source="mesh"))
     if not faces:
         raise UserError(f"{folder}: no face was found in {len(images)} photographs")
     given = {

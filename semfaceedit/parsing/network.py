@@ -26,9 +26,9 @@ from ..data.seeds import mixed_seed
 from ..errors import UserError
 from ..metrics.segmentation import SegmentationScore, confusion, score_of
 from ..model.labels import NUM_CLASSES
-from ..model.mean_face import hash_tensors
+from ..tensor_files import is_unchanged, write_tensors
 from ..training.augment import Augmentation
-from .training_state import TrainingState, write_tensors
+from .training_state import TrainingState
 
 FORMAT, FORMAT_VERSION = "semfaceedit-parser", 1
 WIDTHS = (16, 32, 48, 64)  # channels, each level at half the resolution of the one before
@@ -205,9 +205,10 @@ def saved_parser(
 ) -> Parser:
     """The network in that file, else a newly trained one that is written there."""
     if path.is_file():
-        parser = Parser(settings.widths).to(device)
-        parser.load_state_dict(load_file(path))
-        return parser.eval().requires_grad_(False)
+        try:
+            return load_parser(path, device)[0]
+        except UserError:  # damaged: another one takes its place
+            pass
     path.parent.mkdir(parents=True, exist_ok=True)
     keep = path.with_suffix(".training.safetensors")
     parser = train_parser(data, settings, device, keep=keep)
@@ -225,7 +226,6 @@ def save_parser(
         "version": FORMAT_VERSION,
         "software": __version__,
         "settings": asdict(settings),
-        "sha256": hash_tensors(parser.state_dict()),
         **facts,
     }
     write_tensors(path, parser.state_dict(), header)
@@ -248,7 +248,7 @@ def load_parser(path: Path, device: torch.device) -> tuple[Parser, ParserSetting
         tensors = load_file(path)
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             raise ValueError("it holds NaN or infinity")
-        if header.get("sha256", known := hash_tensors(tensors)) != known:
+        if not is_unchanged(header, tensors):
             raise ValueError("it was changed since it was written")
         parser = Parser(settings.widths)
         parser.load_state_dict(tensors)

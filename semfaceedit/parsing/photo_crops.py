@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..cli import progress
 from ..data.decoding import read_image, read_label_map
-from ..data.layouts import Face
+from ..data.layouts import SourcePair
 from ..errors import UserError
 from ..files import write_atomically
 from ..model.camera import CameraConfig
@@ -58,14 +58,14 @@ class Crops:
         )
 
 
-def portrait_crops(faces: Sequence[Face], keep: Path, *, drafts: bool) -> Crops:
+def portrait_crops(faces: Sequence[SourcePair], keep: Path, *, drafts: bool) -> Crops:
     """Aligned portraits whose mesh is found, with their masks as `parse` wrote them.
 
     drafts: the masks are drafts that know no glasses: labelled where they agree with our own draft.
     keep: a folder for the crops, so that what is there need not be made again.
     """
 
-    def row(face: Face) -> Row | None:
+    def row(face: SourcePair) -> Row | None:
         return _portrait(face, drafts)
 
     names = [face.name for face in faces]
@@ -81,7 +81,7 @@ def portrait_crops(faces: Sequence[Face], keep: Path, *, drafts: bool) -> Crops:
     return Crops(images, labels, persons, points, suspects, wearing)
 
 
-def _portrait(face: Face, drafts: bool) -> Row | None:
+def _portrait(face: SourcePair, drafts: bool) -> Row | None:
     picture = Image.fromarray(read_image(face.image))
     meshes = find_faces(picture)
     window = MeshParts(meshes[0].points).window if meshes else None

@@ -1,15 +1,12 @@
 """What a training needs to go on after it was stopped, in one file."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..files import write_atomically
+from ..tensor_files import read_kept, write_tensors
 
 
 class TrainingState:
@@ -37,14 +34,10 @@ class TrainingState:
 
     def restore(self, path: Path, key: str) -> int:
         """The steps done in a state of this training; 0 where there is none."""
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get("semfaceedit", "{}"))
-            if header.get("key") != key:
-                return 0
-            tensors = load_file(path)
-        except (SafetensorError, OSError, ValueError):
+        kept = read_kept(path)
+        if kept is None or kept[0].get("key") != key:
             return 0
+        header, tensors = kept
         parts: dict[int, dict[str, Tensor]] = {}
         for name in [name for name in tensors if name.startswith("adam.")]:
             _, index, what = name.split(".", 2)
@@ -60,10 +53,3 @@ class TrainingState:
         self.optimizer.load_state_dict({"state": parts, "param_groups": groups})
         self.schedule.load_state_dict(header["schedule"])
         return int(header["step"])
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, object]) -> None:
-    """safetensors with a JSON header, written atomically."""
-    metadata = {"semfaceedit": json.dumps(header)}
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(contiguous, temporary, metadata))

@@ -32,7 +32,7 @@ EYE_COLORS = ((62, 38, 22), (92, 60, 32), (74, 108, 140), (104, 142, 172), (90, 
 
 
 @dataclass(frozen=True)
-class Face:
+class HeadParameters:
     """Shape and colours of skull, features and skin."""
 
     width: float  # factors on the average head
@@ -154,7 +154,7 @@ class Head:
 
     seed: int
     pose: tuple[float, float]  # yaw, pitch in radians
-    face: Face
+    face: HeadParameters
     hair: Hair
     garment: Garment
     accessories: Accessories
@@ -216,14 +216,14 @@ def _hsv(hue: float, saturation: float, value: float) -> Color:
     return (channel(5.0), channel(3.0), channel(1.0))
 
 
-def _sample_face(shape: Generator, paint: Generator, feminine: bool) -> Face:
+def _sample_face(shape: Generator, paint: Generator, feminine: bool) -> HeadParameters:
     f = 1.0 if feminine else 0.0
     skin = _sample_skin(paint)
     open_mouth = shape.random() < 0.45
     smile = max(_normal(shape, 0.30, 0.27), -0.2) + (0.35 if open_mouth else 0.0)
     eye_x, eye_y = _normal(shape, 0.31, 0.014), _normal(shape, 0.09, 0.015)
     lip_tint = (0.70, 0.16, 0.20) if feminine and paint.random() < 0.55 else (0.66, 0.30, 0.29)
-    return Face(
+    return HeadParameters(
         width=_normal(shape, 1.0, 0.035),
         cranium=_normal(shape, 1.0, 0.03),
         jaw_width=_normal(shape, 1.0 - 0.09 * f, 0.07),

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..model.labels import CLASS_NAMES
-from .heads import Backdrop, Color, Face, Head
+from .heads import Backdrop, Color, Head, HeadParameters
 from .shape import (
     CLOTH,
     EARRING,
@@ -69,7 +69,7 @@ def darken(color: Color, factor: float) -> Color:
     return (color[0] * factor, color[1] * factor, color[2] * factor)
 
 
-def paint(head: Head, surface: Ids, x: Array, y: Array, z: Array) -> Paint:
+def paint_head(head: Head, surface: Ids, x: Array, y: Array, z: Array) -> Paint:
     """Paint N points (head units) that lie on the surfaces with the given ids (N,)."""
     count = len(x)
     result = Paint(
@@ -155,7 +155,7 @@ def _complexion(head: Head, x: Array, y: Array, z: Array, on_head: Mask) -> Arra
     return blend(albedo, darken(rosy, 0.22), nostril)
 
 
-def _beard(face: Face, albedo: Array, x: Array, y: Array, z: Array, where: Mask) -> Array:
+def _beard(face: HeadParameters, albedo: Array, x: Array, y: Array, z: Array, where: Mask) -> Array:
     mirrored = np.abs(x)
     line = -0.46 + 0.75 * positive(mirrored - 0.12) ** 1.5
     jaw = smoothstep(0.05, -0.06, y - line) * smoothstep(-0.42, -0.25, z)
@@ -166,7 +166,9 @@ def _beard(face: Face, albedo: Array, x: Array, y: Array, z: Array, where: Mask)
     return blend(albedo, face.brow_color, face.beard * cover * strands)
 
 
-def _brows(face: Face, albedo: Array, labels: Ids, x: Array, y: Array, front: Mask) -> Array:
+def _brows(
+    face: HeadParameters, albedo: Array, labels: Ids, x: Array, y: Array, front: Mask
+) -> Array:
     along = (np.abs(x) - face.eye_x + 0.20) / 0.41
     inside = clip(along, 0, 1)
     peak = 1 - ((inside - 0.62) / 0.62) ** 2
@@ -182,7 +184,7 @@ def _brows(face: Face, albedo: Array, labels: Ids, x: Array, y: Array, front: Ma
 
 
 def _lips(
-    face: Face, albedo: Array, gloss: Array, labels: Ids, x: Array, y: Array, front: Mask
+    face: HeadParameters, albedo: Array, gloss: Array, labels: Ids, x: Array, y: Array, front: Mask
 ) -> tuple[Array, Array]:
     u, v, arch = mouth_frame(face, x, y)
     gap = face.mouth_open

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..model.camera import CameraConfig, camera_to_world
 from .heads import HEAD_UNIT, Head, sample_head
-from .paint import Ids, Paint, backdrop, paint, strands
+from .paint import Ids, Paint, backdrop, paint_head, strands
 from .shape import HAIR, SKIN, Array, clip, distance, positive, surfaces
 
 PLANE_Z = -0.12  # world units, the plane that carries the background
@@ -80,7 +80,7 @@ def _render(
     for piece in pieces:
         chosen = np.nonzero(t[piece] < plane[piece])[0] + piece.start
         points = rays.points(t[chosen], chosen)
-        labels[chosen] = paint(head, _surface(head, points), *points).labels
+        labels[chosen] = paint_head(head, _surface(head, points), *points).labels
     fine = _View.of(pose, resolution, factor, config)
     start = start.reshape(resolution, resolution).repeat(factor, 0).repeat(factor, 1).ravel()
     colors = [_colors(head, fine.part(p), start[p]) for p in _pieces(len(start))]
@@ -198,7 +198,7 @@ def _colors(head: Head, view: _View, start: Array) -> Array:
 def _shade(head: Head, points: Vector, toward: Vector) -> Array:
     """Lit colours (3, N) of points on the head; toward: unit vectors to the camera."""
     surface = _surface(head, points)
-    look = paint(head, surface, *points)
+    look = paint_head(head, surface, *points)
     normal = _normals(head, points)
     _groove(head, surface, points, normal)
     occlusion = np.ones_like(points[0])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .heads import Face, Head
+from .heads import Head, HeadParameters
 
 # The surfaces of a head, in the order of `surfaces`.
 SKIN, CLOTH, HAIR, HAT, GLASSES, LENS, EARRING, NECKLACE = range(8)
@@ -81,7 +81,7 @@ def bump(*offsets: Array) -> Array:
     return np.exp(-total)
 
 
-def mouth_frame(face: Face, x: Array, y: Array) -> tuple[Array, Array, Array]:
+def mouth_frame(face: HeadParameters, x: Array, y: Array) -> tuple[Array, Array, Array]:
     """(u, v, arch): position along the mouth in [-1, 1], height above its line, 1 - u^2 >= 0."""
     u = x / face.mouth_width
     square = u * u
@@ -89,7 +89,7 @@ def mouth_frame(face: Face, x: Array, y: Array) -> tuple[Array, Array, Array]:
     return u, y - line, positive(1 - square)
 
 
-def relief(face: Face, x: Array, mirrored: Array, y: Array, z: Array) -> Array:
+def relief(face: HeadParameters, x: Array, mirrored: Array, y: Array, z: Array) -> Array:
     """What is added to the head's distance in front: sockets and folds > 0, bulges < 0."""
     ex, ey = face.eye_x, face.eye_y
     depth = 0.085 * bump((mirrored - ex + 0.03) / 0.17, (y - ey - 0.045) / 0.10)
@@ -112,7 +112,7 @@ def relief(face: Face, x: Array, mirrored: Array, y: Array, z: Array) -> Array:
     return depth * clip(z * 5 + 0.5, 0, 1)
 
 
-def nose_distance(face: Face, x: Array, mirrored: Array, y: Array, z: Array) -> Array:
+def nose_distance(face: HeadParameters, x: Array, mirrored: Array, y: Array, z: Array) -> Array:
     """The nose: a bridge, a tip and two wings."""
     tip_y, tip_z = face.nose_tip
     width = face.nose_width
@@ -127,7 +127,7 @@ def nose_distance(face: Face, x: Array, mirrored: Array, y: Array, z: Array) -> 
     return smooth_min(smooth_min(bridge, tip, 0.08), wing, 0.05)
 
 
-def ear_distance(face: Face, mirrored: Array, y: Array, z: Array) -> Array:
+def ear_distance(face: HeadParameters, mirrored: Array, y: Array, z: Array) -> Array:
     """A tilted disc with a dent."""
     cx, cy, cz = EAR_CENTRE
     sin, cos = math.sin(face.ear_angle), math.cos(face.ear_angle)
@@ -141,7 +141,7 @@ def ear_distance(face: Face, mirrored: Array, y: Array, z: Array) -> Array:
     return smooth_max(disc, -dent, 0.04)
 
 
-def skull_distance(face: Face, mirrored: Array, y: Array, z: Array) -> Array:
+def skull_distance(face: HeadParameters, mirrored: Array, y: Array, z: Array) -> Array:
     """Cranium, face, jaw, cheeks and chin, without relief."""
     w, c = face.width, face.cranium
     x = mirrored
@@ -161,7 +161,7 @@ def skull_distance(face: Face, mirrored: Array, y: Array, z: Array) -> Array:
 
 
 def neck_distance(
-    face: Face, shoulder_y: float, mirrored: Array, y: Array, z: Array
+    face: HeadParameters, shoulder_y: float, mirrored: Array, y: Array, z: Array
 ) -> tuple[Array, Array]:
     """(neck, torso): a leaning column, and a body that carries it."""
     lean = z + 0.40 + 0.16 * (y + 1.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..cli import progress
 from ..data.dataset import FaceDataset, open_dataset, open_packed
-from ..data.packing import Item, is_packed, pack
+from ..data.packing import Item, is_packed, pack_dataset
 from ..data.parallel import mapped
 from ..files import cache_root
 from ..model.camera import CameraConfig
@@ -46,7 +46,7 @@ def make_procedural(out: Path, *, count: int, resolution: int, first_seed: int =
     """Render procedural faces of seeds first_seed ... into a packed folder, on all cores."""
     tasks = [(seed, resolution) for seed in range(first_seed, first_seed + count)]
     with mapped(_procedural_item, tasks) as items:
-        pack(
+        pack_dataset(
             progress(items, total=count, title="procedural faces"),
             count,
             resolution,

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..editing.fit import Step
+from ..editing.fit import FitRecord
 from ..editing.mask_edits import EDITS
 from ..model.labels import CLASS_NAMES, PALETTE
 from ..model.renderer import RenderOutput
 from ..pictures.grids import picture_rows
 from ..pictures.video import forms_here
-from .messages import STRIP, pack
+from .messages import STRIP, pack_message
 from .revisions import unpainted
 from .session import EditingSession
 
@@ -40,7 +40,7 @@ def about(session: EditingSession) -> bytes:
         "videos": [form for form in forms_here() if form != "gif"],
         "sliders": _sliders(session),
     }
-    return pack(header)
+    return pack_message(header)
 
 
 def state(session: EditingSession, job_name: str, job_kind: str) -> bytes:
@@ -69,7 +69,7 @@ def state(session: EditingSession, job_name: str, job_kind: str) -> bytes:
     before = unpainted(revisions, at).labels
     if not np.array_equal(before, face.labels):
         maps.append(before)
-    return pack(header, b"".join(np.ascontiguousarray(labels).tobytes() for labels in maps))
+    return pack_message(header, b"".join(np.ascontiguousarray(labels).tobytes() for labels in maps))
 
 
 def _sliders(session: EditingSession) -> list[dict[str, Any]]:
@@ -95,21 +95,21 @@ def encoded(picture: np.ndarray, form: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def progress(name: str, iterations: int, step: Step, output: RenderOutput) -> bytes:
+def progress(name: str, iterations: int, record: FitRecord, output: RenderOutput) -> bytes:
     """How far a fit is, with the face as it is now at the pose of its map."""
     header = {
         "type": "progress",
         "name": name,
-        "iteration": step.iteration,
+        "iteration": record.iteration,
         "iterations": iterations,
-        "agreement": _finite(step.score.groups),
+        "agreement": _finite(record.score.groups),
     }
-    return pack(header, encoded(picture_rows(output)["image"][0].numpy()))
+    return pack_message(header, encoded(picture_rows(output)["image"][0].numpy()))
 
 
 def error(message: str) -> bytes:
     """What the page shows in its status line."""
-    return pack({"type": "error", "message": message})
+    return pack_message({"type": "error", "message": message})
 
 
 def _finite(value: float) -> float | None:

@@ -32,7 +32,7 @@ from ..pictures.grids import picture_rows
 from ..pictures.video import check_animation, save_animation
 from . import answers
 from .face_views import CHUNK_RAYS
-from .messages import pack
+from .messages import pack_message
 from .outbox import Outbox
 from .session import EditingSession
 
@@ -94,7 +94,7 @@ class Exporter:
         def tell(done: int, total: int) -> None:
             if self.cancelled.is_set():
                 raise Cancelled
-            message = pack({"type": "making", "what": what, "done": done, "total": total})
+            message = pack_message({"type": "making", "what": what, "done": done, "total": total})
             loop.call_soon_threadsafe(outbox.put, "making", message)
 
         def run() -> tuple[dict[str, Any], bytes]:
@@ -115,7 +115,7 @@ class Exporter:
         except Exception:
             traceback.print_exc()
             made["problem"] = answers.DEFECT
-        outbox.put("made", pack(made, payload))
+        outbox.put("made", pack_message(made, payload))
 
     # The photograph.
 

@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass
 from starlette.websockets import WebSocket
 
 from ..baking.bake import bake
-from ..baking.container import pack as packed_layers
+from ..baking.container import pack_layers
 from ..editing.project import FaceProject
 from ..kernels import use_backend
-from .messages import pack
+from .messages import pack_message
 from .outbox import Outbox
 from .session import EditingSession
 
@@ -79,7 +79,7 @@ class Baker:
                 header["again"] = True
             except Exception:  # the head is then turned by the server, as without WebGL 2
                 traceback.print_exc()
-            outbox.put("layers", pack(header, layers))
+            outbox.put("layers", pack_message(header, layers))
 
     def _layers(self, wanted: Wanted) -> bytes:
         """What `baking/page/layers.js` reads."""
@@ -103,7 +103,7 @@ class Baker:
                 shared=generator,
             )
             self._face(wanted)
-            return packed_layers(face, level=QUICK)
+            return pack_layers(face, level=QUICK)
 
     def _face(self, wanted: Wanted) -> FaceProject:
         """The face, while it is the one at hand and nothing has interrupted; else Interrupted."""

@@ -19,7 +19,7 @@ MOST_SEED, STRIP = 2**31 - 1, 8  # faces in a strip of thumbnails
 MOST_ANGLE = 1.2  # radians
 
 
-def pack(header: dict[str, Any], payload: bytes = b"") -> bytes:
+def pack_message(header: dict[str, Any], payload: bytes = b"") -> bytes:
     """Header and payload as one message. ValueError for NaN, which the page could not read."""
     text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
     return len(text).to_bytes(4, "little") + text + payload

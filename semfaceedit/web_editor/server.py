@@ -27,7 +27,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..baking.page import PAGE as BAKED
-from ..editing.fit import Goal, Step, StopFit, Watch
+from ..editing.fit import FitRecord, Goal, StopFit, Watch
 from ..editing.mask_edits import paint
 from ..editing.project import FaceProject
 from ..editing.region_transfer import What
@@ -46,7 +46,7 @@ from .messages import (
     number,
     numbers,
     one_of,
-    pack,
+    pack_message,
     pose_of,
     quoted,
     seeds_of,
@@ -222,24 +222,28 @@ class EditorServer:
             "size": len(picture),
             "moving": moving,
         }
-        await send(socket, pack(answer, answers.encoded(picture, "JPEG" if moving else "PNG")))
+        await send(
+            socket, pack_message(answer, answers.encoded(picture, "JPEG" if moving else "PNG"))
+        )
 
     async def _faces(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         seeds = seeds_of(header)
         strip = await self._thread(self.session.views.faces, seeds)
         answer = {"type": "faces", "first": seeds[0], "count": len(seeds)}
-        await send(socket, pack(answer, answers.encoded(strip)))
+        await send(socket, pack_message(answer, answers.encoded(strip)))
 
     async def _looks(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         group, seeds = word(header, "group"), seeds_of(header)
         strip = await self._thread(self.session.looks, group, seeds)
         answer = {"type": "looks", "group": group, "first": seeds[0], "count": len(seeds)}
-        await send(socket, pack(answer, answers.encoded(strip)))
+        await send(socket, pack_message(answer, answers.encoded(strip)))
 
     async def _thumbnail(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         name = word(header, "name")
         picture = await read_within(lambda: self.session.saved.thumbnail(name), name)
-        await send(socket, pack({"type": "thumbnail", "name": name}, answers.encoded(picture)))
+        await send(
+            socket, pack_message({"type": "thumbnail", "name": name}, answers.encoded(picture))
+        )
 
     async def _layers(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         """The face of a revision, for the page to turn by itself; they come when they are baked."""
@@ -253,7 +257,7 @@ class EditorServer:
         try:
             self.exporter.begin(outbox, what, await self._work_of(what, header))
         except UserError as error:
-            outbox.put("made", pack({"type": "made", "what": what, "problem": str(error)}))
+            outbox.put("made", pack_message({"type": "made", "what": what, "problem": str(error)}))
 
     async def _work_of(self, what: str, header: dict[str, Any]) -> Making:
         exporter = self.exporter
@@ -305,12 +309,12 @@ class EditorServer:
     async def _paint(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         """An edit of the map by code; the face does not change."""
         painted = paint(self._labels(payload), [word(header, "name")])
-        await send(socket, pack({"type": "map"}, painted.tobytes()))
+        await send(socket, pack_message({"type": "map"}, painted.tobytes()))
 
     async def _save(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         name = word(header, "name")
         path = await self._change(lambda: self.session.save(name))
-        self.pages[socket].put("saved", pack({"type": "saved", "path": str(path)}))
+        self.pages[socket].put("saved", pack_message({"type": "saved", "path": str(path)}))
 
     async def _stroke(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         """The face follows a stroke at once, and is sharpened until something else happens."""
@@ -328,7 +332,7 @@ class EditorServer:
             self.sharpening = asyncio.create_task(self._sharpen())
 
     async def _sharpen(self) -> None:
-        def watch(step: Step, output: RenderOutput, goal: Goal) -> None:
+        def watch(record: FitRecord, output: RenderOutput, goal: Goal) -> None:
             if self.painting.is_set():
                 raise StopFit
 
@@ -474,8 +478,8 @@ class EditorServer:
     async def _run(self, name: str, iterations: int, work: Callable[[Watch], None]) -> None:
         loop = asyncio.get_running_loop()
 
-        def watch(step: Step, output: RenderOutput, goal: Goal) -> None:
-            message = answers.progress(name, iterations, step, output)
+        def watch(record: FitRecord, output: RenderOutput, goal: Goal) -> None:
+            message = answers.progress(name, iterations, record, output)
             loop.call_soon_threadsafe(self._tell, "progress", message)
             if self.stopping.is_set():
                 raise StopFit

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..api import Editor
-from ..editing.fit import Goal, Step, StopFit, Watch, perceptual_weight
+from ..editing.fit import FitRecord, Goal, StopFit, Watch, perceptual_weight
 from ..editing.project import FaceProject
 from ..editing.refit import EditedFace, EditSettings, render_project
 from ..editing.region_transfer import What
@@ -176,9 +176,9 @@ class EditingSession:
     ) -> EditedFace:
         end = time.monotonic() + SHARPEN_SECONDS
 
-        def limited(step: Step, output: RenderOutput, goal: Goal) -> None:
+        def limited(record: FitRecord, output: RenderOutput, goal: Goal) -> None:
             if watch is not None:
-                watch(step, output, goal)
+                watch(record, output, goal)
             if time.monotonic() > end:
                 raise StopFit
 

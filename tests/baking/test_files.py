@@ -70,7 +70,7 @@ def unpacked(data: bytes) -> tuple[dict, dict[str, bytes]]:
 
 
 def test_packed_planes_are_those_of_the_face(face: BakedFace) -> None:
-    header, sections = unpacked(container.pack(face, image_format="png"))
+    header, sections = unpacked(container.pack_layers(face, image_format="png"))
     kept = [entry["id"] for entry in header["classes"]]
     for name, planes in (
         ("alpha", face.alpha),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from faces import SIZE, settings, write_checkpoint
+from support import change_a_number
 from training import drawn_faces
 
 from semfaceedit import evaluate
@@ -179,9 +180,9 @@ def opened(weights: Path, out: Path, world: World | None = None, **changes) -> E
 def test_pictures_do_not_depend_on_who_makes_them(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "PIECE", 4)
     alone = opened(weights, tmp_path / "one", batch=4)
-    pictures.generate(alone, 10)
+    pictures.generate_pictures(alone, 10)
     for rank in range(2):
-        pictures.generate(opened(weights, tmp_path / "two", Alone(rank, 2), batch=4), 10)
+        pictures.generate_pictures(opened(weights, tmp_path / "two", Alone(rank, 2), batch=4), 10)
     both = [
         torch.cat([chunk.images for chunk in pictures.generated_pictures(e).read()])
         for e in (alone, opened(weights, tmp_path / "two"))
@@ -190,20 +191,24 @@ def test_pictures_do_not_depend_on_who_makes_them(weights, tmp_path, monkeypatch
     assert both[0].float().std() > 1  # they show something
 
 
-def test_generation_makes_only_what_is_missing(weights, tmp_path, monkeypatch):
+@pytest.mark.parametrize("damage", ["cut", "number"])
+def test_generation_makes_only_what_is_missing(weights, tmp_path, monkeypatch, damage):
     monkeypatch.setattr(pictures, "PIECE", 4)
     evaluation = opened(weights, tmp_path)
-    pictures.generate(evaluation, 10)
+    pictures.generate_pictures(evaluation, 10)
     folder = pictures.generated_folder(evaluation)
     second = folder / "pictures-000004.safetensors"
     before = second.read_bytes()
-    second.write_bytes(before[: len(before) // 2])
+    if damage == "number":
+        change_a_number(second)
+    else:
+        second.write_bytes(before[: len(before) // 2])
     made = []
     original = pictures.generated_piece
     monkeypatch.setattr(
         pictures, "generated_piece", lambda e, part: made.append(part) or original(e, part)
     )
-    pictures.generate(evaluation, 10)
+    pictures.generate_pictures(evaluation, 10)
     assert made == [range(4, 8)] and second.read_bytes() == before
 
 
@@ -354,7 +359,7 @@ def test_discriminators_of_another_run_are_refused(weights, tmp_path, data, pair
     beside = checkpoint.discriminators_beside(copy)
     checkpoint.save_discriminators(beside, networks, run_settings, images=0)
     evaluation = opened(copy, tmp_path / "out", data=data, resolution=SIZE)
-    pictures.generate(evaluation, 10)
+    pictures.generate_pictures(evaluation, 10)
     found = consistency.pose_accuracy(evaluation)
     assert found["discriminator"] == beside.name and found["generated"]["pictures"] == 10
     assert found["real, estimated poses"]["pictures"] == 10
@@ -387,7 +392,7 @@ def test_other_discriminators_are_measured_anew(weights, tmp_path, data, monkeyp
 def test_cost_runs_profile_in_a_process_of_its_own(weights, tmp_path, monkeypatch):
     monkeypatch.undo()
     evaluation = opened(weights, tmp_path, cost_resolutions=(8,), backend="reference")
-    found = cost.measure(evaluation)
+    found = cost.measure_cost(evaluation)
     (entry,) = found["timings"]["pictures"]
     assert (entry["resolution"], entry["backend"]) == (8, "reference")
     assert entry["milliseconds"] > 0 and entry["peak_bytes"] > 2**20

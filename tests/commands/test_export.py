@@ -92,7 +92,7 @@ def test_weights_may_be_trained_on_with_another_spread_of_poses(shared):
     wide = replace(model, camera=replace(model.camera, fov_degrees=20.0))
     device = torch.device("cpu")
     _start_from(Trainer(replace(settings, model=turned), seed=0, device=device), shared)
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match="another camera than this run"):
         _start_from(Trainer(replace(settings, model=wide), seed=0, device=device), shared)
 
 
@@ -168,10 +168,10 @@ def test_half_precision_that_changes_the_picture_is_refused(
 
 def test_comparison_counts_error_and_flips(shared):
     generator, _ = checkpoint.load_generator(shared)
-    assert export.compare(generator, generator) == (float("inf"), 0.0)
+    assert export.compare_weights(generator, generator) == (float("inf"), 0.0)
     other = copy.deepcopy(generator)
     other.appearance.stacks[0].head_bias.add_(0.01)
-    psnr, flips = export.compare(generator, other)
+    psnr, flips = export.compare_weights(generator, other)
     assert 5 < psnr < 60 and flips == 0
 
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from semfaceedit import profile
 from semfaceedit.errors import UserError
 from semfaceedit.evaluation import roofline as floors
-from semfaceedit.evaluation.stage_times import measure
+from semfaceedit.evaluation.stage_times import time_stages
 from semfaceedit.kernels import _extension, cpu_peaks, use_backend
 from semfaceedit.model import config
 from semfaceedit.model.generator import Generator, sample_latents
@@ -155,7 +155,7 @@ def test_a_render_of_the_plane_alone_is_not_timed() -> None:
     with torch.no_grad():
         generator.manifolds.last_bias.fill_(-1000.0)
     with pytest.raises(UserError, match="no ray meets one of the 4 iso-surfaces"):
-        measure(generator, 8, repeats=1, chunk_rays=None)
+        time_stages(generator, 8, repeats=1, chunk_rays=None)
 
 
 @pytest.mark.parametrize(

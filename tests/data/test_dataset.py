@@ -24,7 +24,7 @@ from semfaceedit.data.dataset import (
     open_dataset,
     sample_order,
 )
-from semfaceedit.data.packing import pack
+from semfaceedit.data.packing import pack_dataset
 from semfaceedit.errors import UserError
 from semfaceedit.model.labels import FLIP_IDS, GROUP_OF_CLASS, one_hot
 
@@ -221,7 +221,7 @@ def test_dataset_json(tmp_path):
 def test_pack_takes_other_sources(tmp_path):
     source = random_dataset()
     items = zip(source.names, source.images, source.labels, source.poses, strict=True)
-    pack(items, 6, 16, tmp_path / "packed", {"layout": "procedural"})
+    pack_dataset(items, 6, 16, tmp_path / "packed", {"layout": "procedural"})
     dataset = open_dataset(tmp_path / "packed", resolution=8)
     for name in ("images", "labels", "poses"):
         np.testing.assert_array_equal(getattr(dataset, name), getattr(source, name))
@@ -277,7 +277,7 @@ def test_disk_that_fills_up_keeps_the_older_packed_data(tmp_path, monkeypatch):
     def items():
         return zip(source.names, source.images, source.labels, source.poses, strict=True)
 
-    pack(items(), 6, 16, out, {})
+    pack_dataset(items(), 6, 16, out, {})
     before = tree(tmp_path)
     append = packing._ArrayWriter.append
     calls = []
@@ -290,7 +290,7 @@ def test_disk_that_fills_up_keeps_the_older_packed_data(tmp_path, monkeypatch):
 
     monkeypatch.setattr(packing._ArrayWriter, "append", fill_up)
     with pytest.raises(UserError) as error:
-        pack(items(), 6, 16, out, {})
+        pack_dataset(items(), 6, 16, out, {})
     assert str(out) in message(error) and "no space left" in message(error)
     assert tree(tmp_path) == before
 
@@ -298,7 +298,7 @@ def test_disk_that_fills_up_keeps_the_older_packed_data(tmp_path, monkeypatch):
 def test_pack_refuses_folders_of_others(tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(UserError, match="is not packed data"):
-        pack(iter(()), 0, 16, tmp_path, {})
+        pack_dataset(iter(()), 0, 16, tmp_path, {})
     assert (tmp_path / "precious.txt").read_text() == "mine"
 
 
@@ -306,7 +306,7 @@ def test_a_cache_below_a_file(tmp_path):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file" / "packed", tmp_path / "file" / "deeper" / "packed"):
         with pytest.raises(UserError) as error:
-            pack(iter(()), 0, 16, out, {})
+            pack_dataset(iter(()), 0, 16, out, {})
         assert f"{out}: cannot be written" in message(error)
 
 
@@ -326,7 +326,7 @@ def items():
     yield "a", np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8), np.zeros(2, np.float32)
     if place != "between":
         die()
-packing.pack(items(), 1, 8, out, {})
+packing.pack_dataset(items(), 1, 8, out, {})
 """
 
 
@@ -342,7 +342,7 @@ def pack_and_die(out: Path, place: str) -> subprocess.Popen:
 def pack_drawn(out: Path) -> None:
     source = random_dataset()
     items = zip(source.names, source.images, source.labels, source.poses, strict=True)
-    pack(items, 6, 16, out, {})
+    pack_dataset(items, 6, 16, out, {})
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
@@ -379,5 +379,5 @@ def test_interrupted_packing_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pack(items(), 6, 16, tmp_path / "packed", {})
+        pack_dataset(items(), 6, 16, tmp_path / "packed", {})
     assert not list(tmp_path.iterdir())

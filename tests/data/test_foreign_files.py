@@ -17,7 +17,7 @@ from semfaceedit import prepare
 from semfaceedit.data.dataset import open_dataset
 from semfaceedit.data.decoding import read_image, read_label_map
 from semfaceedit.data.landmarks_file import read_landmarks
-from semfaceedit.data.layouts import Face, find_source
+from semfaceedit.data.layouts import SourcePair, find_source
 from semfaceedit.data.mask_checks import BISENET_NAMES, blurred, wrong_order
 from semfaceedit.data.preparation import locate
 from semfaceedit.data.several_faces import face_centres
@@ -180,8 +180,10 @@ def two_faces() -> np.ndarray:
 def test_the_largest_of_two_faces_is_taken(tmp_path, capsys):
     assert len(face_centres(LABELS)) == 1 and len(face_centres(two_faces())) == 2
     photo, mask = pair(tmp_path, two_faces())
-    found = locate(Face("two", photo, (mask,)))
-    alone = locate(Face("one", *(lambda p, m: (p, (m,)))(*pair(tmp_path / "b", draw_labels(256)))))
+    found = locate(SourcePair("two", photo, (mask,)))
+    alone = locate(
+        SourcePair("one", *(lambda p, m: (p, (m,)))(*pair(tmp_path / "b", draw_labels(256))))
+    )
     assert found.faces == 2 and alone.faces == 1
     assert found.window.side == pytest.approx(alone.window.side, rel=1e-6)
     assert found.window.left == pytest.approx(alone.window.left + 128)
@@ -197,7 +199,7 @@ def test_a_crop_about_the_middle_has_no_pose(tmp_path):
     labels[188:192, 4:8] = ID["nose"]
     labels[194:198, 2:8] = ID["mouth"]
     photo, mask = pair(tmp_path, labels)
-    found = locate(Face("odd", photo, (mask,)))
+    found = locate(SourcePair("odd", photo, (mask,)))
     assert found.crop == "centre" and found.landmarks is None
     assert "--no-align" in said(read_target, photo, mask, 64)
 
@@ -243,9 +245,21 @@ def test_a_map_of_the_stored_pixels_is_turned_alike(tmp_path, more, orientation)
     photo = save(tmp_path / "p.png", np.rot90(paint(upright), back), exif=exif)
     for turns in (0, back):
         mask = save(tmp_path / f"{turns}.png", np.rot90(upright, turns))
-        found = locate(Face("p", photo, (mask,)))
+        found = locate(SourcePair("p", photo, (mask,)))
         np.testing.assert_array_equal(found.labels, upright)
         np.testing.assert_array_equal(found.image, paint(upright))
+
+
+@pytest.mark.parametrize("yaw", [-0.7, -0.5, 0.0])
+def test_a_map_of_a_face_on_its_side_is_turned_alike(tmp_path, yaw):
+    """Turned to one side, a face has landmarks on its side too, though no upright face's."""
+    upright = draw_labels(96, yaw)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    photo = save(tmp_path / "p.png", np.rot90(paint(upright)), exif=exif)
+    for turns in (0, 1):
+        mask = save(tmp_path / f"{turns}.png", np.rot90(upright, turns))
+        np.testing.assert_array_equal(locate(SourcePair("p", photo, (mask,))).labels, upright)
 
 
 def test_an_undecided_turn_is_said(tmp_path, capsys):
@@ -253,7 +267,7 @@ def test_an_undecided_turn_is_said(tmp_path, capsys):
     exif[0x112] = 6
     photo = save(tmp_path / "p.png", np.zeros((32, 32, 3), np.uint8), exif=exif)
     mask = save(tmp_path / "m.png", np.zeros((32, 32), np.uint8))
-    locate(Face("p", photo, (mask,)))
+    locate(SourcePair("p", photo, (mask,)))
     assert "m.png" in (error := capsys.readouterr().err) and "EXIF" in error
 
 

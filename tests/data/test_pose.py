@@ -9,7 +9,7 @@ import torch
 from face_maps import ID, draw_labels, template_points
 
 from semfaceedit.data.decoding import read_label_map
-from semfaceedit.data.layouts import Face, read_pose_table
+from semfaceedit.data.layouts import SourcePair, read_pose_table
 from semfaceedit.data.pose import (
     TEMPLATE,
     WORLD_PER_UNIT,
@@ -167,7 +167,7 @@ def test_spread_over_real_faces(faces):
     root = faces / "ce7454_celebamaskhq512"
     poses = []
     for path in sorted((root / "masks").glob("*.png"))[:120]:
-        face = Face(path.stem, root / "images" / f"{path.stem}.jpg", (path,))
+        face = SourcePair(path.stem, root / "images" / f"{path.stem}.jpg", (path,))
         poses.append(prepare_face(locate(face), 16).pose)
     known = np.array([pose for pose in poses if np.isfinite(pose).all()])
     assert len(known) >= 117

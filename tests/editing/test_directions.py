@@ -322,7 +322,7 @@ def damaged(path, editor, how):
         header["shown"] = header["shown"][1:]
     if how == "lacks":
         del tensors[name]
-        from semfaceedit.model.mean_face import hash_tensors
+        from semfaceedit.tensor_files import hash_tensors
 
         header["sha256"] = hash_tensors(tensors)
     save_file(tensors, path, {"semfaceedit": json.dumps(header)})

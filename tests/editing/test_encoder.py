@@ -8,6 +8,7 @@ import pytest
 import torch
 from faces import SIZE, face, open_editor, write_checkpoint
 from safetensors.torch import load_file, save_file
+from support import change_a_number
 
 from semfaceedit.api import load
 from semfaceedit.editing import encoder as reading
@@ -229,6 +230,10 @@ def test_training_goes_on_where_it_stopped(tmp_path, generator, capsys):
     other = encoder_training._Training(generator, dataclasses.replace(SHORT, seed=1), None)
     other.restore(keep)
     assert other.round == 0
+    change_a_number(keep)
+    damaged = encoder_training._Training(generator, SHORT, None)
+    damaged.restore(keep)
+    assert damaged.round == 0
     assert "going on" in capsys.readouterr().err
 
 

@@ -222,6 +222,39 @@ def test_tensors_that_are_no_faces_are_said(editor, tmp_path, tensors, said):
         FaceProject.load(path)
 
 
+@pytest.mark.parametrize("name", ["geometry.phases", "appearance.frequencies", "pose", "labels",
+                                  "image", "preview"])  # fmt: skip
+def test_a_sound_number_in_place_of_another_is_said(editor, tmp_path, name):
+    path = tmp_path / "face.safetensors"
+    face(editor, 1).save(path)
+    with safe_open(path, "pt") as file:
+        tensor = file.get_tensor(name)
+    numbers = tensor.flatten()
+    numbers[0] = 0.25 if tensor.is_floating_point() else (int(numbers[0]) + 1) % 19
+    rewritten(path, {}, {name: numbers.view(tensor.shape)})
+    with pytest.raises(UserError, match="face.safetensors was changed since it was written"):
+        FaceProject.load(path, editor.generator)
+
+
+@pytest.mark.parametrize("name, value", [("iterations", 8), ("metrics", {"psnr": 20.0}),
+                                         ("crop", None), ("group_of_class", [0] * 19)])  # fmt: skip
+def test_a_sound_header_in_place_of_another_is_said(editor, tmp_path, name, value):
+    path = tmp_path / "face.safetensors"
+    crop = SourceCrop(Window(1.5, -2.0, 40.0), 64, 48)
+    dataclasses.replace(face(editor, 1), iterations=7, metrics={"psnr": 20.5}, crop=crop).save(path)
+    FaceProject.load(path, editor.generator)
+    rewritten(path, {name: value}, {})
+    with pytest.raises(UserError, match="face.safetensors was changed since it was written"):
+        FaceProject.load(path, editor.generator)
+
+
+def test_a_project_of_an_earlier_version_has_no_hash(editor, tmp_path):
+    path = tmp_path / "face.safetensors"
+    face(editor, 1).save(path)
+    rewritten(path, {"sha256": None}, {})
+    assert FaceProject.load(path, editor.generator).labels.max() < 19
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1e7])
 @pytest.mark.parametrize("name", ["geometry.frequencies", "appearance.phases"])
 def test_offsets_without_a_finite_face_are_said(editor, tmp_path, name, value):

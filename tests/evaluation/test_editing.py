@@ -80,7 +80,7 @@ def test_faces_that_can_take_no_edit_are_no_result(evaluation, monkeypatch):
     monkeypatch.setattr(editing, "painted", lambda labels, name: None)
     settings = editing.edit_settings(evaluation)
     with pytest.raises(Unmeasured, match="no face can take an edit"):
-        editing.measure(evaluation, settings, {})
+        editing.measure_editing(evaluation, settings, {})
 
 
 def test_the_unit_of_identity_is_the_distance_of_faces(evaluation):

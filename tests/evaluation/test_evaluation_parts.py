@@ -19,7 +19,7 @@ from semfaceedit.evaluation.session import (
     Unmeasured,
     plain,
 )
-from semfaceedit.evaluation.writing import number, table
+from semfaceedit.evaluation.writing import format_number, table
 from semfaceedit.metrics.generator_checks import widened
 from semfaceedit.model.labels import CLASS_NAMES, GROUP_OF_CLASS
 from semfaceedit.model.masking import GroupTable
@@ -134,9 +134,9 @@ def test_far_is_more_than_two_pixels_away():
 
 def test_locality_pools_over_batches(evaluation):
     """The same figures whatever the batch."""
-    one = locality.measure(evaluation)
+    one = locality.measure_locality(evaluation)
     evaluation.options.batch = 3
-    two = locality.measure(evaluation)
+    two = locality.measure_locality(evaluation)
     evaluation.options.batch = 2
     assert one["appearance_changed"]["labels"] == 0 == one["appearance_changed"]["depth"]
     assert one["geometry_changed"]["labels"] > 0
@@ -238,4 +238,4 @@ def test_tables():
     assert table(["a", "b"], [["x", None], ["y", 0.123456], ["z", 12345]]) == [
         "| a | b |", "| --- | ---: |", "| x | – |", "| y | 0.1235 |", "| z | 12,345 |",
     ]  # fmt: skip
-    assert number(float("nan")) == "–" and number(54321.0) == "54,321"
+    assert format_number(float("nan")) == "–" and format_number(54321.0) == "54,321"

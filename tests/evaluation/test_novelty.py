@@ -29,7 +29,7 @@ def evaluation(training, tmp_path, monkeypatch) -> Evaluation:
         training_data=tmp_path / "training", count=12, parser_steps=2, batch=4,
     )  # fmt: skip
     evaluation = Evaluation.open(options, torch.device("cpu"), World())
-    pictures.generate(evaluation, 12)
+    pictures.generate_pictures(evaluation, 12)
     return evaluation
 
 
@@ -46,7 +46,7 @@ def test_copies_of_training_are_found(evaluation, training, monkeypatch, tmp_pat
         chunks = [pictures.Chunk(0, shown, chunk.labels)]
         known = pictures.PictureSet(name, 12, lambda chunks=chunks: iter(chunks), tmp_path)
         monkeypatch.setattr(novelty, name, lambda _, known=known: known)
-    found = novelty.measure(evaluation, training)
+    found = novelty.measure_novelty(evaluation, training)
     for space in found["spaces"].values():
         assert float(space["generated"]["median"]) < 0.02  # rounded to eight bits
         assert float(space["held_out"]["least"]) > 0.1

@@ -14,7 +14,7 @@ from faces import open_editor
 from websockets.sync.client import ClientConnection, connect
 
 from semfaceedit import editor as command
-from semfaceedit.web_editor.messages import pack, unpack
+from semfaceedit.web_editor.messages import pack_message, unpack
 from semfaceedit.web_editor.server import EditorServer, PageServer
 from semfaceedit.web_editor.session import EditingSession
 
@@ -73,7 +73,7 @@ class Client:
         self.stack.close()
 
     def send(self, kind: str, payload: bytes = b"", /, **fields: Any) -> None:
-        self.socket.send(pack({"type": kind, **fields}, payload))
+        self.socket.send(pack_message({"type": kind, **fields}, payload))
 
     def hear(self) -> tuple[dict[str, Any], bytes]:
         message = self.socket.recv(timeout=60)

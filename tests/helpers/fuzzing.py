@@ -22,14 +22,19 @@ import torch
 from face_maps import draw_labels, paint
 from faces import open_editor
 from PIL import Image
+from slider_cases import tiny_sliders
+from torch import nn
 
 from semfaceedit.data.decoding import read_image, read_label_map
 from semfaceedit.data.landmarks_file import read_landmarks
-from semfaceedit.data.layouts import Face, Source, read_pose_table
+from semfaceedit.data.layouts import Source, SourcePair, read_pose_table
 from semfaceedit.data.preparation import locate, prepare_face
+from semfaceedit.editing.encoder import EncoderSettings, load_encoder, new_encoder, save_encoder
 from semfaceedit.editing.project import FaceProject
+from semfaceedit.editing.sliders import load_directions
 from semfaceedit.errors import UserError
 from semfaceedit.model import checkpoint
+from semfaceedit.model.codes import Film
 from semfaceedit.model.config import tiny
 from semfaceedit.model.discriminator import build_discriminators
 from semfaceedit.parsing.network import Parser, ParserSettings, load_parser, save_parser
@@ -179,13 +184,16 @@ def pair_case(folder: Path, random: Random) -> None:
     image, mask = folder / "image.png", folder / "mask.png"
     Image.fromarray(paint(labels)).save(image, exif=exif)
     Image.fromarray(np.rot90(labels, random.integers(4)).copy()).save(mask)
-    prepared = prepare_face(locate(Face("a", image, (mask,))), 16)
+    prepared = prepare_face(locate(SourcePair("a", image, (mask,))), 16)
     assert prepared.image.shape == (16, 16, 3) and prepared.labels.max() < 19
     assert np.isfinite(prepared.pose).all() or np.isnan(prepared.pose).all()
 
 
 def landmarks_case(folder: Path, random: Random) -> None:
-    path, source = folder / "landmarks", Source(folder, "pairs", [Face("a", folder, (folder,))])
+    path, source = (
+        folder / "landmarks",
+        Source(folder, "pairs", [SourcePair("a", folder, (folder,))]),
+    )
     points = random.integers(0, 100, (5, 2)).tolist()
     if random.random() < 0.5:
         data = json.dumps(changed({"a": points}, random)).encode()
@@ -249,17 +257,40 @@ class Tensors:
         return struct.pack("<Q", len(text)) + text + bytes(body)
 
 
+SIZES = EncoderSettings(width=8, features=16, components=4)
+
+
+def same(one: Film, two: Film) -> bool:
+    return torch.equal(one.phases, two.phases) and torch.equal(one.frequencies, two.frequencies)
+
+
+def unchanged(found: nn.Module, own: nn.Module) -> bool:
+    """Whether two networks of one kind hold the same numbers."""
+    pairs = zip(found.state_dict().items(), own.state_dict().items(), strict=True)
+    return all(name == other and torch.equal(a, b) for (name, a), (other, b) in pairs)
+
+
 def cases(folder: Path) -> dict[str, Callable[[Path, Random], None]]:
     """Every kind; `folder` holds the sound files."""
     editor = open_editor(folder)
     weights = Tensors(Path(editor.generator.source))
     networks = folder / "d.safetensors"
     checkpoint.save_discriminators(networks, build_discriminators(tiny()), tiny(), images=0)
+    sound_critics, _ = checkpoint.load_discriminators(networks)
     critics = Tensors(networks)
-    editor.generate(1, resolution=8).project.save(folder / "face.safetensors")
+    sound_face = editor.generate(1, resolution=8).project
+    sound_face.save(folder / "face.safetensors")
     face = Tensors(folder / "face.safetensors")
+    save_encoder(folder / "encoder.safetensors", new_encoder(editor.generator, SIZES),
+                 editor.generator, {})  # fmt: skip
+    sound_encoder = load_encoder(folder / "encoder.safetensors", editor.generator)
+    encoder = Tensors(folder / "encoder.safetensors")
+    tiny_sliders(editor.generator).save(folder / "directions.safetensors", editor.generator)
+    sound_directions = load_directions(folder / "directions.safetensors", editor.generator)
+    directions = Tensors(folder / "directions.safetensors")
     settings = ParserSettings(16, 1, 0, (8, 8))
-    save_parser(folder / "parser.safetensors", Parser(settings.widths), settings, {})
+    sound_parser = Parser(settings.widths)
+    save_parser(folder / "parser.safetensors", sound_parser, settings, {})
     parser = Tensors(folder / "parser.safetensors")
     checkpoint.save_state(folder, 1, {"a": torch.ones(3), "b": {"c": [1, 2.5, "x"]}})
     state = next(folder.glob("state-*.pt")).read_bytes()
@@ -270,26 +301,40 @@ def cases(folder: Path) -> dict[str, Callable[[Path, Random], None]]:
 
     def weights_case(here: Path, random: Random) -> None:
         write(path := here / "w.safetensors", weights.damaged(random))
-        generator, _ = checkpoint.load_generator(path)
-        own = dict(editor.generator.named_parameters())
-        for name, tensor in generator.named_parameters():
-            assert torch.equal(tensor, own[name]), f"{name} was changed and nobody saw it"
+        found, run = checkpoint.load_generator(path)
+        assert unchanged(found, editor.generator) and run == editor.config
 
     def critics_case(here: Path, random: Random) -> None:
         write(path := here / "d.safetensors", critics.damaged(random))
-        checkpoint.load_discriminators(path)
+        found, _ = checkpoint.load_discriminators(path)
+        assert all(unchanged(*pair) for pair in zip(found, sound_critics, strict=True))
 
     def face_case(here: Path, random: Random) -> None:
         write(path := here / "f.safetensors", face.damaged(random))
-        project = FaceProject.load(path, editor.generator)
-        assert project.pose.isfinite().all() and project.labels.max() < 19
-        for film in (project.geometry, project.appearance):
-            assert film.frequencies.isfinite().all() and film.phases.isfinite().all()
+        found = FaceProject.load(path, editor.generator)
+        for part in ("geometry", "appearance"):
+            assert same(getattr(found, part), getattr(sound_face, part)), f"{part} was changed"
+        for name in ("pose", "labels", "image", "preview"):
+            values, own = (np.asarray(getattr(face, name)) for face in (found, sound_face))
+            assert np.array_equal(values, own), f"{name} was changed"
+        assert (found.iterations, found.metrics, found.crop) == (0, {}, None)
+
+    def encoder_case(here: Path, random: Random) -> None:
+        write(path := here / "e.safetensors", encoder.damaged(random))
+        assert unchanged(load_encoder(path, editor.generator), sound_encoder)
+
+    def directions_case(here: Path, random: Random) -> None:
+        write(path := here / "s.safetensors", directions.damaged(random))
+        found = load_directions(path, editor.generator)
+        assert found.sliders == sound_directions.sliders
+        for name in ("scale", "low", "high", "geometry", "appearance"):
+            values, own = (getattr(d.gauge, name) for d in (found, sound_directions))
+            assert torch.equal(values, own), f"{name} was changed"
 
     def parser_case(here: Path, random: Random) -> None:
         write(path := here / "p.safetensors", parser.damaged(random))
-        network, found = load_parser(path, torch.device("cpu"))
-        assert network(torch.zeros(1, 3, found.resolution, found.resolution)).isfinite().all()
+        network, _ = load_parser(path, torch.device("cpu"))
+        assert unchanged(network, sound_parser)
 
     def state_case(here: Path, random: Random) -> None:
         write(here / "state-00000001.pt", damaged(state, random))
@@ -299,7 +344,8 @@ def cases(folder: Path) -> dict[str, Callable[[Path, Random], None]]:
         "images": image_case, "label maps": map_case, "pairs": pair_case,
         "landmarks": landmarks_case, "pose tables": pose_table_case, "settings": settings_case,
         "weights": weights_case, "discriminators": critics_case, "face projects": face_case,
-        "parsers": parser_case, "states": state_case,
+        "encoders": encoder_case, "directions": directions_case, "parsers": parser_case,
+        "states": state_case,
     }  # fmt: skip
 
 

@@ -1,7 +1,9 @@
 """What several tests share: the native code paths of this machine."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,3 +51,16 @@ def use_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def change_a_number(path: Path) -> None:
+    """Turn the lowest bit of a safetensors file's last number, which stays finite."""
+    data = path.read_bytes()
+    last = len(data) - {"F32": 4, "F16": 2}.get(_last_type(data), 1)
+    path.write_bytes(data[:last] + bytes([data[last] ^ 1]) + data[last + 1 :])
+
+
+def _last_type(data: bytes) -> str:
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    header.pop("__metadata__", None)
+    return str(max(header.values(), key=lambda entry: entry["data_offsets"][1])["dtype"])

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from face_maps import draw_labels, paint
 
 from semfaceedit.data.dataset import FaceDataset, open_packed
-from semfaceedit.data.packing import pack
+from semfaceedit.data.packing import pack_dataset
 from semfaceedit.model import config
 from semfaceedit.model.config import Config, Phase
 from semfaceedit.training.distributed import World
@@ -29,7 +29,7 @@ def drawn_faces(folder: Path, count: int = 12, resolution: int = 32) -> FaceData
             known = pose if index else np.full(2, np.nan, np.float32)
             yield f"{index:03d}", paint(labels), labels, known
 
-    pack(items(), count, resolution, folder, {"layout": "drawn"})
+    pack_dataset(items(), count, resolution, folder, {"layout": "drawn"})
     return open_packed(folder)
 
 

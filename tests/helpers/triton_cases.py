@@ -25,7 +25,9 @@ from semfaceedit.kernels import (
     ray_isosurface,
 )
 from semfaceedit.kernels.film_siren import FilmSirenFunction
+from semfaceedit.kernels.film_siren_reference import FilmSirenGradients, call_of
 from semfaceedit.kernels.ray_isosurface import RayIsosurfaceFunction
+from semfaceedit.kernels.ray_isosurface_reference import FieldSettings
 from semfaceedit.kernels.semantic_composite import (
     ColorCompositeFunction,
     SemanticCompositeFunction,
@@ -156,19 +158,16 @@ def field_inputs(sizes: tuple[int, ...]) -> dict[str, Tensor]:
 
 def intersect(sizes: tuple[int, ...], backend: str, plane_z: float = -0.12) -> Function:
     _, hits, samples, _, _ = sizes
-    settings = {**FIELD_SETTINGS, "samples": samples, "plane_z": plane_z}
-    order = ("centre", "scale", "near", "far", "samples", "plane_z")
+    settings = FieldSettings(**{**FIELD_SETTINGS, "samples": samples, "plane_z": plane_z})
 
     def function(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         levels = field_levels(hits, inputs["origins"].dtype)
         rays = inputs["origins"], inputs["directions"], levels
         weights = FieldWeights(*(inputs[name] for name in FieldWeights._fields))
         if backend == "triton":
-            result = RayIsosurfaceFunction.apply(
-                *rays, *weights, tuple(settings[key] for key in order), backend, "fp32"
-            )
+            result = RayIsosurfaceFunction.apply(settings, backend, "fp32", *rays, *weights)
         else:
-            result = ray_isosurface(*rays, weights, **settings, backend=backend)
+            result = ray_isosurface(*rays, weights, **settings._asdict(), backend=backend)
         return dict(zip(Intersections._fields, result, strict=True))
 
     return function
@@ -229,9 +228,10 @@ def test_field_ties_go_by_level_and_flat_fields_are_not_interpolated() -> None:
             torch.tensor([[0.0, 0.0, 1.0]]), torch.zeros(1), torch.zeros(0, 1, 1),
             torch.zeros(0, 1), torch.tensor([[slope]], requires_grad=True), torch.zeros(1),
         )  # fmt: skip
+        settings = FieldSettings((0, 0, 0), 1.0, 0.0, 1.0, 11, 0.5)
         result = RayIsosurfaceFunction.apply(
-            torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.0, 0.0, -1.0]]),
-            torch.tensor(levels), *weights, ((0, 0, 0), 1.0, 0.0, 1.0, 11, 0.5), "triton", "fp32",
+            settings, "triton", "fp32", torch.tensor([[0.0, 0.0, 1.0]]),
+            torch.tensor([[0.0, 0.0, -1.0]]), torch.tensor(levels), *weights,
         )  # fmt: skip
         hits = Intersections(*result)
         assert hits.depths[0].tolist() == pytest.approx(depths, abs=1e-6)
@@ -252,7 +252,7 @@ def test_field_registered_ops() -> None:
     torch.library.opcheck(ops.ray_isosurface_forward_triton.default, arguments)
     _, depths, valid, level, _, interval = ops.ray_isosurface_forward_triton(*arguments)
     grads = [torch.randn(37, 4, 3), torch.randn(37, 4)]
-    arguments = (grads, [depths, level, valid, interval], *arguments, [True, False] * 4)
+    arguments = ([*grads, depths, level, valid, interval], *arguments, [True, False] * 4)
     torch.library.opcheck(ops.ray_isosurface_backward_triton.default, arguments)
 
 
@@ -285,7 +285,7 @@ def stack(parts: Problem, trunk: int, backend: str, precision: str = "fp32") -> 
         leading, weights = (*tensors[:4], offsets, groups), FilmSirenWeights(*tensors[4:])
         if backend == "triton":
             return {
-                "output": FilmSirenFunction.apply(*leading, *weights, trunk, backend, precision)
+                "output": FilmSirenFunction.apply(trunk, backend, precision, *leading, *weights)
             }
         output = film_siren(
             *leading, weights, trunk_channels=trunk, backend=backend, precision=precision
@@ -445,8 +445,10 @@ def test_launches_do_not_wait_for_the_device() -> None:
     values = list(tensors.values())
     inputs = [*values[:4], offsets, groups, *values[4:]]
     with Waits() as waits:
-        film_siren_triton._forward(inputs, 0, "fp32")
-        film_siren_triton._backward(torch.randn(1, 3), inputs, 0, "fp32", [True] * 12)
+        call = call_of(inputs, 0, "fp32")
+        film_siren_triton.launch_forward(call)
+        needed = FilmSirenGradients(*[True] * 12)
+        film_siren_triton.launch_backward(torch.randn(1, 3), call, needed)
     assert waits.seen == []
     with Waits() as waits:
         torch.bincount(groups)

@@ -1,11 +1,12 @@
 """film_siren: the reference against numbers worked out by hand, backends against the reference."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
-from comparison import assert_identical, values_and_gradients
-from film_siren_cases import LARGE_SHAPES, SHAPES, call, compare, problem, sine
+from comparison import assert_identical, assert_matches, values_and_gradients
+from film_siren_cases import LARGE_SHAPES, SHAPES, call, compare, expected, problem, sine
 from support import isas, needs_native, use_isa, use_threads
 from torch import Tensor
 
@@ -85,6 +86,26 @@ def test_trunk_channels_do_not_depend_on_the_direction(backend: str) -> None:
 def test_cpu_matches_reference(name: str, isa: str) -> None:
     with use_isa(isa):
         compare(SHAPES[name])
+
+
+@pytest.mark.parametrize(
+    "name, defect",
+    [
+        ("output", lambda output: output * (1 + 1e-4)),
+        ("output", lambda output: output.bfloat16().float()),
+        ("d points", lambda grad: grad * (torch.arange(len(grad)) > 0)[:, None]),
+        ("d frequencies", lambda grad: grad.roll(1, 0)),
+        ("d phases", lambda grad: grad.bfloat16().float()),
+        ("d hidden_weight", lambda grad: grad.transpose(1, 2)),
+        ("d view_bias", lambda grad: grad * (1 - 1e-4)),
+        ("d head_weight", lambda grad: grad * (torch.arange(grad.shape[-1]) > 0)),
+    ],
+)
+def test_a_defect_is_caught(name: str, defect: Callable[[Tensor], Tensor]) -> None:
+    """The tolerance lets rounding through, and nothing else."""
+    right, exact = (expected(SHAPES["odd"], t, None) for t in (torch.float32, torch.float64))
+    with pytest.raises(AssertionError, match=name):
+        assert_matches({**right, name: defect(right[name])}, exact, right)
 
 
 @needs_native

@@ -476,10 +476,9 @@ def check_registered_ops(backend: str) -> None:
     backward = getattr(ops, f"ray_isosurface_backward_{backend}")
     torch.library.opcheck(forward.default, (inputs, numbers, "fp32"))
     _, depths, valid, level, _, interval = forward(inputs, numbers, "fp32")
-    grads = [torch.randn(33, 4, 3), torch.randn(33, 4)]
-    hits = [depths, level, valid, interval]
+    hits = [torch.randn(33, 4, 3), torch.randn(33, 4), depths, level, valid, interval]
     needed = [True, False] * 4
-    arguments = (grads, hits, inputs, numbers, "fp32", needed)
+    arguments = (hits, inputs, numbers, "fp32", needed)
     torch.library.opcheck(backward.default, arguments)
 
 

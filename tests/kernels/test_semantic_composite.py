@@ -117,6 +117,32 @@ def test_cpu_matches_reference(
     assert_matches(actual, exact, plain)
 
 
+@pytest.mark.parametrize(
+    "op, name, defect",
+    [
+        (semantic, "map", lambda values: values.bfloat16().float()),
+        (semantic, "d alpha", lambda grad: grad * (1 + 1e-4)),
+        (semantic, "d values", lambda grad: grad.roll(1, 1)),
+        (color, "color", lambda color: color * (1 - 1e-4)),
+        (color, "depth", lambda depth: depth + 1e-4),
+        (color, "weights", lambda weights: weights.roll(1, 1)),
+        (color, "d alpha", lambda grad: grad * (torch.arange(grad.shape[1]) > 0)),
+        (color, "d depths", lambda grad: grad.bfloat16().float()),
+    ],
+)
+def test_a_defect_is_caught(
+    op: Callable[[str], Callable], name: str, defect: Callable[[Tensor], Tensor]
+) -> None:
+    """The tolerance lets rounding through, and nothing else."""
+    inputs = problem((1000, 9, 19))
+    if op is semantic:
+        del inputs["depths"]
+    run = functools.partial(values_and_gradients, op("reference"), inputs)
+    right, exact = run(torch.float32), run(torch.float64)
+    with pytest.raises(AssertionError, match=name):
+        assert_matches({**right, name: defect(right[name])}, {name: exact[name]}, right)
+
+
 @pytest.mark.parametrize("op", [semantic, color])
 def test_reference_gradcheck(op: Callable[[str], Callable]) -> None:
     inputs = problem((4, 5, 3))

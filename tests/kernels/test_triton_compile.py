@@ -17,6 +17,7 @@ import pytest
 from semfaceedit.kernels import (
     _triton,
     film_siren_triton,
+    film_siren_triton_tiling,
     ray_isosurface_triton,
     semantic_composite_triton,
 )
@@ -273,7 +274,7 @@ def film(
     inputs: int,
     channels: int,
 ) -> Resources:
-    host = film_siren_triton
+    host = film_siren_triton_tiling
     tiling = host.backward_tiling(precision, architecture)
     constants = host.network_constants(width, layers, inputs, precision)
     if name == "forward_kernel":

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from faces import open_editor, settings, write_checkpoint
+from support import change_a_number
 
 from semfaceedit.model import mean_face as means
 from semfaceedit.model.generator import Generator
@@ -49,14 +50,14 @@ def test_they_are_the_average_over_10000_latents(tmp_path, cache):
 
 
 def test_a_folder_that_cannot_be_written_sends_them_to_the_cache(tmp_path, cache, monkeypatch):
-    path, real = write_checkpoint(tmp_path), means.write_atomically
+    path, real = write_checkpoint(tmp_path), means.write_tensors
 
-    def guarded(target, write):
+    def guarded(target, tensors, header):
         if target.parent == tmp_path:
             raise PermissionError(13, "read-only", str(target))
-        real(target, write)
+        real(target, tensors, header)
 
-    monkeypatch.setattr(means, "write_atomically", guarded)
+    monkeypatch.setattr(means, "write_tensors", guarded)
     mean_codes(Generator.from_checkpoint(path))
     assert [p.parent for p in tmp_path.glob("**/mean-codes-*")] == [cache]
     forbid_averaging(monkeypatch)
@@ -69,13 +70,16 @@ def test_other_weights_have_other_means(tmp_path, cache):
     assert len(kept(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("damage", ["text", "cut"])
+@pytest.mark.parametrize("damage", ["text", "cut", "number"])
 def test_a_damaged_file_is_made_again(tmp_path, cache, monkeypatch, damage):
     path = write_checkpoint(tmp_path)
     whole = mean_codes(Generator.from_checkpoint(path))
     (file,) = tmp_path.glob("mean-codes-*")
     data = file.read_bytes()
-    file.write_bytes(b"hello" if damage == "text" else data[: len(data) // 2])
+    if damage == "number":
+        change_a_number(file)
+    else:
+        file.write_bytes(b"hello" if damage == "text" else data[: len(data) // 2])
     read = mean_codes(Generator.from_checkpoint(path))
     assert torch.equal(read.geometry.phases, whole.geometry.phases)
     forbid_averaging(monkeypatch)

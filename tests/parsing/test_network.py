@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from support import change_a_number
 from training import drawn_faces
 
 from semfaceedit import train_parser
@@ -71,10 +72,22 @@ def test_a_killed_training_goes_on_to_the_same_network(data, tmp_path, monkeypat
     assert done[9:] == [0, 1, 2, 3, 4]
 
 
-def test_a_damaged_state_is_begun_anew(data, tmp_path):
+def test_a_damaged_state_is_begun_anew(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(parser, "KEEP_EVERY", 1)
     keep = tmp_path / "training.safetensors"
+    whole = train(data, QUICK, CPU, keep=keep)
+    change_a_number(keep)
+    assert same(train(data, QUICK, CPU, keep=keep), whole)
     keep.write_bytes(b"damaged")
-    assert same(train(data, QUICK, CPU, keep=keep), train(data, QUICK, CPU))
+    assert same(train(data, QUICK, CPU, keep=keep), whole)
+
+
+def test_a_damaged_network_of_an_evaluation_is_trained_again(data, tmp_path):
+    path = tmp_path / "parser.safetensors"
+    whole = parser.saved_parser(path, data, QUICK, CPU)
+    change_a_number(path)
+    assert same(parser.saved_parser(path, data, QUICK, CPU), whole)
+    assert same(parser.load_parser(path, CPU)[0], whole)
 
 
 def test_small_classes_count_more(data):

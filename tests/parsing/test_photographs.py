@@ -4,6 +4,7 @@ Procedural heads stand for photographs: their maps and poses are known exactly.
 """
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -109,6 +110,19 @@ def test_pictures_without_a_face(shape):
     noise = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
     with pytest.raises(UserError, match="no face"):
         read_face(noise, "noise")
+
+
+def test_large_photographs_take_no_longer_than_what_the_networks_see(heads):
+    """A search over windows once took 23 s for 12 million pixels, and minutes for a strip."""
+    head = Image.fromarray(heads[0][0]).resize((1500, 1500), Image.Resampling.BICUBIC)
+    large = placed(np.asarray(head), 3000, 4000, 1200, 700)
+    strip = np.full((120, 9000, 3), 120, np.uint8)
+    begun = time.process_time()
+    face = read_face(large, "large")
+    with pytest.raises(UserError, match="no face"):
+        read_face(strip, "strip")
+    assert time.process_time() - begun < 8
+    assert face.window.side > 1000
 
 
 def test_small_faces_are_said_to_be_coarse(heads):

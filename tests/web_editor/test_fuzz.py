@@ -18,7 +18,7 @@ from faces import SIZE
 from PIL import Image
 
 from semfaceedit.web_editor.answers import DEFECT
-from semfaceedit.web_editor.messages import pack
+from semfaceedit.web_editor.messages import pack_message
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CELLS = 4 * SIZE**2
@@ -91,7 +91,7 @@ def odd_message(random: random.Random) -> bytes:
     if random.random() < 0.15:
         first, second = odd_picture(random), random.choice((b"", odd_picture(random)))
         header = {"type": "invert", "name": "ann.png", "split": max(1, len(first))}
-        return pack(header, first + second)
+        return pack_message(header, first + second)
     if random.random() < 0.02:
         return random.randbytes(random.randrange(40))
     size = random.choice((0, 1, CELLS - 1, CELLS, CELLS, CELLS, 5000))

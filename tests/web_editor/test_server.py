@@ -32,7 +32,7 @@ from semfaceedit.errors import UserError
 from semfaceedit.model.labels import CLASS_NAMES
 from semfaceedit.web_editor import http, outbox
 from semfaceedit.web_editor import server as server_module
-from semfaceedit.web_editor.messages import pack, unpack
+from semfaceedit.web_editor.messages import pack_message, unpack
 from semfaceedit.web_editor.server import WRONG_KEY, PageServer
 from semfaceedit.web_editor.uploads import clean_name
 
@@ -78,12 +78,19 @@ def at_hand(server) -> int:
 
 def test_messages_survive_packing():
     for header, payload in (({"type": "x", "name": "ü€"}, b"\0\1"), ({"type": "y"}, b"")):
-        assert unpack(pack(header, payload)) == (header, payload)
-    for wrong in (b"", b"\5\0\0\0{}", b"\2\0\0\0[]", b"\2\0\0\0{}", pack({"type": 3}), b"\xff" * 9):
+        assert unpack(pack_message(header, payload)) == (header, payload)
+    for wrong in (
+        b"",
+        b"\5\0\0\0{}",
+        b"\2\0\0\0[]",
+        b"\2\0\0\0{}",
+        pack_message({"type": 3}),
+        b"\xff" * 9,
+    ):
         with pytest.raises(UserError, match="reload"):
             unpack(wrong)
     with pytest.raises(ValueError):
-        pack({"type": "x", "value": float("nan")})
+        pack_message({"type": "x", "value": float("nan")})
 
 
 def test_a_page_learns_all_it_needs(editor):
@@ -234,7 +241,7 @@ def test_a_defect_is_told_and_leaves_a_trace(editor, page, monkeypatch, capfd):
     "fields", [{"type": "x" * 60000}, VIEW | {"type": "view", "yaw": "x" * 60000}]
 )
 def test_an_error_repeats_little_of_what_was_sent(page, fields):
-    page.socket.send(pack(fields))
+    page.socket.send(pack_message(fields))
     header, _ = page.wait("error")
     assert len(header["message"]) < 200 and "x...x" in header["message"]
 

@@ -1,0 +1,107 @@
+"""Tile sizes and other compile-time constants of `film_siren`'s Triton kernels."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from ._triton import ceil_div, interpreted, power_of_two
+
+PRECISIONS = ("fp32", "tf32", "fp16")
+DOT_PRECISION = {"fp32": "ieee", "tf32": "tf32", "fp16": "ieee"}
+THIN = 3  # up to so many inputs the first layer is in fp32, straight from the points
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Sizes of one kernel's tiles; `rows` points share a FiLM row."""
+
+    rows: int
+    columns: int
+    slab: int
+    warps: int
+    stages: int
+    wide: int | None = None  # from so many channels on, twice the columns where only views are read
+    registers: int | None = None  # a thread may use; None: the assembler balances them with spills
+
+
+INTERPRETED = Tiling(rows=16, columns=16, slab=16, warps=4, stages=1, wide=65)
+
+
+def forward_tiling(precision: str, architecture: int, inputs: int) -> Tiling:
+    """`architecture` as 80, 89, 90, ...; 0: the interpreter. Chosen to spill no registers."""
+    if architecture == 0:
+        return INTERPRETED
+    if precision == "fp32":
+        return Tiling(rows=64, columns=32, slab=16, warps=8, stages=2, registers=255)
+    if precision == "tf32":
+        return Tiling(rows=64, columns=64, slab=16, warps=4, stages=2)
+    if architecture == 90:  # chains of eight wgmma, fed by what its shared memory holds
+        slab = 128 if inputs <= THIN else 64
+        return Tiling(rows=128, columns=128, slab=slab, warps=8, stages=2, wide=193)
+    if architecture == 80:
+        return Tiling(rows=128, columns=128, slab=32, warps=8, stages=4)  # wide heads spill
+    # Deeper pipelines spill registers. Others than 89 take these tiles untuned.
+    return Tiling(rows=128, columns=128, slab=32, warps=8, stages=2, wide=193)
+
+
+def backward_tiling(precision: str, architecture: int) -> Tiling:
+    if architecture == 0:
+        return INTERPRETED
+    if precision != "fp16":
+        return Tiling(rows=64, columns=32, slab=16, warps=4, stages=3)
+    return Tiling(rows=64, columns=64, slab=32, warps=4, stages=3)
+
+
+def network_constants(width: int, layers: int, inputs: int, precision: str) -> dict[str, Any]:
+    """What all kernels of one call have in common. Zeros fill other widths up: sin(0 x + 0) = 0."""
+    precise = os.environ.get("SEMFACEEDIT_PRECISE_SIN") == "1"
+    return {
+        "LAYERS": layers,
+        "WIDTH": power_of_two(width, 16),
+        "THIN": inputs <= THIN,
+        "PRECISION": DOT_PRECISION[precision],
+        "FAST": precision != "fp32" and not precise and not interpreted(),
+    }
+
+
+def head_constants(channels: int, tiling: Tiling) -> dict[str, int]:
+    """Blocks of columns: wide ones where only the view layer is read, since each reads it all."""
+    columns = power_of_two(min(channels, 32, tiling.columns), 16)
+    wide = tiling.wide is not None and channels >= tiling.wide
+    return {"HEAD_COLUMNS": columns, "VIEW_COLUMNS": columns * (2 if wide else 1)}
+
+
+def head_slab(channels: int, tiling: Tiling) -> int:
+    """Depth of the products over channels in the backward pass; divides the padded channels."""
+    return min(tiling.slab, _power_of_two_factor(padded_channels(channels)))
+
+
+def padded_channels(channels: int) -> int:
+    multiple = power_of_two(min(channels, 32), 16)
+    return ceil_div(channels, multiple) * multiple
+
+
+def product_constants(
+    tiling: Tiling, left_width: int, right_width: int, groups: int, precision: str
+) -> dict[str, Any]:
+    """Tile sizes of the kernel for weight gradients."""
+    return {
+        "EVERY_GROUP": groups == 1,
+        "ROWS": tiling.rows,
+        "LEFT": min(64, tiling.columns, _power_of_two_factor(left_width)),
+        "RIGHT": min(64, tiling.columns, _power_of_two_factor(right_width)),
+        "SLAB": min(tiling.slab, tiling.rows),
+        "PRECISION": DOT_PRECISION[precision],
+    }
+
+
+def tile_constants(tiling: Tiling, width: int) -> dict[str, int]:
+    return {
+        "ROWS": tiling.rows,
+        "COLUMNS": min(tiling.columns, width),
+        "SLAB": min(tiling.slab, width),
+    }
+
+
+def _power_of_two_factor(size: int) -> int:
+    return size & -size
