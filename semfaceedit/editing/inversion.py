@@ -184,9 +184,9 @@ def _pose_heads(generator: Generator, goal: Goal) -> list[Tensor]:
     path = discriminators_beside(generator.source)
     if not path.exists():
         return []
-    (d_image, _), run = load_discriminators(path)
+    (d_image, _), _ = load_discriminators(path)
     size = goal.image.shape[-1]
-    known = [phase.resolution for phase in run.train.phases if phase.resolution <= size]
+    known = [seen for seen in d_image.resolutions if seen <= size]
     if not known:
         return []
     picture = image_input(d_image, goal.image, 2 * goal.semantics - 1)

@@ -88,6 +88,11 @@ class Discriminator(nn.Module):
                 nn.init.kaiming_normal_(module.weight, a=LEAK, nonlinearity="leaky_relu")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
+    @property
+    def resolutions(self) -> list[int]:
+        """Of the pictures that it reads."""
+        return [int(name) for name in self.adapters]
+
     def forward(
         self, x: Tensor, fade: float = 1.0, windows: Windows | None = None
     ) -> tuple[Tensor, Tensor]:

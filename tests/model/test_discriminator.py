@@ -23,6 +23,7 @@ def test_paper_sizes_halve_256_down_to_2():
     assert len(d_image.blocks) == 7
     assert count_parameters(d_image) == 12_391_827
     assert count_parameters(d_semantic) == 12_798_993
+    assert d_image.resolutions == [256]
     score, pose = d_image(torch.zeros(1, 3, 256, 256))
     assert score.shape == (1,) and pose.shape == (1, 2)
 
@@ -102,6 +103,7 @@ def test_windows_have_the_coordinates_of_the_picture_they_are_of():
     torch.manual_seed(0)
     d_image, _ = build_discriminators(config.tiny())
     x = torch.randn(2, 3, 16, 16)
+    assert build_discriminators(config.medium())[0].resolutions == [16, 32, 64]  # of windows
     whole = Windows(torch.zeros(2, 2, dtype=torch.int64), side=16, resolution=16)
     torch.testing.assert_close(d_image(x, windows=whole)[0], d_image(x)[0])
 
