@@ -118,7 +118,7 @@ def near_settings(**changes: Any) -> InvertSettings:
     return replace(
         InvertSettings(
             geometry_iterations=0,
-            appearance_iterations=24,
+            appearance_iterations=40,
             interleave=True,
             learning_rate=2.5e-2,
             final_rate=0.2,

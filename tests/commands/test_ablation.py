@@ -104,14 +104,14 @@ def test_a_variant_that_is_half_measured_is_measured_again(data, tmp_path, monke
     report.write_text(json.dumps({"results": {"quality.sliced_wasserstein": {}}}))
     measured = []
     monkeypatch.setattr(ablation, "trained", lambda *_: tmp_path)
-    monkeypatch.setattr(ablation, "measure", lambda _, name, *__: measured.append(name))
+    monkeypatch.setattr(ablation, "measure_run", lambda _, name, *__: measured.append(name))
     ablate(options)
     assert measured == ["stage1"]
     assert json.loads((tmp_path / "ablation.json").read_text())["variants"] == {}
 
 
 def test_other_settings_in_the_same_folder_are_refused(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(ablation, "measure", lambda *_: None)
+    monkeypatch.setattr(ablation, "measure_run", lambda *_: None)
     monkeypatch.setattr(ablation, "write_tables", lambda *_: None)
     ablate(quick(tmp_path, data, variants=("stage1",)))
     with pytest.raises(UserError, match="a run with other settings"):
@@ -119,7 +119,7 @@ def test_other_settings_in_the_same_folder_are_refused(data, tmp_path, monkeypat
 
 
 def test_other_data_in_the_same_folder_is_refused(data, tmp_path, monkeypatch):
-    for name in ("trained", "measure", "write_tables"):
+    for name in ("trained", "measure_run", "write_tables"):
         monkeypatch.setattr(ablation, name, lambda *_: None)
     drawn_faces(tmp_path / "other", count=41, resolution=32)
     options = quick(tmp_path / "out", data, variants=("stage1",))

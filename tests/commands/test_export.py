@@ -158,7 +158,7 @@ def test_bad_input_is_one_clear_line(run, shared, data, tmp_path, capsys):
 def test_half_precision_that_changes_the_picture_is_refused(
     run, shared, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(export, "compare", lambda *_: (20.0, 0.5))
+    monkeypatch.setattr(export, "compare_weights", lambda *_: (20.0, 0.5))
     path = tmp_path / "w.safetensors"
     path.write_bytes(older := shared.read_bytes())
     assert export.main(["--run", str(run), "--out", str(path)]) == 1
