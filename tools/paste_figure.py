@@ -18,6 +18,7 @@ from PIL import Image
 from semfaceedit import api, synthesize
 from semfaceedit.editing.paste import paste, window_on
 from semfaceedit.editing.photograph_file import read_original
+from semfaceedit.editing.project import FaceProject
 from semfaceedit.editing.refit import EditedFace
 from semfaceedit.errors import UserError
 from semfaceedit.model.checkpoint import locate_weights
@@ -35,6 +36,16 @@ def painted_first(labels: np.ndarray, edits: list[str]) -> tuple[str, np.ndarray
     raise UserError(f"none of {', '.join(edits)} can be painted: take another head")
 
 
+def pasted(
+    editor: api.Editor, face: FaceProject, edited: EditedFace, pixels: np.ndarray
+) -> np.ndarray:
+    """The photograph (H, W, 3) that `face` was inverted from, with the edit in it."""
+    height, width = pixels.shape[:2]
+    assert face.crop is not None
+    window = window_on(face.crop, width, height)
+    return paste(editor.generator, face, edited, pixels, window).pixels
+
+
 def row(editor: api.Editor, photograph: Path, hair: int, edits: list[str]) -> Row:
     """A photograph and the two edits in it."""
     settings = editor.invert_settings(perceptual_weight=0)
@@ -44,15 +55,8 @@ def row(editor: api.Editor, photograph: Path, hair: int, edits: list[str]) -> Ro
     first = editor.transfer(face, other, what="appearance", region=["hair"], settings=quick)
     edit, painted = painted_first(first.project.labels, edits)
     second = editor.edit(first.project, painted, settings=quick)
-    original = read_original(photograph)
-    height, width = original.pixels.shape[:2]
-    assert face.crop is not None
-    window = window_on(face.crop, width, height)
-
-    def pasted(edited: EditedFace) -> np.ndarray:
-        return paste(editor.generator, face, edited, original.pixels, window).pixels
-
-    pictures = [original.pixels, pasted(first), pasted(second)]
+    pixels = read_original(photograph).pixels
+    pictures = [pixels, *(pasted(editor, face, edited, pixels) for edited in (first, second))]
     cells = [Image.fromarray(p).resize((SIZE, SIZE), Image.Resampling.LANCZOS) for p in pictures]
     return Row(edit, [np.asarray(cell) for cell in cells])
 

@@ -3,8 +3,8 @@ r"""The README's first picture: a photograph, its label map, edits, and views fr
     python tools/photograph_figure.py --photographs A.jpg B.jpg --hair 7 12 \
         --edits fringe "open mouth" --out docs/photograph.png
 
-One row a photograph: the aligned crop, the map read off it, the face fitted to both, the hair of a
-generated face, an edit of the map, and the result from two sides.
+One row a photograph: the map read off it, the face fitted to both, an edit of the map, the result
+from the side, and in the photograph the hair colours of a generated face and the edit of the map.
 """
 
 import argparse
@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from paste_figure import pasted
 from PIL import Image
 
 from semfaceedit import api
+from semfaceedit.editing.photograph_file import read_original
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.model.checkpoint import locate_weights
 from semfaceedit.model.labels import colorize
@@ -24,8 +26,11 @@ from semfaceedit.pictures.grids import picture_rows
 from semfaceedit.pictures.sheets import Row, sheet
 
 SIZE = 160  # pixels of a cell
-SIDES = (-0.35, 0.35)  # radians of yaw
-COLUMNS = ("photograph", "label map", "fitted", "other hair", "map edited", "turned", "turned")
+SIDE = 0.35  # radians of yaw
+COLUMNS = (
+    "photograph", "label map", "fitted", "map edited", "turned", "other hair, pasted",
+    "map edited, pasted",
+)  # fmt: skip
 
 
 @torch.no_grad()
@@ -45,15 +50,17 @@ def row(editor: api.Editor, photograph: Path, hair: int, edit: str, steps: int |
     face = editor.invert(photograph, settings=settings).project
     other = editor.generate(hair).project
     quick = editor.edit_settings(perceptual_weight=0)
-    recoloured = editor.transfer(
-        face, other, what="appearance", region=["hair"], settings=quick
-    ).project
-    labels = api.paint(recoloured.labels, [edit])
-    edited = editor.edit(recoloured, labels, settings=quick).project
+    recoloured = editor.transfer(face, other, what="appearance", region=["hair"], settings=quick)
+    edited = editor.edit(face, api.paint(face.labels, [edit]), settings=quick)
+    pixels = read_original(photograph).pixels
     colours = colorize(torch.from_numpy(face.labels.astype(np.int64))).numpy()
-    pictures = [face.image, colours, view(editor, face), view(editor, recoloured)]
-    pictures += [view(editor, edited), *(view(editor, edited, yaw) for yaw in SIDES)]
-    enlarged = [Image.fromarray(picture).resize((SIZE, SIZE)) for picture in pictures]
+    pictures = [pixels, colours, view(editor, face), view(editor, edited.project)]
+    pictures += [view(editor, edited.project, SIDE)]
+    pictures += [pasted(editor, face, made, pixels) for made in (recoloured, edited)]
+    enlarged = [
+        Image.fromarray(picture).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+        for picture in pictures
+    ]
     return Row(edit, [np.asarray(picture) for picture in enlarged])
 
 
