@@ -9,8 +9,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.optim import Optimizer
 
 from .files import write_atomically
+
+MOMENTS = "adam."  # begins the names of an optimizer's tensors
 
 
 def hash_tensors(tensors: Mapping[str, Tensor], settings: str = "") -> str:
@@ -56,3 +59,23 @@ def read_kept(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     except (SafetensorError, OSError, ValueError, RuntimeError, RecursionError):
         return None  # whatever it was, it is found again
     return (header, tensors) if sound else None
+
+
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Adam's moments and steps by name, as `restore_optimizer` takes them."""
+    return {
+        f"{MOMENTS}{index}.{name}": tensor
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, tensor in state.items()
+    }
+
+
+def restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Take what `optimizer_tensors` gave out of `tensors` into an optimizer of the same parameters;
+    its rates stay."""
+    states: dict[int, dict[str, Tensor]] = {}
+    for key in [key for key in tensors if key.startswith(MOMENTS)]:
+        index, name = key.removeprefix(MOMENTS).split(".", 1)
+        states.setdefault(int(index), {})[name] = tensors.pop(key)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": states, "param_groups": groups})

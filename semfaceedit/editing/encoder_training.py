@@ -26,7 +26,7 @@ from ..model.generator import Generator
 from ..model.labels import FLIP_IDS
 from ..model.mean_face import fingerprint, mean_codes
 from ..model.renderer import render
-from ..tensor_files import read_kept, write_tensors
+from ..tensor_files import optimizer_tensors, read_kept, restore_optimizer, write_tensors
 from .encoder import Encoder, EncoderSettings, Estimate, new_encoder
 from .encoder_metric import DEPTH, DEPTH_UNIT, IMAGE, SEMANTIC, coefficient_metric
 from .encoder_samples import add_head, add_samples, head_store, pair_store, sample_store
@@ -334,8 +334,7 @@ class _Training:
 
     def save(self, path: Path) -> None:
         tensors = {f"encoder.{name}": t for name, t in self.encoder.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{name}": t for name, t in state.items()}
+        tensors |= optimizer_tensors(self.optimizer)
         header = {
             "format": STATE_FORMAT,
             "key": self.key,
@@ -352,13 +351,8 @@ class _Training:
         if kept is None or kept[0].get("key") != self.key:
             return
         header, tensors = kept
-        parts: dict[int, dict[str, Tensor]] = {}
-        for name in [name for name in tensors if name.startswith("adam.")]:
-            _, index, what = name.split(".", 2)
-            parts.setdefault(int(index), {})[what] = tensors.pop(name)
-        groups = self.optimizer.state_dict()["param_groups"]
+        restore_optimizer(self.optimizer, tensors)
         self.encoder.load_state_dict({n.removeprefix("encoder."): t for n, t in tensors.items()})
-        self.optimizer.load_state_dict({"state": parts, "param_groups": groups})
         self.round, self.elapsed = int(header["round"]), float(header["elapsed"])
         self.seen = int(header["samples"])
         for _ in range(int(header["heads"])):

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..tensor_files import read_kept, write_tensors
+from ..tensor_files import optimizer_tensors, read_kept, restore_optimizer, write_tensors
 
 
 class TrainingState:
@@ -27,8 +27,7 @@ class TrainingState:
             for name, network in self.networks.items()
             for place, tensor in network.state_dict().items()
         }
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
+        tensors |= optimizer_tensors(self.optimizer)
         header = {"key": key, "step": step, "schedule": self.schedule.state_dict()}
         write_tensors(path, tensors, header)
 
@@ -38,18 +37,14 @@ class TrainingState:
         if kept is None or kept[0].get("key") != key:
             return 0
         header, tensors = kept
-        parts: dict[int, dict[str, Tensor]] = {}
-        for name in [name for name in tensors if name.startswith("adam.")]:
-            _, index, what = name.split(".", 2)
-            parts.setdefault(int(index), {})[what] = tensors.pop(name)
-        groups = self.optimizer.state_dict()["param_groups"]
-        for group, rate in zip(groups, header["schedule"]["_last_lr"], strict=True):
+        restore_optimizer(self.optimizer, tensors)
+        rates = header["schedule"]["_last_lr"]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         for name, network in self.networks.items():
             start = f"{name}."
             network.load_state_dict(
                 {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
             )
-        self.optimizer.load_state_dict({"state": parts, "param_groups": groups})
         self.schedule.load_state_dict(header["schedule"])
         return int(header["step"])
