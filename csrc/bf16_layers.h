@@ -17,8 +17,7 @@ static inline void pack_block(const float* from, int64_t stride, int64_t begin, 
   for (int part = 0; part < parts; ++part) to[part] = rounded[part];
   for (int64_t row = 0; row < BLOCK; ++row) {
     float line[BLOCK] = {};
-    if (row >= begin && row < end)
-      std::copy_n(from + row * stride, std::min(columns, BLOCK), line);
+    if (row >= begin && row < end) std::copy_n(from + row * stride, std::min(columns, BLOCK), line);
     for (int64_t k = 0; k < BLOCK; k += LANES)
       store_parts<parts>(to, row * BLOCK + k, load(line + k));
   }
@@ -82,7 +81,8 @@ struct Activations {
   int64_t next() const { return steps * TILE_SIZE; }
   Operand<parts> rows(int64_t block, int64_t step = 0) const {
     Operand<parts> result{};
-    for (int i = 0; i < parts; ++i) result.part[i] = part[i] + block * 2 * next() + step * TILE_SIZE;
+    for (int i = 0; i < parts; ++i)
+      result.part[i] = part[i] + block * 2 * next() + step * TILE_SIZE;
     result.next = next();
     return result;
   }

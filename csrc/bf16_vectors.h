@@ -86,7 +86,8 @@ static inline Vec load_bf16(const uint16_t* from) {
 static inline void pair_rows(const uint16_t* upper, const uint16_t* lower, uint16_t* to) {
   for (int row = 0; row < 32; ++row) {
     const uint16_t* from = (row < 16 ? upper : lower) + row % 16 * 32;
-    for (int i = 0; i < 32; ++i) to[i / 16 * TILE_SIZE + row / 2 * 32 + i % 16 * 2 + row % 2] = from[i];
+    for (int i = 0; i < 32; ++i)
+      to[i / 16 * TILE_SIZE + row / 2 * 32 + i % 16 * 2 + row % 2] = from[i];
   }
 }
 

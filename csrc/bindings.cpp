@@ -19,12 +19,11 @@ namespace semfaceedit {
 namespace {
 
 const std::pair<const char*, Isa> isa_names[] = {
-    {"amx", Isa::amx},       {"avx512_bf16", Isa::avx512_bf16}, {"avx512", Isa::avx512},
-    {"avx2", Isa::avx2},     {"portable", Isa::portable},       {"amx_model", Isa::amx_model}};
+    {"amx", Isa::amx},   {"avx512_bf16", Isa::avx512_bf16}, {"avx512", Isa::avx512},
+    {"avx2", Isa::avx2}, {"portable", Isa::portable},       {"amx_model", Isa::amx_model}};
 
-const std::pair<const char*, Precision> precision_names[] = {{"accurate", Precision::accurate},
-                                                             {"fp32", Precision::fp32},
-                                                             {"fast", Precision::fast}};
+const std::pair<const char*, Precision> precision_names[] = {
+    {"accurate", Precision::accurate}, {"fp32", Precision::fp32}, {"fast", Precision::fast}};
 
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
@@ -61,10 +60,10 @@ Precision precision_of(const std::string& wanted) {
 }
 
 FilmSirenProblem film_siren_problem(const std::array<int64_t, 8>& s, const Addresses<14>& a) {
-  FilmSirenProblem p{s[0],          s[1],          s[2],         s[3],         s[4],
-                     s[5],          s[6],          s[7],         floats(a[0]), floats(a[1]),
-                     floats(a[2]),  floats(a[3]),  integers(a[4]), integers(a[5]), floats(a[6]),
-                     floats(a[7]),  floats(a[8]),  floats(a[9]), floats(a[10]), floats(a[11]),
+  FilmSirenProblem p{s[0],          s[1],         s[2],           s[3],           s[4],
+                     s[5],          s[6],         s[7],           floats(a[0]),   floats(a[1]),
+                     floats(a[2]),  floats(a[3]), integers(a[4]), integers(a[5]), floats(a[6]),
+                     floats(a[7]),  floats(a[8]), floats(a[9]),   floats(a[10]),  floats(a[11]),
                      floats(a[12]), floats(a[13])};
   if (p.row_offsets[0] != 0 || p.row_offsets[p.rows] != p.points)
     throw std::invalid_argument("film_siren: row_offsets must run from 0 to the number of points");
@@ -92,16 +91,16 @@ void film_siren_backward_binding(const std::array<int64_t, 8>& sizes, const Addr
                                  const Addresses<12>& g, int threads) {
   const FilmSirenProblem problem = film_siren_problem(sizes, inputs);
   const Precision chosen = precision_of(precision);
-  const FilmSirenGradients gradients{
-      floats(g[0]), floats(g[1]), floats(g[2]), floats(g[3]), floats(g[4]),  floats(g[5]),
-      floats(g[6]), floats(g[7]), floats(g[8]), floats(g[9]), floats(g[10]), floats(g[11])};
+  const FilmSirenGradients gradients{floats(g[0]), floats(g[1]), floats(g[2]),  floats(g[3]),
+                                     floats(g[4]), floats(g[5]), floats(g[6]),  floats(g[7]),
+                                     floats(g[8]), floats(g[9]), floats(g[10]), floats(g[11])};
   py::gil_scoped_release release;
   film_siren_backward(problem, chosen, floats(grad_output), gradients, threads);
 }
 
 void ray_isosurface_forward_bf16_binding(const RaySizes& sizes, const RaySettings& settings,
-                                         const Addresses<10>& inputs,
-                                         const Addresses<6>& outputs, int threads) {
+                                         const Addresses<10>& inputs, const Addresses<6>& outputs,
+                                         int threads) {
   const RayIsosurfaceProblem problem = ray_isosurface_problem(sizes, settings, inputs);
   const RayIsosurfaceHits hits = ray_isosurface_hits(outputs);
   py::gil_scoped_release release;
@@ -117,8 +116,8 @@ std::pair<double, double> peaks_by_name(const std::string& precision, int thread
 }
 
 void tile_dot_binding(const std::string& isa, uintptr_t a, uintptr_t b, uintptr_t c) {
-  tile_dot(isa_of(isa), reinterpret_cast<const uint16_t*>(a),
-           reinterpret_cast<const uint16_t*>(b), floats(c));
+  tile_dot(isa_of(isa), reinterpret_cast<const uint16_t*>(a), reinterpret_cast<const uint16_t*>(b),
+           floats(c));
 }
 
 }  // namespace

@@ -25,10 +25,10 @@ using RaySettings = std::array<float, 6>;  // centre, scale, far, plane_z
 
 inline RayIsosurfaceProblem ray_isosurface_problem(const RaySizes& s, const RaySettings& f,
                                                    const Addresses<10>& a) {
-  return {s[0],         s[1],         s[2],         s[3],         s[4],
-          {f[0], f[1], f[2]}, f[3],   f[4],         f[5],         floats(a[0]),
-          floats(a[1]), floats(a[2]), floats(a[3]), floats(a[4]), floats(a[5]),
-          floats(a[6]), floats(a[7]), floats(a[8]), floats(a[9])};
+  return {s[0],         s[1],         s[2],         s[3],         s[4],         {f[0], f[1], f[2]},
+          f[3],         f[4],         f[5],         floats(a[0]), floats(a[1]), floats(a[2]),
+          floats(a[3]), floats(a[4]), floats(a[5]), floats(a[6]), floats(a[7]), floats(a[8]),
+          floats(a[9])};
 }
 
 inline RayIsosurfaceHits ray_isosurface_hits(const Addresses<6>& o) {
@@ -83,8 +83,8 @@ template <class Where>
 void semantic_backward_binding(const RowSizes& sizes, const Addresses<3>& inputs,
                                const Addresses<2>& grads, const Where& where) {
   pybind11::gil_scoped_release release;
-  semantic_backward(composite_sizes(sizes), floats(inputs[0]), floats(inputs[1]),
-                    floats(inputs[2]), floats(grads[0]), floats(grads[1]), where);
+  semantic_backward(composite_sizes(sizes), floats(inputs[0]), floats(inputs[1]), floats(inputs[2]),
+                    floats(grads[0]), floats(grads[1]), where);
 }
 
 template <class Where>
@@ -96,8 +96,8 @@ void color_forward_binding(const RowSizes& sizes, const Addresses<3>& inputs,
 }
 
 template <class Where>
-void color_backward_binding(const RowSizes& sizes, const Addresses<7>& a,
-                            const Addresses<3>& grads, const Where& where) {
+void color_backward_binding(const RowSizes& sizes, const Addresses<7>& a, const Addresses<3>& grads,
+                            const Where& where) {
   pybind11::gil_scoped_release release;
   color_backward(composite_sizes(sizes), {floats(a[0]), floats(a[1]), floats(a[2])}, floats(a[3]),
                  floats(a[4]), floats(a[5]), floats(a[6]), floats(grads[0]), floats(grads[1]),

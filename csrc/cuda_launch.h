@@ -53,8 +53,8 @@ inline int64_t shared_limit() {
 }
 
 template <class... Parameters, class... Arguments>
-void launch(const char* what, const CudaPlace& place, void (*kernel)(Parameters...),
-            int64_t blocks, int threads, int64_t shared_floats, const Arguments&... arguments) {
+void launch(const char* what, const CudaPlace& place, void (*kernel)(Parameters...), int64_t blocks,
+            int threads, int64_t shared_floats, const Arguments&... arguments) {
   if (blocks == 0) return;
   const int64_t bytes = shared_floats * static_cast<int64_t>(sizeof(float));
   if (bytes > shared_limit())

@@ -11,7 +11,7 @@ namespace semfaceedit {
 
 constexpr int FIELD_THREADS = 256;
 constexpr int FIELD_BLOCKS = 2;  // on a multiprocessor: leaves 128 registers a thread
-constexpr int SLAB = 16;         // rows of a weight, or columns of a product of two tiles, at a time
+constexpr int SLAB = 16;  // rows of a weight, or columns of a product of two tiles, at a time
 
 // WIDTH: the number of hidden units, rounded up. Each thread holds 8 x 8 numbers of a tile.
 template <int WIDTH>
@@ -25,15 +25,14 @@ struct FieldTile {
   float *h, *slab, *x, *field;  // (WIDTH, LD), (SLAB, LD_SLAB), (3, COLUMNS), (FIELD_THREADS,)
 
   SEMFACEEDIT_DEVICE explicit FieldTile(float* memory)
-      : h(memory),
-        slab(h + WIDTH * LD),
-        x(slab + SLAB * LD_SLAB),
-        field(x + 3 * COLUMNS) {}
+      : h(memory), slab(h + WIDTH * LD), x(slab + SLAB * LD_SLAB), field(x + 3 * COLUMNS) {}
 };
 
 SEMFACEEDIT_DEVICE inline int thread() { return static_cast<int>(threadIdx.x); }
 
-SEMFACEEDIT_DEVICE inline float4 four(const float* p) { return *reinterpret_cast<const float4*>(p); }
+SEMFACEEDIT_DEVICE inline float4 four(const float* p) {
+  return *reinterpret_cast<const float4*>(p);
+}
 
 SEMFACEEDIT_DEVICE inline float relu(float v) { return v < 0.0f ? 0.0f : v; }  // NaN stays NaN
 
@@ -45,7 +44,8 @@ SEMFACEEDIT_DEVICE inline int place_of(int group, int i) {
 
 template <int SIZE>
 SEMFACEEDIT_DEVICE inline void read_eight(const float* row, int group, float (&to)[8]) {
-  const float4 low = four(row + place_of<SIZE>(group, 0)), high = four(row + place_of<SIZE>(group, 4));
+  const float4 low = four(row + place_of<SIZE>(group, 0)),
+               high = four(row + place_of<SIZE>(group, 4));
   to[0] = low.x, to[1] = low.y, to[2] = low.z, to[3] = low.w;
   to[4] = high.x, to[5] = high.y, to[6] = high.z, to[7] = high.w;
 }

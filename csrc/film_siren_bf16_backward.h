@@ -9,12 +9,12 @@
 // frequencies and phases receive.
 template <int parts>
 struct FilmBack {
-  const float* products;          // (32, 32): the gradient
-  const float* kept;              // see `keep`
-  const float* frequency;         // (32,)
-  float *frequencies, *phases;    // (32,) sums over points; the former without the bias
-  uint16_t* to[parts];            // the tile of the first 16 points
-  int64_t next;                   // from there to that of the other 16
+  const float* products;        // (32, 32): the gradient
+  const float* kept;            // see `keep`
+  const float* frequency;       // (32,)
+  float *frequencies, *phases;  // (32,) sums over points; the former without the bias
+  uint16_t* to[parts];          // the tile of the first 16 points
+  int64_t next;                 // from there to that of the other 16
 
   void run(int64_t row, int64_t end) const {
     Vec frequency_sums[ROW_VECS], phase_sums[ROW_VECS];
@@ -305,9 +305,8 @@ class BackwardRun : TileRun<parts> {
     float* to = shared_.weights + sum.offset - begin % BLOCK * BLOCK;
     for (int64_t i = begin / BLOCK; i < blocks(end); ++i, to += BLOCK * BLOCK)
       for (int64_t j = 0; j < blocks(columns); ++j)
-        unit_.template product<parts>(
-            {{outputs.rows(i), shared_.inputs.columns(j), outputs.steps}}, to + j * sum.strip,
-            BLOCK, true, [] {});
+        unit_.template product<parts>({{outputs.rows(i), shared_.inputs.columns(j), outputs.steps}},
+                                      to + j * sum.strip, BLOCK, true, [] {});
   }
 
   // The gradient of a layer's inputs (of the view layer, of the directions) as rows of `size`.

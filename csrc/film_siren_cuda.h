@@ -16,16 +16,16 @@
 
 namespace semfaceedit {
 
-constexpr int FILM_ROWS = 128;    // points of a tile
-constexpr int FILM_NARROW = 24;   // channels that are summed up on the way
-constexpr int FILM_INPUTS = 64;   // of a slab
+constexpr int FILM_ROWS = 128;   // points of a tile
+constexpr int FILM_NARROW = 24;  // channels that are summed up on the way
+constexpr int FILM_INPUTS = 64;  // of a slab
 
 struct FilmSirenChain {
   int inputs, layers, channels, trunk_channels;  // I L C
-  int tile_bound;               // T
-  int slabs;                    // of a stream
-  const float* points;          // (P, I)
-  const float* directions;      // (P, 3)
+  int tile_bound;                                // T
+  int slabs;                                     // of a stream
+  const float* points;                           // (P, I)
+  const float* directions;                       // (P, 3)
   const int64_t* tiles;         // (3, T): first point, point after the last, FiLM row
   const int64_t* tile_count;    // (1,): how many of T are used
   const int64_t* row_groups;    // (M,)
@@ -35,7 +35,7 @@ struct FilmSirenChain {
   const uint16_t* stream;       // (G, slabs, WIDTH + NARROW, 64) halves
   const float* head_bias;       // (G, C), summed over heads
   float* output;                // (P, C)
-  uint32_t* kept;               // (blocks, L, WIDTH / 16, threads, 4): fragments; used where C > NARROW
+  uint32_t* kept;  // (blocks, L, WIDTH / 16, threads, 4): fragments; used where C > NARROW
 };
 
 // The smallest width that has room, 0 if none has: 64, 128 or 256.

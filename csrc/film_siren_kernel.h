@@ -59,10 +59,10 @@ static void forward_tile(const FilmSirenProblem& p, const Tile& tile, float* scr
                          float* output) {
   const int64_t W = p.width, L = p.layers, C = p.channels, split = p.trunk_channels;
   const int64_t columns = round_up(tile.count);
-  float* x = scratch;               // (I, TILE)
-  float* z = x + p.inputs * TILE;   // (W, TILE)
-  float* out = z + W * TILE;        // (C, TILE)
-  float* viewed = out + C * TILE;   // (3 + W, TILE): the direction, then h
+  float* x = scratch;              // (I, TILE)
+  float* z = x + p.inputs * TILE;  // (W, TILE)
+  float* out = z + W * TILE;       // (C, TILE)
+  float* viewed = out + C * TILE;  // (3 + W, TILE): the direction, then h
   float* h = viewed + 3 * TILE;
   const Row row = row_of(p, tile.row);
 
@@ -261,11 +261,9 @@ static void film_siren_backward(const FilmSirenProblem& p, const float* grad_out
       const auto at = [&](const MatrixSum& matrix, int64_t row) {
         return weights ? base + matrix.offset + row * matrix.padded : nullptr;
       };
-      const Sums sums{SegmentSums(p, segment_sums.data(), tiles[i].segment),
-                      at(first, 0), at(hidden, 0), at(view, group * W),
-                      at(head, group * (L - 1) * p.channels)};
-      backward_tile(p, tiles[i], grad_output, gradients, sums,
-                    thread_scratch(backward_scratch(p)));
+      const Sums sums{SegmentSums(p, segment_sums.data(), tiles[i].segment), at(first, 0),
+                      at(hidden, 0), at(view, group * W), at(head, group * (L - 1) * p.channels)};
+      backward_tile(p, tiles[i], grad_output, gradients, sums, thread_scratch(backward_scratch(p)));
     }
   }
   if (weights)

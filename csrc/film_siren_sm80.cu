@@ -42,7 +42,7 @@ struct SlabRing {
       const unsigned char* from = reinterpret_cast<const unsigned char*>(p.stream) +
                                   (static_cast<int64_t>(group) * p.slabs + slab) * SLAB;
       SEMFACEEDIT_NO_UNROLL for (int at = threadIdx.x * 16; at < SLAB; at += CHAIN_THREADS * 16)
-        sm80::copy_async(memory + stage * SLAB + at, from + at);
+          sm80::copy_async(memory + stage * SLAB + at, from + at);
       if (++slab == p.slabs) {
         slab = 0;
         tile += gridDim.x;
@@ -74,7 +74,8 @@ SEMFACEEDIT_DEVICE inline uint32_t row_address(uint32_t slab) {
 template <int COLUMNS>
 SEMFACEEDIT_DEVICE inline void multiply_rows(float* sums, const uint32_t (&a)[4],
                                              uint32_t address) {
-  SEMFACEEDIT_UNROLL for (int j = 0; j < COLUMNS / 16; ++j) {
+  SEMFACEEDIT_UNROLL
+  for (int j = 0; j < COLUMNS / 16; ++j) {
     uint32_t b[4];
     sm80::load_matrices(b, address + j * 16 * ROW_BYTES);
     sm80::multiply(sums + 8 * j, a, b[0], b[1]);
@@ -91,10 +92,12 @@ SEMFACEEDIT_DEVICE inline void multiply_rows(float* sums, const uint32_t (&a)[4]
 template <int WIDTH>
 SEMFACEEDIT_DEVICE inline void multiply_matrix(SlabRing<WIDTH>& ring, float (&sums)[WIDTH / 2],
                                                float* narrow, const uint32_t (&h)[WIDTH / 16][4]) {
-  SEMFACEEDIT_UNROLL for (int slab = 0; slab < WIDTH / FILM_INPUTS; ++slab) {
+  SEMFACEEDIT_UNROLL
+  for (int slab = 0; slab < WIDTH / FILM_INPUTS; ++slab) {
     const uint32_t address = row_address(ring.advance());
-    SEMFACEEDIT_UNROLL for (int k = 0; k < FILM_INPUTS / 16; ++k) {
-      const uint32_t(&a)[4] = h[slab * FILM_INPUTS / 16 + k];
+    SEMFACEEDIT_UNROLL
+    for (int k = 0; k < FILM_INPUTS / 16; ++k) {
+      const uint32_t (&a)[4] = h[slab * FILM_INPUTS / 16 + k];
       const uint32_t at = address ^ k * 32;
       multiply_rows<WIDTH>(sums, a, at);
       if (narrow) multiply_rows<FILM_NARROW>(narrow, a, at + WIDTH * ROW_BYTES);
@@ -112,7 +115,8 @@ template <int WIDTH>
 SEMFACEEDIT_DEVICE inline void keep(const FilmSirenChain& p, int read,
                                     const uint32_t (&h)[WIDTH / 16][4]) {
   uint4* to = kept_fragments<WIDTH>(p, read);
-  SEMFACEEDIT_UNROLL for (int k = 0; k < WIDTH / 16; ++k)
+  SEMFACEEDIT_UNROLL
+  for (int k = 0; k < WIDTH / 16; ++k)
     to[k * CHAIN_THREADS] = uint4{h[k][0], h[k][1], h[k][2], h[k][3]};
 }
 
@@ -146,7 +150,8 @@ SEMFACEEDIT_DEVICE inline void write_wide(const FilmSirenChain& p, int tile, Sla
       if (of_view) write<WIDTH>(p, tile, sums, first, first, p.trunk_channels);
       if ((of_trunk && first >= p.trunk_channels) || (of_view && end <= p.trunk_channels)) continue;
       const uint4* from = kept_fragments<WIDTH>(p, read);
-      SEMFACEEDIT_UNROLL for (int k = 0; k < WIDTH / 16; ++k) {
+      SEMFACEEDIT_UNROLL
+      for (int k = 0; k < WIDTH / 16; ++k) {
         const uint4 x = from[k * CHAIN_THREADS];
         h[k][0] = x.x, h[k][1] = x.y, h[k][2] = x.z, h[k][3] = x.w;
       }
@@ -158,8 +163,7 @@ SEMFACEEDIT_DEVICE inline void write_wide(const FilmSirenChain& p, int tile, Sla
 
 template <int WIDTH, bool THIN>
 SEMFACEEDIT_DEVICE inline void first_layer(const FilmSirenChain& p, int number,
-                                           SlabRing<WIDTH>& ring,
-                                           uint32_t (&h)[WIDTH / 16][4]) {
+                                           SlabRing<WIDTH>& ring, uint32_t (&h)[WIDTH / 16][4]) {
   const FilmSirenTile tile = tile_of_thread(p, number);
   const int t = threadIdx.x % 4;
   float sums[WIDTH / 2] = {};
@@ -169,7 +173,8 @@ SEMFACEEDIT_DEVICE inline void first_layer(const FilmSirenChain& p, int number,
   } else {
     SEMFACEEDIT_NO_UNROLL for (int first = 0; first < p.inputs; first += FILM_INPUTS) {
       const uint32_t address = row_address(ring.advance());
-      SEMFACEEDIT_UNROLL for (int k = 0; k < FILM_INPUTS / 16; ++k) {
+      SEMFACEEDIT_UNROLL
+      for (int k = 0; k < FILM_INPUTS / 16; ++k) {
         uint32_t a[4];
         load_inputs(p, tile, t, first + 16 * k, a);
         multiply_rows<WIDTH>(sums, a, address ^ k * 32);
@@ -201,7 +206,8 @@ SEMFACEEDIT_DEVICE inline void run_tile(const FilmSirenChain& p, int tile, SlabR
   const int split = p.trunk_channels < end ? p.trunk_channels : end;
   write<FILM_NARROW>(p, tile, narrow, 0, 0, split);
   const uint32_t address = row_address(ring.advance());
-  SEMFACEEDIT_UNROLL for (int k = 0; k < WIDTH / 16; ++k)
+  SEMFACEEDIT_UNROLL
+  for (int k = 0; k < WIDTH / 16; ++k)
     multiply_rows<FILM_NARROW>(narrow, h[k],
                                (address ^ k % 4 * 32) + k / 4 * FILM_NARROW * ROW_BYTES);
   write<FILM_NARROW>(p, tile, narrow, 0, split, end);
@@ -212,8 +218,7 @@ template <int WIDTH, bool THIN>
 __global__ void __launch_bounds__(CHAIN_THREADS, 1) chain_kernel(FilmSirenChain p) {
   const int tiles = static_cast<int>(*p.tile_count);
   SlabRing<WIDTH> ring(p, shared_memory());
-  for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x)
-    run_tile<WIDTH, THIN>(p, tile, ring);
+  for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) run_tile<WIDTH, THIN>(p, tile, ring);
 }
 
 template <int WIDTH>

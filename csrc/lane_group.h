@@ -26,8 +26,7 @@ SEMFACEEDIT_DEVICE static inline void sync() { __syncwarp(members()); }
 struct Channels {
   int64_t count;
 
-  SEMFACEEDIT_DEVICE Channels(const CompositeSizes& s, const float*, int64_t)
-      : count(s.channels) {}
+  SEMFACEEDIT_DEVICE Channels(const CompositeSizes& s, const float*, int64_t) : count(s.channels) {}
 
   SEMFACEEDIT_DEVICE Vec read(const float* row, int64_t j) const {
     return j + lane() < count ? row[j + lane()] : 0.0f;

@@ -14,9 +14,9 @@ namespace semfaceedit {
 enum class Isa { portable, avx2, avx512, avx512_bf16, amx, amx_model };
 
 bool isa_available(Isa isa);
-Isa isa();               // the one in use; at first the best that the CPU has
-Isa fp32_isa();          // the one of those that have fp32 code of their own: the first three
-void set_isa(Isa isa);   // for tests and measurements
+Isa isa();              // the one in use; at first the best that the CPU has
+Isa fp32_isa();         // the one of those that have fp32 code of their own: the first three
+void set_isa(Isa isa);  // for tests and measurements
 
 // Of matrix products: fp32, split bf16 (operands as two parts, three products) or bf16; the sums
 // are in fp32 throughout.
@@ -43,20 +43,20 @@ Peaks peaks(Precision precision, int threads);
 
 struct FilmSirenProblem {
   int64_t points, inputs, width, layers, rows, groups, channels, trunk_channels;  // P I W L M G C
-  const float* x;             // (P, I)
-  const float* directions;    // (P, 3)
-  const float* frequencies;   // (M, L + 1, W)
-  const float* phases;        // (M, L + 1, W)
-  const int64_t* row_offsets;  // (M + 1,)
-  const int64_t* row_groups;   // (M,)
-  const float* first_weight;   // (W, I)
-  const float* first_bias;     // (W,)
-  const float* hidden_weight;  // (L - 1, W, W)
-  const float* hidden_bias;    // (L - 1, W)
-  const float* view_weight;    // (G, W, 3 + W)
-  const float* view_bias;      // (G, W)
-  const float* head_weight;    // (G, L - 1, C, W)
-  const float* head_bias;      // (G, L - 1, C)
+  const float* x;                                                                 // (P, I)
+  const float* directions;                                                        // (P, 3)
+  const float* frequencies;                                                       // (M, L + 1, W)
+  const float* phases;                                                            // (M, L + 1, W)
+  const int64_t* row_offsets;                                                     // (M + 1,)
+  const int64_t* row_groups;                                                      // (M,)
+  const float* first_weight;                                                      // (W, I)
+  const float* first_bias;                                                        // (W,)
+  const float* hidden_weight;                                                     // (L - 1, W, W)
+  const float* hidden_bias;                                                       // (L - 1, W)
+  const float* view_weight;                                                       // (G, W, 3 + W)
+  const float* view_bias;                                                         // (G, W)
+  const float* head_weight;  // (G, L - 1, C, W)
+  const float* head_bias;    // (G, L - 1, C)
 };
 
 // Shapes as in FilmSirenProblem; null where a gradient is not needed.
@@ -140,10 +140,9 @@ struct RayIsosurfaceGradients {
 void ray_isosurface_forward(const RayIsosurfaceProblem& problem, const RayIsosurfaceHits& hits,
                             int threads);
 // With the field in split bf16 where there are tiles, else the above.
-void ray_isosurface_forward_bf16(const RayIsosurfaceProblem& problem,
-                                 const RayIsosurfaceHits& hits, int threads);
-void ray_isosurface_backward(const RayIsosurfaceProblem& problem,
-                             const RayIsosurfaceGradHits& hits,
+void ray_isosurface_forward_bf16(const RayIsosurfaceProblem& problem, const RayIsosurfaceHits& hits,
+                                 int threads);
+void ray_isosurface_backward(const RayIsosurfaceProblem& problem, const RayIsosurfaceGradHits& hits,
                              const RayIsosurfaceGradients& gradients, int threads);
 
 // R rays, K hits a ray, N channels a hit.
@@ -168,7 +167,7 @@ struct ColorGradOutputs {
 
 void color_backward(const CompositeSizes& sizes, const ColorGradOutputs& grad_outputs,
                     const float* alpha, const float* colors, const float* depths,
-                    const float* depth, float* grad_alpha, float* grad_colors,
-                    float* grad_depths, int threads);
+                    const float* depth, float* grad_alpha, float* grad_colors, float* grad_depths,
+                    int threads);
 
 }  // namespace semfaceedit

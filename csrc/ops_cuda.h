@@ -23,8 +23,7 @@ std::string cuda_unavailable();
 std::array<int64_t, 2> ray_isosurface_workspace(const std::array<int64_t, 5>& sizes);
 void ray_isosurface_forward(const RayIsosurfaceProblem& problem, const RayIsosurfaceHits& hits,
                             const CudaPlace& place);
-void ray_isosurface_backward(const RayIsosurfaceProblem& problem,
-                             const RayIsosurfaceGradHits& hits,
+void ray_isosurface_backward(const RayIsosurfaceProblem& problem, const RayIsosurfaceGradHits& hits,
                              const RayIsosurfaceGradients& gradients, const CudaPlace& place);
 
 void semantic_forward(const CompositeSizes& sizes, const float* alpha, const float* semantics,
@@ -37,7 +36,7 @@ void color_forward(const CompositeSizes& sizes, const float* alpha, const float*
                    const CudaPlace& place);
 void color_backward(const CompositeSizes& sizes, const ColorGradOutputs& grad_outputs,
                     const float* alpha, const float* colors, const float* depths,
-                    const float* depth, float* grad_alpha, float* grad_colors,
-                    float* grad_depths, const CudaPlace& place);
+                    const float* depth, float* grad_alpha, float* grad_colors, float* grad_depths,
+                    const CudaPlace& place);
 
 }  // namespace semfaceedit

@@ -59,7 +59,7 @@ inline Partition partition(int64_t count, int64_t size, int64_t items_each = 4) 
 // may lie in strips of `padded`, `strip` floats apart.
 struct MatrixSum {
   int64_t rows, columns, padded, offset;
-  float* result;  // null: not needed
+  float* result;                        // null: not needed
   int64_t strip = 0, stride = columns;  // stride: between rows of the result
 };
 

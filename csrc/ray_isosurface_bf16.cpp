@@ -24,10 +24,9 @@
 
 namespace semfaceedit {
 
-void ray_isosurface_forward_bf16(const RayIsosurfaceProblem& problem,
-                                 const RayIsosurfaceHits& hits, int threads) {
-  if (!offers(isa(), Precision::accurate))
-    return ray_isosurface_forward(problem, hits, threads);
+void ray_isosurface_forward_bf16(const RayIsosurfaceProblem& problem, const RayIsosurfaceHits& hits,
+                                 int threads) {
+  if (!offers(isa(), Precision::accurate)) return ray_isosurface_forward(problem, hits, threads);
 #if defined(SEMFACEEDIT_BF16)
   if (isa() == Isa::amx) return amx::ray_isosurface_forward_parts<2>(problem, hits, threads);
 #endif

@@ -178,7 +178,8 @@ static void ray_isosurface_forward_parts(const RayIsosurfaceProblem& p,
         for (int64_t j = 0; j < POINTS; ++j) {
           const int64_t at = std::min(start + j, total - 1);
           for (int64_t axis = 0; axis < 3; ++axis)
-            run.x()[j * 4 + axis] = field_coordinate(p, begin + at / p.samples, at % p.samples, axis);
+            run.x()[j * 4 + axis] =
+                field_coordinate(p, begin + at / p.samples, at % p.samples, axis);
         }
         run.evaluate(std::min(POINTS, total - start), field + start);
       }

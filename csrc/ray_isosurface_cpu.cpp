@@ -24,8 +24,7 @@ void ray_isosurface_forward(const RayIsosurfaceProblem& problem, const RayIsosur
   SEMFACEEDIT_DISPATCH(ray_isosurface_forward, problem, hits, threads);
 }
 
-void ray_isosurface_backward(const RayIsosurfaceProblem& problem,
-                             const RayIsosurfaceGradHits& hits,
+void ray_isosurface_backward(const RayIsosurfaceProblem& problem, const RayIsosurfaceGradHits& hits,
                              const RayIsosurfaceGradients& gradients, int threads) {
   SEMFACEEDIT_DISPATCH(ray_isosurface_backward, problem, hits, gradients, threads);
 }

@@ -102,8 +102,8 @@ __global__ void __launch_bounds__(RAY_THREADS)
 }
 
 __global__ void __launch_bounds__(RAY_THREADS)
-    grade_rays_kernel(RayIsosurfaceProblem p, RayIsosurfaceGradHits hits,
-                      RayIsosurfaceGradients to, float* grads) {
+    grade_rays_kernel(RayIsosurfaceProblem p, RayIsosurfaceGradHits hits, RayIsosurfaceGradients to,
+                      float* grads) {
   const int64_t ray = index_in_grid();
   if (ray < p.rays) grade_ray(p, ray, hits, to, grads + ray * p.hits);
 }
@@ -130,11 +130,11 @@ struct WeightOffsets {
 
 // What a block of the backward pass reads and writes.
 struct BackwardPart {
-  int64_t begin, end;   // of the hits
-  const float* grads;   // (R, K) as `grade_ray` leaves them
-  float* kept;          // the activations of a tile
-  float* sums;          // of the gradients of the weights; null if they are not needed
-  float* ray_sums;      // (R, K, 6) gradients of origin and direction; null if not needed
+  int64_t begin, end;  // of the hits
+  const float* grads;  // (R, K) as `grade_ray` leaves them
+  float* kept;         // the activations of a tile
+  float* sums;         // of the gradients of the weights; null if they are not needed
+  float* ray_sums;     // (R, K, 6) gradients of origin and direction; null if not needed
 };
 
 // The next hits that carry gradient, from `first` on: their places go to queue[queued...], in order.
@@ -233,8 +233,8 @@ SEMFACEEDIT_DEVICE void backward_hits(const RayIsosurfaceProblem& p,
   if (column < HALF) {
     IntervalGrads grads{0.0f, 0.0f};
     if (used)
-      grads = grade_crossing(p.levels[hits.level[hit]], tile.field[entry],
-                             tile.field[HALF + entry], part.grads[hit]);
+      grads = grade_crossing(p.levels[hits.level[hit]], tile.field[entry], tile.field[HALF + entry],
+                             part.grads[hit]);
     grad_field[entry] = grads.a;
     grad_field[HALF + entry] = grads.b;
   }
@@ -256,9 +256,9 @@ __global__ void __launch_bounds__(FIELD_THREADS, FIELD_BLOCKS)
   using Tile = FieldTile<WIDTH>;
   constexpr int HALF = Tile::COLUMNS / 2;
   const Tile tile(shared_memory());
-  float* grad_field = shared_memory() + Tile::FLOATS;                   // (COLUMNS,)
-  int* queue = reinterpret_cast<int*>(grad_field + Tile::COLUMNS);      // (HALF + FIELD_THREADS,)
-  int* counts = queue + HALF + FIELD_THREADS;                           // of each warp
+  float* grad_field = shared_memory() + Tile::FLOATS;               // (COLUMNS,)
+  int* queue = reinterpret_cast<int*>(grad_field + Tile::COLUMNS);  // (HALF + FIELD_THREADS,)
+  int* counts = queue + HALF + FIELD_THREADS;                       // of each warp
   const int64_t total = p.rays * p.hits, block = blockIdx.x;
   const BackwardPart part{
       total * block / at.parts,
@@ -322,9 +322,10 @@ void by_width(int64_t width, const Function& function) {
   else if (width <= 256)
     function(std::integral_constant<int, 256>{});
   else
-    throw std::invalid_argument("ray_isosurface: the cuda backend takes fields of up to 256 units, "
-                                "got " + std::to_string(width) +
-                                "; use the triton or reference backend");
+    throw std::invalid_argument(
+        "ray_isosurface: the cuda backend takes fields of up to 256 units, "
+        "got " +
+        std::to_string(width) + "; use the triton or reference backend");
 }
 
 Workspace backward_workspace(const RayIsosurfaceProblem& p) {
@@ -345,12 +346,13 @@ Workspace backward_workspace(const RayIsosurfaceProblem& p) {
 void add_parts(const RayIsosurfaceProblem& p, const Workspace& at,
                const RayIsosurfaceGradients& gradients, const CudaPlace& place) {
   const int64_t hidden = p.layers - 1;
-  const std::pair<float*, int64_t> results[] = {{gradients.first_weight, p.width * 3},
-                                                {gradients.first_bias, p.width},
-                                                {gradients.hidden_weight, hidden * p.width * p.width},
-                                                {gradients.hidden_bias, hidden * p.width},
-                                                {gradients.last_weight, p.width},
-                                                {gradients.last_bias, 1}};
+  const std::pair<float*, int64_t> results[] = {
+      {gradients.first_weight, p.width * 3},
+      {gradients.first_bias, p.width},
+      {gradients.hidden_weight, hidden * p.width * p.width},
+      {gradients.hidden_bias, hidden * p.width},
+      {gradients.last_weight, p.width},
+      {gradients.last_bias, 1}};
   int64_t offset = 0;
   for (const auto& [result, size] : results) {
     if (result)
@@ -399,8 +401,8 @@ void ray_isosurface_backward(const RayIsosurfaceProblem& p, const RayIsosurfaceG
     using Tile = FieldTile<width.value>;
     const int64_t floats =
         Tile::FLOATS + Tile::COLUMNS + Tile::COLUMNS / 2 + FIELD_THREADS + FIELD_THREADS / 32;
-    launch("ray_isosurface", place, backward_kernel<width.value>, at.parts, FIELD_THREADS, floats, p,
-           hits, at, place.workspace, need_weights, need_rays);
+    launch("ray_isosurface", place, backward_kernel<width.value>, at.parts, FIELD_THREADS, floats,
+           p, hits, at, place.workspace, need_weights, need_rays);
   });
   if (need_rays)
     launch("ray_isosurface", place, add_rays_kernel, ray_blocks, RAY_THREADS, 0, p, grads,

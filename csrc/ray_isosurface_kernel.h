@@ -35,8 +35,8 @@ static void evaluate(const RayIsosurfaceProblem& p, const float* x, int64_t colu
 }
 
 // The field at every sample of `count` rays from `begin` on, ray by ray.
-static void sample_rays(const RayIsosurfaceProblem& p, int64_t begin, int64_t count,
-                        float* scratch, float* field) {
+static void sample_rays(const RayIsosurfaceProblem& p, int64_t begin, int64_t count, float* scratch,
+                        float* field) {
   const int64_t total = count * p.samples, size = p.width * TILE;
   float* x = scratch;  // (3, TILE)
   float* h = x + 3 * TILE;
@@ -161,8 +161,8 @@ class SampleTile {
   void grade_field(int64_t padded) {
     std::fill(grad_field_, grad_field_ + padded, 0.0f);
     for (const Crossing& crossing : crossings_) {
-      const IntervalGrads grads = grade_crossing(crossing.level, field_[crossing.a],
-                                                 field_[crossing.b], crossing.grad);
+      const IntervalGrads grads =
+          grade_crossing(crossing.level, field_[crossing.a], field_[crossing.b], crossing.grad);
       grad_field_[crossing.a] += grads.a;
       grad_field_[crossing.b] += grads.b;
     }
@@ -231,11 +231,11 @@ class SampleTile {
   std::vector<int64_t> column_of_;  // a sample of the current ray -> its column, or -1
   std::vector<Column> columns_;
   std::vector<Crossing> crossings_;
-  float *x_, *dx_;                // (3, ld)
-  float *field_, *grad_field_;    // (ld,)
-  float* h_;                      // (D, H, ld)
-  float *dh_, *dz_;               // (H, ld)
-  float* points_;                 // (ld, H padded)
+  float *x_, *dx_;              // (3, ld)
+  float *field_, *grad_field_;  // (ld,)
+  float* h_;                    // (D, H, ld)
+  float *dh_, *dz_;             // (H, ld)
+  float* points_;               // (ld, H padded)
 };
 
 static void ray_isosurface_backward(const RayIsosurfaceProblem& p,

@@ -10,7 +10,7 @@
 
 namespace semfaceedit {
 
-constexpr float MIN_FIELD_STEP = 0.05f;   // as in kernels/ray_isosurface_reference.py
+constexpr float MIN_FIELD_STEP = 0.05f;  // as in kernels/ray_isosurface_reference.py
 constexpr float MIN_PLANE_SLOPE = 1e-4f;
 
 struct Hit {
@@ -23,7 +23,8 @@ struct Hit {
 // A sample of a ray in the field's coordinates.
 SEMFACEEDIT_DEVICE inline float field_coordinate(const RayIsosurfaceProblem& p, int64_t ray,
                                                  int64_t sample, int64_t axis) {
-  const float world = p.origins[ray * 3 + axis] + p.distances[sample] * p.directions[ray * 3 + axis];
+  const float world =
+      p.origins[ray * 3 + axis] + p.distances[sample] * p.directions[ray * 3 + axis];
   return world * p.scale - p.centre[axis];
 }
 

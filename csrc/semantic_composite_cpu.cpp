@@ -34,8 +34,8 @@ void color_forward(const CompositeSizes& sizes, const float* alpha, const float*
 
 void color_backward(const CompositeSizes& sizes, const ColorGradOutputs& grad_outputs,
                     const float* alpha, const float* colors, const float* depths,
-                    const float* depth, float* grad_alpha, float* grad_colors,
-                    float* grad_depths, int threads) {
+                    const float* depth, float* grad_alpha, float* grad_colors, float* grad_depths,
+                    int threads) {
   SEMFACEEDIT_DISPATCH(color_backward, sizes, grad_outputs, alpha, colors, depths, depth,
                        grad_alpha, grad_colors, grad_depths, threads);
 }

@@ -28,8 +28,8 @@ namespace semfaceedit::warp {
 }
 #undef LANES
 
-#define SEMFACEEDIT_BY_CHANNELS(function, sizes, ...)                           \
-  ((sizes).channels <= FEW_CHANNELS ? quad::function(sizes, __VA_ARGS__)        \
+#define SEMFACEEDIT_BY_CHANNELS(function, sizes, ...)                    \
+  ((sizes).channels <= FEW_CHANNELS ? quad::function(sizes, __VA_ARGS__) \
                                     : warp::function(sizes, __VA_ARGS__))
 
 namespace semfaceedit {
@@ -68,8 +68,8 @@ void color_forward(const CompositeSizes& sizes, const float* alpha, const float*
 
 void color_backward(const CompositeSizes& sizes, const ColorGradOutputs& grad_outputs,
                     const float* alpha, const float* colors, const float* depths,
-                    const float* depth, float* grad_alpha, float* grad_colors,
-                    float* grad_depths, const CudaPlace& place) {
+                    const float* depth, float* grad_alpha, float* grad_colors, float* grad_depths,
+                    const CudaPlace& place) {
   const DeviceGuard guard(place.device);
   if (sizes.channels <= FEW_CHANNELS)
     quad::color_backward(sizes, grad_outputs, alpha, colors, depths, depth,

@@ -30,8 +30,8 @@ static __global__ void __launch_bounds__(COMPOSITE_THREADS, COMPOSITE_BLOCKS)
 }
 
 static __global__ void __launch_bounds__(COMPOSITE_THREADS, COMPOSITE_BLOCKS)
-    composite_kernel(CompositeSizes s, const float* alpha, const float* colors,
-                     const float* depths, float* color, float* depth, float* weights) {
+    composite_kernel(CompositeSizes s, const float* alpha, const float* colors, const float* depths,
+                     float* color, float* depth, float* weights) {
   for (int64_t ray = first_ray(); ray < s.rays; ray += ray_step())
     composite_ray(s, ray, alpha, colors, depths, color, depth, weights);
 }

@@ -33,9 +33,8 @@ SEMFACEEDIT_DEVICE static void argmax(const Matrix& scores, int64_t channels, in
 // `mixed` holds min(hits, chunk) rows of `ld` floats, the first one also C of the chunk behind;
 // `turned` is what Scores needs.
 SEMFACEEDIT_DEVICE static void mask_ray(const CompositeSizes& s, int64_t ray, int64_t chunk,
-                                        const float* alpha, const float* semantics,
-                                        int64_t* labels, float* map, float* mixed, int64_t ld,
-                                        float* turned) {
+                                        const float* alpha, const float* semantics, int64_t* labels,
+                                        float* map, float* mixed, int64_t ld, float* turned) {
   const Channels values(s, semantics, s.rays * s.hits), maps(s, map, s.rays);
   const float* alphas = alpha + ray * s.hits;
   const float* rows = semantics + ray * s.hits * s.channels;
@@ -95,10 +94,9 @@ struct BackwardScratch {
 
 // What both backward passes begin with: transmittances, for each hit of the ray the dot product of
 // `grad`, the gradient of the composited row, with the hit's values, and the gradient of these.
-SEMFACEEDIT_DEVICE static void grade_values(const CompositeSizes& s, int64_t ray,
-                                            const float* grad, const float* alpha,
-                                            const float* values, float* grad_values,
-                                            const BackwardScratch& scratch) {
+SEMFACEEDIT_DEVICE static void grade_values(const CompositeSizes& s, int64_t ray, const float* grad,
+                                            const float* alpha, const float* values,
+                                            float* grad_values, const BackwardScratch& scratch) {
   const Channels grads(s, grad, s.rays), channels(s, values, s.rays * s.hits);
   for (int64_t j = 0; j < s.channels; j += LANES)
     store(scratch.grad + j, grads.read(grad + ray * s.channels, j));

@@ -103,7 +103,7 @@ static void multiply(int64_t rows, int64_t depth, int64_t columns, const float* 
 
 // (rows, columns) -> (columns, rows), four by four.
 static inline void transpose(int64_t rows, int64_t columns, const float* __restrict__ from,
-                      int64_t ld_from, float* __restrict__ to, int64_t ld_to) {
+                             int64_t ld_from, float* __restrict__ to, int64_t ld_to) {
   const auto four = [](const float* p) { return *reinterpret_cast<const Four*>(p); };
   const auto put = [](float* p, Four v) { *reinterpret_cast<Four*>(p) = v; };
   int64_t j = 0;

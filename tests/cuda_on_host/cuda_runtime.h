@@ -111,8 +111,8 @@ inline bool release(unsigned count) {
     if (threads[i].waiting) ++barriers[threads[i].barrier].waiting;
   for (auto& [barrier, gathering] : barriers)
     for (unsigned i = 0; i < count; ++i)
-      if (threads[i].finished && (barrier == 0 || (i / 32 + 1 == barrier >> 32 &&
-                                                   (barrier >> (i % 32) & 1))))
+      if (threads[i].finished &&
+          (barrier == 0 || (i / 32 + 1 == barrier >> 32 && (barrier >> (i % 32) & 1))))
         ++gathering.finished;
   bool any = false;
   for (unsigned i = 0; i < count; ++i) {
@@ -199,7 +199,8 @@ auto cuda_on_host_exchange(unsigned mask, float value, const Function& function)
 
 inline float __shfl_xor_sync(unsigned mask, float value, int step) {
   const unsigned other = threadIdx.x % 32 ^ step;
-  if (!(mask >> other & 1)) throw std::runtime_error("__shfl_xor_sync: a thread is not in the mask");
+  if (!(mask >> other & 1))
+    throw std::runtime_error("__shfl_xor_sync: a thread is not in the mask");
   return cuda_on_host_exchange(
       mask, value, [other](const cuda_on_host::Thread* warp) { return warp[other].slot; });
 }
