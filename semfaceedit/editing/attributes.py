@@ -13,14 +13,19 @@ from torch import Tensor
 
 from ..model.labels import CLASS_NAMES
 
-SHAPES = (
-    "hair length", "hair volume", "fringe", "mouth opening", "smile", "nose width", "brow height",
-    "eye size", "face width", "neck", "glasses", "hat",
-)  # fmt: skip
+FACE = tuple(range(1, 8)) + (10, 11, 12)  # skin and what lies within
+LIPS = (("mouth",), ("u_lip",), ("l_lip",))
+OUTLINES = {  # of each shape: the classes, alone or together, whose outline it moves
+    "hair length": (("hair",),), "hair volume": (("hair",),), "fringe": (("hair",),),
+    "mouth opening": LIPS, "smile": LIPS, "nose width": (("nose",),),
+    "brow height": (("l_brow", "r_brow"),), "eye size": (("l_eye", "r_eye"),),
+    "face width": (tuple(CLASS_NAMES[i] for i in FACE),), "neck": (("neck", "neck_l"),),
+    "glasses": (("eye_g",),), "hat": (("hat",),),
+}  # fmt: skip
+SHAPES = tuple(OUTLINES)
 COLOURS = ("lightness", "hue", "saturation")  # CIELAB L*, h in radians, and C*
 GREY = 3.0  # C* below which a colour has no hue
 PRIOR = 0.02  # of the mean map, that a part counts where a face does not show it
-FACE = tuple(range(1, 8)) + (10, 11, 12)  # skin and what lies within
 
 
 def colour_names(groups: tuple[str, ...]) -> tuple[str, ...]:
@@ -51,6 +56,15 @@ def find_places(mean: Tensor) -> Places:
         eyes[1],
         mouth[1],
     )
+
+
+def outline_moved(name: str, before: Tensor, after: Tensor) -> Tensor:
+    """(..., H, W) bool: what one of two label maps counts to the shape's classes, the other not."""
+    moved = torch.zeros_like(before, dtype=torch.bool)
+    for names in OUTLINES[name]:
+        classes = before.new_tensor([CLASS_NAMES.index(one) for one in names])
+        moved |= torch.isin(before, classes) != torch.isin(after, classes)
+    return moved
 
 
 def _where(mean: Tensor, *names: str) -> tuple[float, float]:

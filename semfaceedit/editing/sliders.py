@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -16,11 +16,11 @@ from ..model.generator import Generator
 from ..model.labels import NUM_CLASSES
 from ..model.mean_face import fingerprint, mean_codes
 from ..pictures.grids import picture_rows
-from .attributes import find_places
+from .attributes import find_places, outline_moved
 from .beside import DAMAGE, Kind
 from .encoder import film_of
 from .project import FaceProject
-from .refit import EditedFace, render_project, with_metrics
+from .refit import EditedFace, EditSettings, dilate, render_project, with_metrics
 from .steering import (
     SIZE,
     Gauge,
@@ -270,7 +270,7 @@ def adjust(
     before = render_project(generator, project, resolution)
     after = render_project(generator, moved, resolution)
     changed = before.labels != after.labels
-    region = (after.image - before.image).abs().amax(1, keepdim=True) > 2 / 255
+    region = _region(generator, before.labels[0], after.labels[0], directions.columns(changes))
     edited = EditedFace(
         project=replace(
             moved,
@@ -278,14 +278,35 @@ def adjust(
             preview=picture_rows(after)["image"][0].numpy(),
             iterations=0,
             metrics={},
-            origin=moved.origin and moved.origin.grown(region[0, 0].cpu().numpy()),
+            origin=moved.origin and moved.origin.grown(region),
         ),
-        region=region | changed[:, None],
+        region=torch.from_numpy(region)[None, None],
         before=before,
         after=after,
         history=[],
     )
     return with_metrics(edited, edited.change)
+
+
+def _region(
+    generator: Generator, before: Tensor, after: Tensor, columns: Iterable[int]
+) -> np.ndarray:
+    """(R, R) bool: a little around the outlines that moved of the shapes that were asked for, and
+    the groups whose colours were. before, after: (R, R) labels.
+
+    The codes of a shape change every pixel a little; all else is not meant.
+    """
+    names, group_of = attribute_names(generator), generator.config.group_of_class
+    moved, groups = torch.zeros_like(before, dtype=torch.bool), []
+    for column in columns:
+        if part_of(column) < 0:
+            moved |= outline_moved(names[column], before, after)
+        else:
+            groups.append(part_of(column))
+    where = dilate(moved.cpu().numpy(), EditSettings.dilation)
+    for labels in (before, after):
+        where |= np.isin(np.array(group_of)[labels.cpu().numpy()], groups)
+    return where
 
 
 def _labels_after(labels: np.ndarray, changed: Tensor, after: Tensor) -> np.ndarray:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 from faces import face, open_editor, write_checkpoint
@@ -18,9 +19,11 @@ from semfaceedit.editing.attributes import (
     cielab,
     colours,
     find_places,
+    outline_moved,
     shapes,
 )
 from semfaceedit.editing.directions import FindSettings, find_directions
+from semfaceedit.editing.refit import EditSettings, dilate
 from semfaceedit.editing.sliders import (
     KIND,
     Directions,
@@ -114,6 +117,20 @@ def test_a_narrower_face_measures_less():
     narrow = drawn_map(background=(0, 0, 6, 32), **PLAIN)
     places, column = find_places(plain[0]), SHAPES.index("face width")
     assert shapes(narrow, places)[0, column] < shapes(plain, places)[0, column] - 0.1
+
+
+def test_an_outline_moves_where_its_classes_come_and_go():
+    plain, more = (
+        drawn_map(**(PLAIN | boxes)).argmax(1)[0]
+        for boxes in ({}, {"nose": (12, 14, 18, 20), "hair": (0, 0, 2, 2)})
+    )
+    nose = outline_moved("nose width", plain, more)
+    assert nose[14:20, 12:14].all() and int(nose.sum()) == 12
+    assert int(outline_moved("hair volume", plain, more).sum()) == 4
+    assert int(outline_moved("face width", plain, more).sum()) == 4  # nose and skin: both face
+    lips = drawn_map(**(PLAIN | {"mouth": (12, 24, 20, 26)})).argmax(1)[0]
+    assert int(outline_moved("smile", plain, lips).sum()) == 16  # half of it was the lower lip
+    assert not outline_moved("eye size", plain, lips).any()
 
 
 def test_cielab_of_known_colours():
@@ -237,8 +254,18 @@ def test_adjust_renders_and_keeps_the_map_where_nothing_moved(editor, directions
     assert not still.all()
     assert (edited.project.labels == project.labels)[still].all()
     assert (edited.project.labels == edited.after.labels[0].numpy())[~still].all()
+    moved = outline_moved("face width", edited.before.labels[0], edited.after.labels[0]).numpy()
+    assert moved.any()
+    assert (edited.region[0, 0].numpy() == dilate(moved, EditSettings.dilation)).all()
     nothing = adjust(editor.generator, project, {"face width": 0.0}, directions)
+    assert not nothing.region.any()
     torch.testing.assert_close(nothing.before.image, nothing.after.image)
+
+
+def test_a_colour_slider_is_meant_for_its_group_alone(editor, directions):
+    edited = adjust(editor.generator, face(editor, 3), {"skin hue": 1.0}, directions)
+    groups = np.array(GROUP_OF_CLASS)[edited.before.labels[0].numpy()]
+    assert (edited.region[0, 0].numpy() == (groups == 1)).all()
 
 
 def test_a_live_face_goes_the_same_way_without_a_fit(editor, directions, monkeypatch):
