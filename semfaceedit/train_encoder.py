@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cli import run_command, select_device, wrote
-from .editing.encoder import FORMAT, encoder_beside, save_encoder
+from .editing.encoder import FORMAT, Encoder, encoder_beside, find_encoder, save_encoder
+from .editing.encoder_growth import carried_over
 from .editing.encoder_report import FACES, lines, report
 from .editing.encoder_training import STATE_FORMAT, TrainingSettings, train_encoder
 from .errors import UserError
 from .files import write_text
 from .kernels import use_backend
 from .memory import keep_freed_memory
+from .model.generator import Generator
 from .options import CheckpointOptions, make_folder, open_checkpoint
 from .outputs import check_outputs, paths_in
 from .procedural.sources import open_training_data
@@ -34,6 +36,8 @@ class TrainEncoderOptions(CheckpointOptions):
     data: Path | None = None
     """Photographs with label maps, in any layout that `train` reads, such as those that the
     checkpoint was trained on (default: samples alone)."""
+    init: Path | None = None
+    """Weights that the checkpoint's were trained from: begin with their encoder."""
     heads: int = 0
     """Number of procedural heads to learn depth from too: for checkpoints of procedural faces."""
     out: Path | None = None
@@ -76,6 +80,7 @@ def run(options: TrainEncoderOptions) -> None:
     data = None
     if options.data is not None:
         data = open_training_data(options.data, resolution=32, procedural_count=0)
+    start = None if options.init is None else _start(options.init, generator)
     settings = TrainingSettings(
         minutes=options.minutes,
         steps=options.steps,
@@ -84,7 +89,7 @@ def run(options: TrainEncoderOptions) -> None:
         learning_rate=options.learning_rate,
     )
     with use_backend(options.backend):
-        encoder = train_encoder(generator, settings, data=data, keep=keep)
+        encoder = train_encoder(generator, settings, data=data, keep=keep, start=start)
         save_encoder(out, encoder, generator, {})
         keep.unlink(missing_ok=True)
         wrote(out, f"{out.stat().st_size / 1e6:.1f} MB")
@@ -95,6 +100,15 @@ def run(options: TrainEncoderOptions) -> None:
         print(line, file=sys.stderr)
     write_text(told, json.dumps({"format": f"{FORMAT}-report", **found}, indent=1) + "\n")
     wrote(told)
+
+
+def _start(init: Path, generator: Generator) -> Encoder:
+    """The encoder of the weights `init`, for those that came of them."""
+    old = Generator.from_checkpoint(init).to(generator.device)
+    encoder = find_encoder(old)
+    if encoder is None:
+        raise UserError(f"--init {init}: no encoder lies beside these weights: train one first")
+    return carried_over(encoder, old, generator)
 
 
 def main(argv: list[str] | None = None) -> int:

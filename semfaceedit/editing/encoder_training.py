@@ -66,14 +66,16 @@ def train_encoder(
     *,
     data: FaceDataset | None = None,
     keep: Path | None = None,
+    start: Encoder | None = None,
 ) -> Encoder:
     """An encoder of this generator.
 
     data: real pairs; one in twenty is kept out. keep: a file for the state of training every
-    minute; a training of the same weights, data and settings goes on from it. A line every ten
-    seconds tells the errors.
+    minute; a training of the same weights, data and settings goes on from it. start: an encoder of
+    this generator to begin with, in place of an untrained one. A line every ten seconds tells the
+    errors.
     """
-    training = _Training(generator, settings, data)
+    training = _Training(generator, settings, data, start)
     if keep is not None:
         training.restore(keep)
     training.run(keep)
@@ -81,10 +83,16 @@ def train_encoder(
 
 
 class _Training:
-    def __init__(self, generator: Generator, settings: TrainingSettings, data: FaceDataset | None):
+    def __init__(
+        self,
+        generator: Generator,
+        settings: TrainingSettings,
+        data: FaceDataset | None,
+        start: Encoder | None,
+    ):
         self.generator, self.settings = generator, settings
         self.mean, self.device = mean_codes(generator), generator.device
-        self.encoder = new_encoder(generator, settings.sizes, seed=settings.seed)
+        self.encoder = start or new_encoder(generator, settings.sizes, seed=settings.seed)
         self.size = self.encoder.settings.size
         decayed = [p for p in self.encoder.parameters() if p.ndim > 1]
         plain = [p for p in self.encoder.parameters() if p.ndim <= 1]
@@ -102,7 +110,8 @@ class _Training:
                 VERSION,
                 fingerprint(generator),
                 identity,
-                asdict(settings.sizes),
+                asdict(self.encoder.settings),
+                start is not None,
                 settings.heads,
                 settings.seed,
             ]

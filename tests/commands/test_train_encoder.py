@@ -4,6 +4,7 @@ import json
 
 import pytest
 from faces import write_checkpoint
+from safetensors.torch import load_file
 from training import drawn_faces
 
 from semfaceedit import invert, train_encoder
@@ -54,6 +55,19 @@ def test_invert_finds_it(trained, tmp_path, capsys):
     capsys.readouterr()
     assert invert.main([*arguments, "--no-encoder", "--encoder", str(encoder_beside(trained))]) == 1
     assert "not both" in capsys.readouterr().err
+
+
+def test_it_begins_with_the_encoder_of_older_weights(trained, tmp_path, capsys):
+    newer = write_checkpoint(tmp_path, seed=4)
+    arguments = ["--checkpoint", str(newer), "--steps", "1", "--report-faces", "1"]
+    assert train_encoder.main([*arguments, "--init", str(trained)]) == 0
+    first = [load_file(encoder_beside(w))["first.weight"].float() for w in (trained, newer)]
+    assert (first[0] - first[1]).abs().max() < 1e-3  # one step of AdamW's rate away
+    capsys.readouterr()
+    encoder_beside(newer).unlink()
+    assert train_encoder.main([*arguments, "--init", str(newer)]) == 1
+    error = capsys.readouterr().err
+    assert "no encoder lies beside" in error and error.count("\n") == 1
 
 
 def test_an_encoder_of_other_weights_is_refused(trained, tmp_path, capsys):
