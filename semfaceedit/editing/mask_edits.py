@@ -76,13 +76,36 @@ def high_hairline(labels: np.ndarray) -> np.ndarray | None:
 
 
 def wide_mouth(labels: np.ndarray) -> np.ndarray | None:
-    """Closed lips, half as wide again."""
-    return _mouth(labels, width=1.5, height=1.0, opening=0.0)
+    """Lips and what is between them, a third wider."""
+    lips = _lips(labels)
+    if lips is None:
+        return None
+    columns = np.nonzero(lips.any(0))[0]
+    middle = (columns[0] + columns[-1]) / 2
+    from_ = np.rint(middle + (np.arange(len(labels)) - middle) / 1.35).astype(int)
+    wide = labels[:, from_.clip(0, len(labels) - 1)]
+    free = lips | (labels == SKIN)
+    return np.where(np.isin(wide, LIPS) & free, wide, _painted(labels, lips, SKIN))
 
 
 def open_mouth(labels: np.ndarray) -> np.ndarray | None:
-    """The lips part to more than twice the height."""
-    return _mouth(labels, width=1.1, height=2.0, opening=0.6)
+    """The lower lip drops by two thirds of the height of the mouth; the upper lip stays."""
+    lips = _lips(labels)
+    if lips is None or not (labels == LOWER_LIP).any():
+        return None
+    rows, columns = (np.nonzero(lips.any(axis))[0] for axis in (1, 0))
+    middle, half = (columns[0] + columns[-1]) / 2, (columns[-1] - columns[0] + 1) / 2
+    made = labels.copy()
+    for column in columns:
+        low = np.nonzero(labels[:, column] == LOWER_LIP)[0]
+        round_ = np.sqrt(max(0.0, 1 - ((column - middle) / half) ** 2))
+        drop = round(0.67 * len(rows) * round_)
+        if not len(low) or low[-1] + drop >= len(labels):
+            continue
+        made[low[0] : low[-1] + 1 + drop, column] = MOUTH
+        made[low + drop, column] = LOWER_LIP
+    free = lips | (labels == SKIN)
+    return np.where(free, made, labels).astype(np.uint8)
 
 
 def big_nose(labels: np.ndarray) -> np.ndarray | None:
@@ -167,22 +190,10 @@ def paint(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
     return labels
 
 
-def _mouth(labels: np.ndarray, width: float, height: float, opening: float) -> np.ndarray | None:
+def _lips(labels: np.ndarray) -> np.ndarray | None:
+    """Lips and what is between them (R, R) bool; None where there is next to nothing."""
     lips = np.isin(labels, LIPS)
-    if lips.sum() < 0.004 * labels.size:
-        return None
-    rows, columns = (np.nonzero(lips.any(axis))[0] for axis in (1, 0))
-    row, column = (rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2
-    tall = height * (rows[-1] - rows[0] + 1) / 2
-    wide = width * (columns[-1] - columns[0] + 1) / 2
-    inside = _ellipse(labels, row, column, tall, wide) & (lips | (labels == SKIN))
-    upper = np.arange(len(labels))[:, None] <= row
-    made = _painted(labels, lips, SKIN)
-    made = _painted(_painted(made, inside & upper, UPPER_LIP), inside & ~upper, LOWER_LIP)
-    if opening:
-        gap = _ellipse(labels, row, column, opening * tall, opening * wide)
-        made = _painted(made, gap & inside, MOUTH)
-    return made
+    return None if lips.sum() < 0.004 * labels.size else lips
 
 
 def _painted(labels: np.ndarray, where: np.ndarray, label: int) -> np.ndarray:

@@ -26,6 +26,7 @@ from ..model.labels import CLASS_NAMES
 from ..model.renderer import RenderOutput
 from ..outputs import check_outputs
 from .guided import blur
+from .moved_parts import displacements, drawn_along, enlarged
 from .new_shapes import new_shapes
 from .oklab import oklab
 from .photograph_file import FORMATS, check_alpha, check_format, read_original, save_like
@@ -39,6 +40,8 @@ RENDERED = 256  # at most, of both renderings
 FADE = 0.08  # along an edge of the crop that lies within the photograph, in sides
 LEAST = 1 / 512  # weight, below which a pixel of the photograph is kept as it is
 STRANDS = (CLASS_NAMES.index("hair"),)  # classes whose border frays
+STILL = 0.05  # pixels of the photograph, below which a displacement moves nothing
+THIN = 0.012  # sides: what is twice as thin at the border of a moved part is no new shape
 STRIP = 1 << 20  # pixels worked on at a time
 
 
@@ -215,8 +218,20 @@ def paste(
             groups = [seen.change_of(group, photo, frame, even=True) for group in looks]
         return _composed(pixels, square, groups, None)
     photo = _shown(pixels, window, size)
-    reach = frame * blur(_enlarged(region.float().cpu(), size), 0.012 * size)
+    within = _enlarged(region.float().cpu(), size)
+    reach = frame * blur(within, 0.012 * size)
     new_shape = _new_shape(own, asked, *labels)
+    field = displacements(own, torch.where(new_shape & (within > 0.5), labels[1], own))
+    if field is not None:
+        field = field * _enlarged(frame, field.shape[-1])
+        photo, fitted = (drawn_along(picture, field) for picture in (photo, fitted))
+        own, labels[0] = (
+            drawn_along(classes.float(), field, "nearest").long() for classes in (own, labels[0])
+        )
+        moved = _new_shape(own, asked, *labels)
+        new_shape = torch.where(_moves(field, size), _broad(moved), moved)
+        new_shape |= enlarged(field, size)
+        seen = _Seen(before, own, labels, _enlarged(oklab(changed) - oklab(fitted), size))
     # Of hair whose look was not changed, the renderings differ by what the fit drifted.
     kept_hair = {before.group_of_class[c] for c in STRANDS} - set(_changed_groups(before, after))
     groups = [
@@ -231,7 +246,7 @@ def paste(
             _enlarged(changed, size), kept, labels[1], own, new_shape, STRANDS
         )
         shape = torch.cat([weight * reach, colours], 1)
-    return _composed(pixels, window, groups, shape)
+    return _composed(pixels, window, groups, shape, field)
 
 
 def _shown(pixels: np.ndarray, window: Window, size: int) -> Tensor:
@@ -337,19 +352,41 @@ def _new_shape(own: Tensor, asked: Tensor, fitted: Tensor, shown: Tensor) -> Ten
     return moved & (shown != own)
 
 
+def _moves(field: Tensor, size: int) -> Tensor:
+    """(1, 1, size, size) bool: where displacements (1, 2, s, s) are not nothing."""
+    return _enlarged(field.abs().amax(1, keepdim=True), size) > 0
+
+
+def _broad(mask: Tensor) -> Tensor:
+    """A mask (1, 1, w, w) without what is thin, such as the border of a part that moved."""
+    reach = max(1, round(THIN * mask.shape[-1]))
+    eroded = -max_pool2d(-mask.float(), 2 * reach + 1, 1, reach)
+    return (max_pool2d(eroded, 2 * reach + 1, 1, reach) > 0.5) & mask
+
+
 def _composed(
-    pixels: np.ndarray, window: Window, groups: Sequence[GroupChange | None], shape: Tensor | None
+    pixels: np.ndarray,
+    window: Window,
+    groups: Sequence[GroupChange | None],
+    shape: Tensor | None,
+    field: Tensor | None = None,
 ) -> Pasted:
-    """The photograph with the change of all groups, and the new shape over it."""
+    """The photograph, drawn along the field, with the change of all groups, and the new shape over
+    it."""
     height, width = pixels.shape[:2]
     result, region = pixels.copy(), np.zeros((height, width), bool)
     maps = [group.maps for group in groups if group is not None]
     for rows, columns in _strips(window, width, height):
         photo = torch.from_numpy(pixels[rows, columns].copy()).movedim(-1, 0)[None].float() / 255
         grid = _places(window, rows, columns)
+        weights = torch.zeros_like(photo[:, :1])
+        if field is not None:
+            u = _sampled(field, grid)
+            weights = (u.abs().amax(1, keepdim=True) * (window.side / 2) > STILL).float()
+            photo = torch.where(weights > 0, _drawn(pixels, window, rows, columns, u), photo)
         local = [_sampled(own, grid) for own in maps]
         made = recoloured(photo, local)
-        weights = sum((weight_of(photo, own) for own in local), torch.zeros_like(photo[:, :1]))
+        weights = sum((weight_of(photo, own) for own in local), weights)
         if shape is not None:
             over = _sampled(shape, grid)
             made = made + over[:, :1] * (over[:, 1:] - made)
@@ -364,6 +401,21 @@ def _composed(
             "nothing was written"
         )
     return Pasted(result, region)
+
+
+def _drawn(pixels: np.ndarray, window: Window, rows: slice, columns: slice, u: Tensor) -> Tensor:
+    """(1, 3, h, w) in [0, 1]: the photograph where displacements u (1, 2, h, w), in half sides of
+    the window, lead from these rows and columns."""
+    u = u * (window.side / 2)  # pixels
+    reach = int(u.abs().max()) + 3  # of a bicubic filter too
+    top, left = max(0, rows.start - reach), max(0, columns.start - reach)
+    part = pixels[top : rows.stop + reach, left : columns.stop + reach]
+    photo = torch.from_numpy(part.copy()).movedim(-1, 0)[None].float() / 255
+    x = torch.arange(columns.start, columns.stop) + 0.5 - left + u[:, 0]
+    y = (torch.arange(rows.start, rows.stop) + 0.5 - top)[:, None] + u[:, 1]
+    grid = torch.stack([x * (2 / part.shape[1]) - 1, y * (2 / part.shape[0]) - 1], -1)
+    drawn = grid_sample(photo, grid, mode="bicubic", padding_mode="border", align_corners=False)
+    return drawn.clamp(0, 1)
 
 
 def _strips(window: Window, width: int, height: int) -> Iterator[tuple[slice, slice]]:

@@ -132,6 +132,7 @@ def test_details_of_the_photograph_stay(change, pixels):
 
 def test_a_new_shape_is_blended_in(editor, pixels, monkeypatch):
     monkeypatch.setattr(paste_module, "STRANDS", ())  # hair would keep the photograph's colours
+    monkeypatch.setattr(paste_module, "displacements", lambda *_: None)  # and parts move
     project = project_of(editor, None)
     labels = project.labels.copy()
     labels[:24, :24] = 14  # the class by which these weights show hair
@@ -152,6 +153,22 @@ def test_a_new_shape_is_blended_in(editor, pixels, monkeypatch):
     was = np.asarray(Image.fromarray(pixels).crop((90, 40, 474, 424)).resize((64, 64)))
     gone = (shown.astype(float) - was)[wanted.numpy()]
     assert wanted.sum() > 4 and 0.3 < (gone * way).sum() / (way * way).sum() < 1.2
+
+
+def test_what_moves_is_the_photograph_and_the_rest_stays(pixels, monkeypatch):
+    """A field that leads seven pixels to the right and three up in the middle of the crop: there
+    the photograph is shifted, exactly; around, where the field is nothing, no pixel changes."""
+    monkeypatch.setattr(paste_module, "STRIP", 5000)  # several strips
+    field = torch.zeros(1, 2, 32, 32)
+    field[:, :, 10:22, 12:20] = torch.tensor([7.0, -3.0]).view(1, 2, 1, 1) * 2 / WINDOW.side
+    pasted = paste_module._composed(pixels, WINDOW, [], None, field)
+    inside = slice(40 + 132, 40 + 252), slice(90 + 156, 90 + 228)  # beyond the field's own border
+    shifted = np.roll(pixels, (3, -7), (0, 1))
+    assert (pasted.pixels[inside] == shifted[inside]).all() and pasted.region[inside].all()
+    assert (pasted.pixels[~pasted.region] == pixels[~pasted.region]).all()
+    rows, columns = np.nonzero(pasted.region)
+    assert rows.min() >= 40 + 108 and rows.max() < 40 + 276  # a texel of the field is 12 pixels
+    assert columns.min() >= 90 + 132 and columns.max() < 90 + 252
 
 
 def test_a_chain_of_edits_brings_all_of_them(editor, pixels, tmp_path):
