@@ -93,7 +93,7 @@ class RefitOptions(FitOptions):
     """The photograph for --paste (default: the file that the face was inverted from)."""
 
 
-FOLLOWED = 0.3  # of the labels inside, below which an edit is said to have failed
+FOLLOWED = 0.5  # of the labels inside, below which an edit is said to have failed
 EDIT_PICTURES = ("labels", "preview", "views")  # beside an edited face
 
 
@@ -244,8 +244,9 @@ def say_if_not_followed(metrics: dict[str, float]) -> None:
     followed = metrics.get("labels_inside", 1.0)
     if followed < FOLLOWED:
         remark(
-            f"only {followed:.0%} of the labels inside the region came out as asked: this face "
-            "cannot show the edit; ask for less, give more --iterations, or take another face"
+            f"only {followed:.0%} of the labels inside the region came out as asked: these "
+            "weights hardly draw it on this face; ask for less, give more --iterations, or take "
+            "another face or other weights"
         )
 
 
