@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 from support import needs_native
-from test_ray_isosurface import Sizes, call, hits_in_bf16, problem
+from test_ray_isosurface import Sizes, call, problem
 from test_ray_isosurface import compare as check
+from test_ray_isosurface_bf16 import hits_in_bf16
 
 from semfaceedit.kernels import FieldWeights, _extension, use_backend
 

@@ -22,7 +22,6 @@ from semfaceedit.editing.attributes import (
     outline_moved,
     shapes,
 )
-from semfaceedit.editing.directions import FindSettings, find_directions
 from semfaceedit.editing.refit import EditSettings, dilate
 from semfaceedit.editing.sliders import (
     KIND,
@@ -156,12 +155,6 @@ def test_differences_of_hues_go_the_short_way():
     after[hue], before[hue] = 3.0, -3.0
     change = difference(after, before)
     assert change[0] == 6 and change[hue] == pytest.approx(6 - 2 * torch.pi, abs=1e-5)
-
-
-def test_sliders_of_a_tiny_generator(editor):
-    found = find_directions(editor.generator, FindSettings(samples=64, judged=1))
-    assert found.sliders and {slider.part for slider in found.sliders} >= {-1, 1}
-    assert all(slider.faces == 1 and 0 <= slider.follows <= 1 for slider in found.sliders)
 
 
 class Plain(Steering):
@@ -388,6 +381,9 @@ def test_commands(editor, directions, tmp_path, capsys):
     weights = write_checkpoint(tmp_path)
     assert main(["--checkpoint", str(weights), "--samples", "64", "--judged", "1"]) == 0
     assert "slider" in capsys.readouterr().out
+    found = load_directions(KIND.beside(weights), editor.generator).sliders
+    assert found and {slider.part for slider in found} >= {-1, 1}
+    assert all(slider.faces == 1 and 0 <= slider.follows <= 1 for slider in found)
     assert main(["--checkpoint", str(weights), "--samples", "5"]) == 1
     directions.save(KIND.beside(weights), editor.generator)
     checkpoint = ["--checkpoint", str(weights)]

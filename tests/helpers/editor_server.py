@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 from faces import open_editor
 from websockets.sync.client import ClientConnection, connect
 
@@ -56,8 +57,26 @@ def started(arguments: list[str]) -> Iterator[str]:
             process.terminate()
 
 
+def with_hair_on_top(labels: bytes) -> bytes:
+    """Another map to ask for: the upper quarter of this one is hair."""
+    painted = np.frombuffer(labels, np.uint8).copy()
+    painted[: len(painted) // 4] = 13
+    return painted.tobytes()
+
+
+def number_at_hand(server: EditorServer) -> int:
+    """The number of the revision that a map is painted on."""
+    return server.session.revision.number
+
+
 class Client:
-    """The page's end of the socket."""
+    """The page's end of the socket.
+
+    For tests, `about` and `state` keep its first two messages (the fixture `client`).
+    """
+
+    about: dict[str, Any]
+    state: tuple[dict[str, Any], bytes]
 
     def __init__(self, address: str, key: str = KEY, **options: Any):
         options.setdefault("origin", f"http://{address}")

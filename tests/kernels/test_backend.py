@@ -178,39 +178,20 @@ def run(script: str, **environment: str) -> str:
     return result.stdout.strip()
 
 
-def test_importing_loads_nothing_native() -> None:
-    loaded = run(
-        """
-        import sys
-        import semfaceedit.kernels
-        print([name for name in ("semfaceedit._C", "triton") if name in sys.modules])
-        """
-    )
-    assert loaded == "[]"
-
-
 @needs_native
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_one_openmp_runtime() -> None:
-    count = run(
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, forks")
+def test_in_a_process_of_its_own() -> None:
+    """Importing loads nothing native; then one OpenMP runtime serves both; a fork computes on."""
+    loaded, runtimes, forked = run(
         """
-        from semfaceedit.kernels import available_backends
+        import os
+        import sys
+        import torch
+        from semfaceedit.kernels import available_backends, semantic_composite
+        print([name for name in ("semfaceedit._C", "triton") if name in sys.modules])
         available_backends()
         libraries = {line.split()[-1] for line in open("/proc/self/maps") if "omp" in line}
         print(len({path for path in libraries if "libgomp" in path or "libomp" in path}))
-        """
-    )
-    assert count == "1"
-
-
-@needs_native
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_forked_process_computes_the_same() -> None:
-    done = run(
-        """
-        import os
-        import torch
-        from semfaceedit.kernels import semantic_composite
         torch.set_num_threads(2)
         alpha, semantics = torch.rand(5000, 9), torch.rand(5000, 9, 19)
         before = semantic_composite(alpha, semantics, backend="cpu")[1]
@@ -220,8 +201,8 @@ def test_forked_process_computes_the_same() -> None:
             os._exit(0 if bytes(after.numpy()) == bytes(before.numpy()) else 1)
         print(os.waitpid(child, 0)[1])
         """
-    )
-    assert done == "0"
+    ).splitlines()
+    assert loaded == "[]" and runtimes == "1" and forked == "0"
 
 
 @needs_native

@@ -9,7 +9,7 @@ import pytest
 import torch
 from comparison import assert_identical, assert_matches, values_and_gradients
 from op_problems import FIELD_SETTINGS, field_levels, field_problem
-from support import bf16_paths, isas, needs_native, use_isa, use_threads
+from support import isas, needs_native, use_isa, use_threads
 from torch import Tensor
 
 from semfaceedit.kernels import FieldWeights, Intersections, ray_isosurface
@@ -348,23 +348,6 @@ def test_a_ray_alone_has_the_same_bits_as_among_others(isa: str) -> None:
 
 
 @needs_native
-def test_no_rays() -> None:
-    sizes = (0, 4, 8, 6, 2)
-    result = values_and_gradients(call(sizes, "cpu"), problem(sizes), torch.float32)
-    assert result["points"].shape == (0, 4, 3) and result["plane_index"].shape == (0,)
-    assert not any(result[f"d {name}"].any() for name in FieldWeights._fields)
-
-
-@needs_native
-def test_each_gradient_alone_is_the_same() -> None:
-    sizes = SHAPES["odd"]
-    every = values_and_gradients(call(sizes, "cpu"), problem(sizes), torch.float32)
-    for name in problem(sizes):
-        alone = values_and_gradients(call(sizes, "cpu"), problem(sizes), torch.float32, [name])
-        assert_identical({name: alone[f"d {name}"]}, {name: every[f"d {name}"]})
-
-
-@needs_native
 @pytest.mark.parametrize("isa", isas())
 def test_same_bits_for_every_run_and_thread_count(isa: str) -> None:
     sizes = (1000, 9, 24, 32, 3)
@@ -409,58 +392,6 @@ def assert_not_finite_as_in_the_reference(backend: str) -> None:
 
 
 @needs_native
-def test_strided_inputs() -> None:
-    sizes = SHAPES["odd"]
-    inputs = problem(sizes)
-    strided = {**inputs, "origins": inputs["origins"].mT.contiguous().mT,
-               "hidden_weight": inputs["hidden_weight"].mT.contiguous().mT}  # fmt: skip
-    plain, other = call(sizes, "cpu")(inputs), call(sizes, "cpu")(strided)
-    assert_identical({"depths": plain["depths"]}, {"depths": other["depths"]})
-
-
-def test_settings_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match="samples >= 2"):
-        look(ramp(1, 0), [0.5], backend="reference", samples=1)
-    with pytest.raises(ValueError, match="near < far"):
-        look(ramp(1, 0), [0.5], backend="reference", near=2.0)
-    levels = torch.tensor([0.5], requires_grad=True)
-    with pytest.raises(ValueError, match="levels are constants"):
-        ray_isosurface(
-            torch.zeros(1, 3), torch.ones(1, 3), levels, ramp(1, 0), samples=8, **FIELD_SETTINGS
-        )
-
-
-@pytest.mark.parametrize(
-    "changed, message",
-    [
-        ({"origins": torch.zeros(3)}, r"origins has shape \(3,\)"),
-        ({"origins": torch.tensor(0.0)}, r"origins has shape \(\)"),
-        ({"directions": torch.zeros(4, 3)}, r"directions has shape \(4, 3\), expected \(5, 3\)"),
-        ({"directions": torch.zeros(5, 3).double()}, "directions is torch.float64"),
-        ({"last_bias": torch.zeros(1, device="meta")}, "last_bias is on meta"),
-        ({"hidden_weight": torch.zeros(1, 6, 7)}, "hidden_weight has shape"),
-        ({"first_weight": torch.zeros(18)}, "first_weight has shape"),
-    ],
-)
-def test_arguments_that_do_not_fit(changed: dict[str, Tensor], message: str) -> None:
-    sizes = (5, 4, 8, 6, 2)
-    with pytest.raises(ValueError, match=message):
-        call(sizes, "auto")({**problem(sizes), **changed})
-
-
-@needs_native
-def test_overlapping_memory() -> None:
-    sizes = (9, 4, 8, 6, 2)
-    inputs = problem(sizes)
-    overlapping = {**inputs, "origins": inputs["origins"][:1].expand(9, 3)}
-    copies = {**inputs, "origins": overlapping["origins"].clone()}
-    wanted = values_and_gradients(call(sizes, "cpu"), copies, torch.float32)
-    result = values_and_gradients(call(sizes, "cpu"), overlapping, torch.float32)
-    floats = {name: value for name, value in wanted.items() if value.is_floating_point()}
-    assert_identical(floats, result)
-
-
-@needs_native
 def test_registered_ops() -> None:
     check_registered_ops("cpu")
 
@@ -480,64 +411,3 @@ def check_registered_ops(backend: str) -> None:
     needed = [True, False] * 4
     arguments = (hits, inputs, numbers, "fp32", needed)
     torch.library.opcheck(backward.default, arguments)
-
-
-def hits_in_bf16(sizes: Sizes, seed: int) -> tuple[float, float]:
-    """Of `accurate` against fp32: the mean and the share of changed hits, in depth.
-
-    The mean, in coarse steps, is of hits that are valid in both; changed are those of another
-    validity or interval that moved by more than a thousandth of a step.
-    """
-    rays, hits, samples, width, layers = sizes
-    problem = field_problem(rays, width, layers, torch.Generator().manual_seed(seed))
-    weights = FieldWeights(*(problem[name] for name in FieldWeights._fields))
-    found = [
-        ray_isosurface(
-            problem["origins"], problem["directions"], field_levels(hits), weights,
-            samples=samples, **FIELD_SETTINGS, backend="cpu", precision=precision,
-        )
-        for precision in ("fp32", "accurate")
-    ]  # fmt: skip
-    step = (FIELD_SETTINGS["far"] - FIELD_SETTINGS["near"]) / (samples - 1)
-    moved = (found[1].depths - found[0].depths).abs() / step
-    both = found[0].valid & found[1].valid
-    changed = (found[0].valid != found[1].valid) | (found[0].level != found[1].level)
-    return float(moved[both & ~changed].mean()), float(changed.float().mean())
-
-
-@needs_native
-@pytest.mark.parametrize("isa", sorted({isa for isa, name in bf16_paths() if name == "accurate"}))
-@pytest.mark.parametrize("name", SHAPES)
-def test_split_bf16_does_not_move_hits(name: str, isa: str) -> None:
-    with use_isa(isa):
-        moved, changed = hits_in_bf16(SHAPES[name], seed=0)
-    print(f"{name}: moved by {moved:.1e} of a step, {changed:.1%} changed")
-    assert moved <= 1e-3 and changed <= 1e-2
-
-
-@needs_native
-@pytest.mark.parametrize("isa", sorted({isa for isa, _ in bf16_paths()}))
-def test_lower_precisions_keep_every_rule_and_every_bit(isa: str) -> None:
-    """NaN in a weight spreads as in fp32; the same bits for any number of threads; and the
-    instructions without tiles run in fp32."""
-    problem = field_problem(130, 33, 3, torch.Generator().manual_seed(3))
-    names = FieldWeights._fields
-    precision = "fast"
-
-    def depths(values: dict[str, Tensor], precision: str) -> Tensor:
-        return ray_isosurface(
-            values["origins"], values["directions"], field_levels(9),
-            FieldWeights(*(values[name] for name in names)), samples=32, **FIELD_SETTINGS,
-            backend="cpu", precision=precision,
-        ).depths  # fmt: skip
-
-    broken = {key: tensor.clone() for key, tensor in problem.items()}
-    broken["hidden_weight"].view(-1)[0] = math.nan
-    with use_isa(isa):
-        first = depths(problem, precision)
-        with use_threads(3):
-            assert torch.equal(depths(problem, precision), first)
-        if isa == "avx512_bf16":
-            assert torch.equal(depths(problem, "fp32"), first)
-        expected = depths(broken, "fp32")
-        assert torch.equal(depths(broken, precision).isfinite(), expected.isfinite())

@@ -30,6 +30,7 @@ def test_procedural_faces_are_made_once_and_hold_the_rendered_faces(tmp_path, mo
 
 def test_a_packed_folder_is_opened_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setenv("SEMFACEEDIT_CACHE", str(tmp_path))
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
     open_training_data(None, resolution=16, procedural_count=2)
     (folder,) = tmp_path.iterdir()
     assert len(open_training_data(folder, resolution=16, procedural_count=0)) == 2

@@ -3,11 +3,10 @@
 import shutil
 import subprocess
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
-from browser import CHROMIUM, open_page
-from editor_server import KEY, running
+from browser import CHROMIUM
+from editor_page import resize, wait_for_revision
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here"),
@@ -27,26 +26,12 @@ def axe() -> str:
     return "" if found.returncode else Path(found.stdout.strip()).read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("editor")) as (server, address):
-        server.session.look("hair", 3)
-        folder = tmp_path_factory.mktemp("profile")
-        with open_page(f"http://{address}/?key={quote(KEY)}", folder) as page:
-            page.wait("document.querySelectorAll('#looks button').length == 8")
-            yield page
-            assert not page.problems
-
-
-def resize(page, width: int, height: int) -> None:
-    page.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
-              deviceScaleFactor=1, mobile=False)  # fmt: skip
-
-
 def test_axe_finds_nothing(page):
     source = axe()
     if not source:
         pytest.skip("no node, or npm's axe-core is missing")
+    page.click("#looks button:nth-child(4)")  # so that all buttons may be pressed
+    wait_for_revision(page, "hair like face 3")
     page.run(f"{source}; true")
     found = {}
     for scheme in ("dark", "light"):

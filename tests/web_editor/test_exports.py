@@ -8,7 +8,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from browser import CHROMIUM, open_page
-from editor_server import KEY, Client, running
+from editor_server import KEY
 from PIL import Image
 
 from semfaceedit.data.align import Window
@@ -21,12 +21,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 WIDTH, HEIGHT, WINDOW = 120, 90, Window(left=30, top=10, side=64)
 
 
-@pytest.fixture(scope="module")
-def editor(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("exports")) as made:
-        yield made
-
-
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(exports, "TEXELS", 16)
@@ -34,9 +28,9 @@ def small(monkeypatch):
 
 
 @pytest.fixture
-def photograph(editor):
+def photograph(served):
     """The editor on a face that came from a photograph in its folder."""
-    session = editor[0].session
+    session = served[0].session
     session.choose(5)
     session.saved.out.mkdir(exist_ok=True)
     path = session.saved.out / "ann.png"
@@ -49,15 +43,8 @@ def photograph(editor):
     return path
 
 
-@pytest.fixture
-def client(editor):
-    with Client(editor[1]) as made:
-        made.wait("state")
-        yield made
-
-
-def test_the_edit_comes_in_the_photograph_at_its_full_size(editor, client, photograph):
-    session = editor[0].session
+def test_the_edit_comes_in_the_photograph_at_its_full_size(served, client, photograph):
+    session = served[0].session
     client.send("export", what="photograph", name="x")
     assert "nothing has been changed" in client.wait("made")[0]["problem"]
     session.look("hair", 4)
@@ -80,8 +67,8 @@ def test_the_edit_comes_in_the_photograph_at_its_full_size(editor, client, photo
     assert np.array_equal(edited, pasted.pixels) and not moved[~pasted.region].any()
 
 
-def test_a_photograph_that_went_or_changed_is_one_line(editor, client, photograph):
-    session = editor[0].session
+def test_a_photograph_that_went_or_changed_is_one_line(served, client, photograph):
+    session = served[0].session
     session.look("hair", 4)
     data = photograph.read_bytes()
     for change, said in (
@@ -98,8 +85,8 @@ def test_a_photograph_that_went_or_changed_is_one_line(editor, client, photograp
     assert "another side" in client.wait("made")[0]["problem"]
 
 
-def test_a_turntable_and_a_change_between_faces(editor, client):
-    session = editor[0].session
+def test_a_turntable_and_a_change_between_faces(served, client):
+    session = served[0].session
     session.choose(5)
     wanted = {"what": "video", "name": "my ann", "form": "webp", "kind": "image"}
     client.send("export", **wanted, yaw=0, pitch=0.1)
@@ -129,7 +116,7 @@ def pictures(data: bytes) -> list[np.ndarray]:
         return found
 
 
-def test_a_video_is_cancelled_while_edits_go_on(editor, client, monkeypatch):
+def test_a_video_is_cancelled_while_edits_go_on(served, client, monkeypatch):
     monkeypatch.setattr(exports, "FRAMES", 100_000)
     client.send("export", what="video", name="x", form="webp", kind="depth", yaw=0, pitch=0)
     client.wait("making")
@@ -171,8 +158,8 @@ def test_a_photograph_is_kept_once_beside_the_faces(tmp_path):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-def test_the_page_shows_and_downloads_them(editor, photograph, tmp_path):
-    server, address = editor
+def test_the_page_shows_and_downloads_them(served, photograph, tmp_path):
+    server, address = served
     server.session.look("hair", 4)
     (tmp_path / "profile").mkdir()
     with open_page(f"http://{address}/?key={quote(KEY)}", tmp_path / "profile") as page:

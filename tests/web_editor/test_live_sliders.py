@@ -1,12 +1,10 @@
 """Sliders of the weights in the editor: live, one step for what follows on one another."""
 
-from urllib.parse import quote
-
 import numpy as np
 import pytest
 import torch
-from browser import CHROMIUM, open_page
-from editor_server import KEY, Client, running
+from browser import CHROMIUM
+from editor_page import editor_page, reload, wait_for_revision
 from faces import open_editor
 from slider_cases import tiny_sliders
 
@@ -23,8 +21,14 @@ def with_sliders(editor):
 
 
 @pytest.fixture(scope="module")
-def editor(tmp_path_factory):
-    return with_sliders(open_editor(tmp_path_factory.mktemp("sliders")))
+def editor(editor):
+    return with_sliders(editor)
+
+
+@pytest.fixture(scope="module")
+def served(served):
+    with_sliders(served[0].session.editor)
+    return served
 
 
 def test_sliders_that_follow_one_another_are_one_step(editor, tmp_path):
@@ -66,27 +70,15 @@ def test_a_frame_shows_a_slider_at_once(editor, tmp_path):
     assert not np.array_equal(seen, plain) and len(session.history[0]) == 2
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("served")) as (server, address):
-        with_sliders(server.session.editor)
-        yield server, address
-
-
-def test_messages_of_sliders(served):
-    server, address = served
-    server.session.choose(5)
-    with Client(address) as client:
-        about, _ = client.wait("about")
-        assert [s["name"] for s in about["sliders"]] == ["face width", "skin hue"]
-        assert [s["part"] for s in about["sliders"]] == ["shape", "face"]
-        client.wait("state")
-        for wrong in ([1], {"face width": "x"}, {"face width": 9}, {"x" * 300: 1}, {"none": 1}):
-            client.send("adjust", changes=wrong)
-            assert client.wait("error")[0]["message"]
-        client.send("adjust", changes={"face width": 1})
-        state, _ = client.wait("state")
-        assert state["sliders"][state["at"]] == {"face width": 1}
+def test_messages_of_sliders(client):
+    assert [s["name"] for s in client.about["sliders"]] == ["face width", "skin hue"]
+    assert [s["part"] for s in client.about["sliders"]] == ["shape", "face"]
+    for wrong in ([1], {"face width": "x"}, {"face width": 9}, {"x" * 300: 1}, {"none": 1}):
+        client.send("adjust", changes=wrong)
+        assert client.wait("error")[0]["message"]
+    client.send("adjust", changes={"face width": 1})
+    state, _ = client.wait("state")
+    assert state["sliders"][state["at"]] == {"face width": 1}
 
 
 def test_weights_without_directions_have_no_sliders(editor, tmp_path):
@@ -109,31 +101,26 @@ SLIDE = """(input => {{ input.value = {}; input.dispatchEvent(new Event('{}')) }
 def test_sliders_of_the_page_are_live(served, tmp_path):
     server, address = served
     server.session.choose(5)
-    with open_page(f"http://{address}/?key={quote(KEY)}", tmp_path) as page:
-        page.wait("document.querySelectorAll('#looks button').length == 8")
+    with editor_page(address, tmp_path) as page:
         count = len(server.session.history[0])
         shown = page.run("document.querySelector('#face').toDataURL()")
         page.run(SLIDE.format(2, "input"))
         page.wait(f"document.querySelector('#face').toDataURL() != {shown!r}")
         assert len(server.session.history[0]) == count  # nothing is a step yet
         page.run(SLIDE.format(2, "change"))
-        current = "document.querySelector('#steps [aria-current]').textContent"
-        page.wait(f"{current} == 'face width +2.0'")
+        wait_for_revision(page, "face width +2.0")
         page.wait("""import('./state.js').then(({ page: { viewer } }) =>
             !viewer.waiting && !viewer.wanted && !viewer.asked.moving)""")  # a still view
         page.run(SLIDE.format(1, "change"))
-        page.wait(f"{current} == 'face width +1.0'")
+        wait_for_revision(page, "face width +1.0")
         assert len(server.session.history[0]) == count + 1
         page.press("z", control=True)
-        page.wait(f"{current} == 'face 5'")
+        wait_for_revision(page, "face 5")
         page.wait("document.querySelector('#slider-list input').value == 0")
         page.press("y", control=True)
         page.wait("document.querySelector('#slider-list input').value == 1")
         page.click("#slider-reset")
-        page.wait(f"{current} == 'face 5'")
-        assert not page.problems
+        wait_for_revision(page, "face 5")
         server.session.editor.directions = None
-        page.run("window.old = true")
-        page.call("Page.reload")
-        page.wait("!window.old && document.querySelectorAll('#looks button').length == 8")
+        reload(page)
         assert page.run("document.querySelector('#sliders').hidden")

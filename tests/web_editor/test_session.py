@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from face_maps import draw_labels, paint
-from faces import SIZE, open_editor
+from faces import SIZE
 from PIL import Image
 
 from semfaceedit import api
-from semfaceedit.api import Editor, EditSettings, Generator, edit, generate, transfer
+from semfaceedit.api import EditSettings, Generator, edit, generate, transfer
 from semfaceedit.data.decoding import save_label_map
 from semfaceedit.editing.fit import StopFit
 from semfaceedit.editing.project import FaceProject
@@ -31,20 +31,8 @@ NAMES = ("hair", "face", "garment", "background")
 
 
 @pytest.fixture(scope="module")
-def editor(tmp_path_factory) -> Editor:
-    return open_editor(tmp_path_factory.mktemp("session"))
-
-
-@pytest.fixture(scope="module")
 def generator(editor) -> Generator:
     return editor.generator
-
-
-@pytest.fixture
-def session(editor, tmp_path) -> EditingSession:
-    made = EditingSession(editor, tmp_path / "faces")
-    made.choose(5)
-    return made
 
 
 def drawn(generator, project, pose, size, kind="image") -> np.ndarray:

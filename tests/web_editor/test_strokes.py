@@ -5,9 +5,10 @@ import time
 import numpy as np
 import pytest
 import torch
-from browser import CHROMIUM, open_page
-from editor_server import KEY, Client, running
-from faces import SIZE, open_editor
+from browser import CHROMIUM
+from editor_page import editor_page, wait_for_revision
+from editor_server import running
+from faces import SIZE
 
 from semfaceedit.api import Editor
 from semfaceedit.editing.encoder import EncoderSettings, follow_map, new_encoder
@@ -32,15 +33,14 @@ def with_encoder(editor):
 
 
 @pytest.fixture(scope="module")
-def editor(tmp_path_factory):
-    return with_encoder(open_editor(tmp_path_factory.mktemp("strokes")))
+def editor(editor):
+    return with_encoder(editor)
 
 
-@pytest.fixture
-def session(editor, tmp_path) -> EditingSession:
-    made = EditingSession(editor, tmp_path / "faces")
-    made.choose(5)
-    return made
+@pytest.fixture(scope="module")
+def served(served):
+    with_encoder(served[0].session.editor)
+    return served
 
 
 def painted(labels: np.ndarray, rows: int = 6) -> np.ndarray:
@@ -164,54 +164,37 @@ def test_without_an_encoder_nothing_follows(session, editor):
 # Over the socket.
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("served")) as (server, address):
-        with_encoder(server.session.editor)
-        yield server, address
-
-
-@pytest.fixture
-def page(served):
-    server, address = served
-    server.session.choose(5)
-    with Client(address) as client:
-        client.about = client.wait("about")[0]
-        client.state = client.wait("state")
-        yield client
-
-
-def test_a_page_paints(served, page):
+def test_a_page_paints(served, client):
     server, _ = served
-    assert page.about["follows"]
-    header, maps = page.state
+    assert client.about["follows"]
+    header, maps = client.state
     cells = header["size"] ** 2
     number = header["numbers"][header["at"]]
     labels = painted(np.frombuffer(maps, np.uint8).reshape(2 * SIZE, -1)).tobytes()
     view = {"target": "face", "kind": "image", "yaw": 0, "pitch": 0, "moving": True}
-    page.send("follow", labels, **view)
-    assert page.wait("frame")[0]["moving"]
-    page.send("stroke", labels, name="painted map", number=number)
-    state, told = page.wait("state", version=0)
+    client.send("follow", labels, **view)
+    assert client.wait("frame")[0]["moving"]
+    client.send("stroke", labels, name="painted map", number=number)
+    state, told = client.wait("state", version=0)
     assert state["at"] == header["at"] + 1 and not state["busy"]
     assert told[:cells] == labels and told[cells:] == maps
-    state, _ = page.wait("state", version=1)
+    state, _ = client.wait("state", version=1)
     assert state["metrics"]["labels_inside"] is not None and not state["busy"]
-    page.send("go", step=header["at"])
-    assert page.wait("state", at=header["at"])[1] == maps
-    page.send("stroke", labels, name="painted map", number=number + 10**6)
-    assert "has changed" in page.wait("error")[0]["message"]
-    page.send("follow", labels[:-1], **view)
-    assert "bytes" in page.wait("error")[0]["message"]
+    client.send("go", step=header["at"])
+    assert client.wait("state", at=header["at"])[1] == maps
+    client.send("stroke", labels, name="painted map", number=number + 10**6)
+    assert "has changed" in client.wait("error")[0]["message"]
+    client.send("follow", labels[:-1], **view)
+    assert "bytes" in client.wait("error")[0]["message"]
 
 
-def test_a_stroke_is_on_the_disk_at_its_end(served, page, monkeypatch):
+def test_a_stroke_is_on_the_disk_at_its_end(served, client, monkeypatch):
     server, _ = served
     monkeypatch.setattr("semfaceedit.web_editor.changes.KEEP_AFTER", 600)
-    header, maps = page.state
+    header, maps = client.state
     cells = header["size"] ** 2
     labels = painted(np.frombuffer(maps[:cells], np.uint8).reshape(header["size"], -1))
-    page.send("stroke", labels.tobytes(), number=header["numbers"][header["at"]], name="hair")
+    client.send("stroke", labels.tobytes(), number=header["numbers"][header["at"]], name="hair")
     end = time.monotonic() + 20
     root = server.session.revision.root
     while not any(
@@ -221,28 +204,28 @@ def test_a_stroke_is_on_the_disk_at_its_end(served, page, monkeypatch):
         assert time.monotonic() < end
         time.sleep(0.05)
     if server.changes.sharpening is not None:
-        page.wait("state", version=1)
+        client.wait("state", version=1)
 
 
-def test_nothing_waits_for_sharpening(served, page, monkeypatch):
+def test_nothing_waits_for_sharpening(served, client, monkeypatch):
     """A fit without end gives way to the next stroke, to a preview and to any other change."""
     server, _ = served
     monkeypatch.setattr("semfaceedit.web_editor.session.SHARPEN_STEPS", 10**6)
     monkeypatch.setattr("semfaceedit.web_editor.session.SHARPEN_SECONDS", 60.0)
-    header, maps = page.state
+    header, maps = client.state
     labels = np.frombuffer(maps, np.uint8).reshape(2 * SIZE, -1)
     view = {"target": "face", "kind": "image", "yaw": 0, "pitch": 0, "moving": True}
     number, began = header["numbers"][header["at"]], time.monotonic()
     for rows in (4, 5):
-        page.send("stroke", painted(labels, rows).tobytes(), name="painted map", number=number)
-        state, _ = page.wait("state", version=0)
+        client.send("stroke", painted(labels, rows).tobytes(), name="painted map", number=number)
+        state, _ = client.wait("state", version=0)
         number = state["numbers"][state["at"]]
-    page.send("follow", painted(labels, 6).tobytes(), **view)
-    page.wait("state", version=1)
-    page.send("stroke", painted(labels, 6).tobytes(), name="painted map", number=number)
-    page.wait("state", version=0)
-    page.send("look", group="hair", seed=3, amount=1)
-    while "hair like face 3" not in page.wait("state")[0]["steps"]:
+    client.send("follow", painted(labels, 6).tobytes(), **view)
+    client.wait("state", version=1)
+    client.send("stroke", painted(labels, 6).tobytes(), name="painted map", number=number)
+    client.wait("state", version=0)
+    client.send("look", group="hair", seed=3, amount=1)
+    while "hair like face 3" not in client.wait("state")[0]["steps"]:
         pass
     assert time.monotonic() - began < 30 and server.changes.sharpening is None
 
@@ -256,8 +239,7 @@ def test_the_face_follows_the_brush_in_the_page(tmp_path_factory):
     with running(tmp_path_factory.mktemp("editor"), seed=7) as (server, address):
         with_encoder(server.session.editor)
         folder = tmp_path_factory.mktemp("profile")
-        with open_page(f"http://{address}/?key={KEY.replace(' ', '%20')}", folder) as page:
-            page.wait("document.querySelectorAll('#looks button').length == 8")
+        with editor_page(address, folder) as page:
             shown = "document.querySelector('#apply').textContent"
             assert page.run(shown) == "Refine"
             face = "document.querySelector('#face').toDataURL()"
@@ -295,6 +277,5 @@ def test_the_face_follows_the_brush_in_the_page(tmp_path_factory):
             page.press("z", control=True)
             steps(2)
             page.click("#apply")
-            page.wait("document.querySelector('#steps [aria-current]').textContent == 'refined'")
+            wait_for_revision(page, "refined")
             assert page.run("document.querySelector('#apply').disabled")
-            assert not page.problems
