@@ -155,11 +155,11 @@ def test_inversion_step(stage: str, compare: Callable[..., None], benchmark: Any
     with torch.no_grad():
         target = generator(z, appearance, pose, resolution=64)
         goal = Goal(target.semantics, target.image)
-        hits = find_intersections(generator, pose, 64)
+        intersections = find_intersections(generator, pose, 64)
 
     def step() -> object:
         codes = mean + offsets
-        output = render(generator, codes, pose, 64, intersections=hits, shade=shade)
+        output = render(generator, codes, pose, 64, intersections=intersections, shade=shade)
         loss = weighted(loss_terms(output, goal, None, image=shade), settings)
         return torch.autograd.grad(loss, leaves)
 

@@ -223,9 +223,9 @@ def layer_errors(suite: Suite, plan: Plan, world: Scene) -> None:
     film = world.generator.map(*world.latents).geometry
     frequencies = (15 * film.frequencies + 30)[0].double()
     phases = film.phases[0].double()
-    hits = find_intersections(world.generator, world.pose, plan.label_resolution)
+    intersections = find_intersections(world.generator, world.pose, plan.label_resolution)
     scale = world.generator.config.coordinate_scale
-    points = hits.points[hits.valid].double() * scale
+    points = intersections.points[intersections.valid].double() * scale
     exact = torch.sin(
         frequencies[0] * (points @ stack.first_weight.double().T + stack.first_bias.double())
         + phases[0]

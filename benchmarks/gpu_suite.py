@@ -140,8 +140,8 @@ def time_renders(suite: Suite, plan: Plan, world: Scene) -> None:
     generator, size = world.generator, plan.resolution
     peaks = peaks_of(suite)
     with torch.no_grad():
-        hits = find_intersections(generator, world.pose, size)
-    work = floors.stage_work(generator.config, size**2, int(hits.valid.sum()))
+        intersections = find_intersections(generator, world.pose, size)
+    work = floors.stage_work(generator.config, size**2, int(intersections.valid.sum()))
     modules = {stage: work[stage] for stage in ("geometry", "appearance")}
     renders, steps = [], []
     for variant in (*plan.variants, *plan.baselines):
@@ -149,7 +149,7 @@ def time_renders(suite: Suite, plan: Plan, world: Scene) -> None:
         for what, options, stages in (
             ("render", {}, work),
             ("render in chunks", {"chunk_rays": plan.chunk_rays}, work),
-            ("render with cached intersections", {"intersections": hits}, modules),
+            ("render with cached intersections", {"intersections": intersections}, modules),
         ):
             picture = inside(variant, partial(picture_of, world, size, **options))
             facts = {"resolution": size, "floor_ms": floor_ms(peaks, stages, precision)}
@@ -205,8 +205,8 @@ def time_shortcuts(suite: Suite, plan: Plan, world: Scene) -> None:
     generator, size, variant = world.generator, plan.resolution, plan.variants[0]
     with within(variant):
         codes = generator.map(*world.latents)
-        hits = find_intersections(generator, world.pose, size)
-        options: dict[str, Any] = {"intersections": hits, "keep_shading": True}
+        intersections = find_intersections(generator, world.pose, size)
+        options: dict[str, Any] = {"intersections": intersections, "keep_shading": True}
         full = render(generator, codes, world.pose, size, **options)
         less = render(generator, codes, world.pose, size, cull=CULL, **options)
         kept, points = (
@@ -217,7 +217,9 @@ def time_shortcuts(suite: Suite, plan: Plan, world: Scene) -> None:
         bound = 2.002 * (generator.config.manifolds - 1) * CULL
         suite.require(error <= bound, op="cull", variant=variant, tensor="image", error=error,
                       plain=bound, cull=CULL, kept_share=kept / max(points, 1))  # fmt: skip
-        picture = partial(render, generator, codes, world.pose, size, intersections=hits, cull=CULL)
+        picture = partial(
+            render, generator, codes, world.pose, size, intersections=intersections, cull=CULL
+        )
         frequencies = codes.appearance.frequencies.clone()
         frequencies[:, 0] += 0.1
         other = Film(frequencies, codes.appearance.phases)

@@ -51,16 +51,16 @@ def film_op(rows: int, groups: int, trunk: int, baseline: str | None = None) -> 
     return op
 
 
-def field_op(hits: int, samples: int) -> Op:
+def field_op(hit_count: int, samples: int) -> Op:
     def op(inputs: Inputs) -> dict[str, Tensor]:
-        return intersect(inputs, hits, samples)
+        return intersect(inputs, hit_count, samples)
 
     return op
 
 
-def intersect(inputs: Inputs, hits: int, samples: int) -> dict[str, Tensor]:
+def intersect(inputs: Inputs, hit_count: int, samples: int) -> dict[str, Tensor]:
     weights = FieldWeights(*(inputs[name] for name in FieldWeights._fields))
-    origins, levels = inputs["origins"], field_levels(hits, inputs["origins"].dtype)
+    origins, levels = inputs["origins"], field_levels(hit_count, inputs["origins"].dtype)
     found = ray_isosurface(
         origins, inputs["directions"], levels, weights, samples=samples, **FIELD_SETTINGS
     )

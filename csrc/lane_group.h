@@ -37,20 +37,21 @@ struct Channels {
   }
 };
 
-SEMFACEEDIT_DEVICE static inline void write_labels(int64_t* labels, int64_t j, int64_t hits,
+SEMFACEEDIT_DEVICE static inline void write_labels(int64_t* labels, int64_t j, int64_t hit_count,
                                                    VecInt index) {
-  if (j + lane() < hits) labels[j + lane()] = index;
+  if (j + lane() < hit_count) labels[j + lane()] = index;
 }
 
 struct Scores {
   const float* mixed;
-  int64_t ld, hits;
+  int64_t ld, hit_count;
 
-  SEMFACEEDIT_DEVICE Scores(const float* mixed, int64_t ld, int64_t hits, int64_t, const float*)
-      : mixed(mixed), ld(ld), hits(hits) {}
+  SEMFACEEDIT_DEVICE Scores(const float* mixed, int64_t ld, int64_t hit_count, int64_t,
+                            const float*)
+      : mixed(mixed), ld(ld), hit_count(hit_count) {}
 
   SEMFACEEDIT_DEVICE Vec read(int64_t channel, int64_t hit) const {
     const int64_t k = hit + lane();
-    return mixed[(k < hits ? k : hits - 1) * ld + channel];
+    return mixed[(k < hit_count ? k : hit_count - 1) * ld + channel];
   }
 };

@@ -92,7 +92,7 @@ void film_siren_backward_bf16(const FilmSirenProblem& problem, Precision precisi
                               int threads);
 
 struct RayIsosurfaceProblem {
-  int64_t rays, hits, samples, width, layers;  // R K S H D
+  int64_t rays, hit_count, samples, width, layers;  // R K S H D
   float centre[3], scale, far, plane_z;
   const float* origins;        // (R, 3)
   const float* directions;     // (R, 3)
@@ -147,7 +147,7 @@ void ray_isosurface_backward(const RayIsosurfaceProblem& problem, const RayIsosu
 
 // R rays, K hits a ray, N channels a hit.
 struct CompositeSizes {
-  int64_t rays, hits, channels;
+  int64_t rays, hit_count, channels;
 };
 
 void semantic_forward(const CompositeSizes& sizes, const float* alpha, const float* semantics,

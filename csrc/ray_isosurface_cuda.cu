@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(RAY_THREADS)
     grade_rays_kernel(RayIsosurfaceProblem p, RayIsosurfaceGradHits hits, RayIsosurfaceGradients to,
                       float* grads) {
   const int64_t ray = index_in_grid();
-  if (ray < p.rays) grade_ray(p, ray, hits, to, grads + ray * p.hits);
+  if (ray < p.rays) grade_ray(p, ray, hits, to, grads + ray * p.hit_count);
 }
 
 // The backward pass's workspace, in floats from its beginning.
@@ -223,7 +223,7 @@ SEMFACEEDIT_DEVICE void backward_hits(const RayIsosurfaceProblem& p,
   constexpr int HALF = Tile::COLUMNS / 2;
   const int column = thread(), entry = column % HALF;
   const bool used = entry < count;
-  const int64_t hit = used ? part.begin + queue[entry] : 0, ray = hit / p.hits;
+  const int64_t hit = used ? part.begin + queue[entry] : 0, ray = hit / p.hit_count;
   const int64_t sample = used ? hits.interval[hit] : 0;
   if (column < Tile::COLUMNS)
     for (int axis = 0; axis < 3; ++axis)
@@ -259,7 +259,7 @@ __global__ void __launch_bounds__(FIELD_THREADS, FIELD_BLOCKS)
   float* grad_field = shared_memory() + Tile::FLOATS;               // (COLUMNS,)
   int* queue = reinterpret_cast<int*>(grad_field + Tile::COLUMNS);  // (HALF + FIELD_THREADS,)
   int* counts = queue + HALF + FIELD_THREADS;                       // of each warp
-  const int64_t total = p.rays * p.hits, block = blockIdx.x;
+  const int64_t total = p.rays * p.hit_count, block = blockIdx.x;
   const BackwardPart part{
       total * block / at.parts,
       total * (block + 1) / at.parts,
@@ -293,7 +293,7 @@ __global__ void __launch_bounds__(RAY_THREADS)
   const int64_t ray = index_in_grid();
   if (ray >= p.rays) return;
   float sums[6] = {};
-  for (int64_t hit = ray * p.hits; hit < (ray + 1) * p.hits; ++hit)
+  for (int64_t hit = ray * p.hit_count; hit < (ray + 1) * p.hit_count; ++hit)
     if (grads[hit] != 0.0f)
       for (int i = 0; i < 6; ++i) sums[i] += ray_sums[hit * 6 + i];
   for (int64_t axis = 0; axis < 3; ++axis) {
@@ -332,14 +332,14 @@ Workspace backward_workspace(const RayIsosurfaceProblem& p) {
   Workspace at{};
   by_width(p.width, [&](auto width) {
     using Tile = FieldTile<width.value>;
-    at.parts = std::min(MOST_PARTS, ceil_div(p.rays * p.hits, Tile::COLUMNS / 2));
+    at.parts = std::min(MOST_PARTS, ceil_div(p.rays * p.hit_count, Tile::COLUMNS / 2));
     at.part_size = p.width * 3 + p.width + (p.layers - 1) * (p.width + 1) * p.width + p.width + 1;
     at.kept = 0;
     at.weight_sums = at.parts * p.layers * Tile::KEPT;
   });
   at.ray_sums = at.weight_sums + at.parts * at.part_size;
-  at.grads = at.ray_sums + p.rays * p.hits * 6;
-  at.size = at.grads + p.rays * p.hits;
+  at.grads = at.ray_sums + p.rays * p.hit_count * 6;
+  at.size = at.grads + p.rays * p.hit_count;
   return at;
 }
 
@@ -366,7 +366,7 @@ void add_parts(const RayIsosurfaceProblem& p, const Workspace& at,
 
 std::array<int64_t, 2> ray_isosurface_workspace(const std::array<int64_t, 5>& sizes) {
   RayIsosurfaceProblem p{};
-  p.rays = sizes[0], p.hits = sizes[1], p.samples = sizes[2], p.width = sizes[3];
+  p.rays = sizes[0], p.hit_count = sizes[1], p.samples = sizes[2], p.width = sizes[3];
   p.layers = sizes[4];
   return {p.rays * p.samples, backward_workspace(p).size};
 }
@@ -374,7 +374,7 @@ std::array<int64_t, 2> ray_isosurface_workspace(const std::array<int64_t, 5>& si
 void ray_isosurface_forward(const RayIsosurfaceProblem& p, const RayIsosurfaceHits& hits,
                             const CudaPlace& place) {
   const DeviceGuard guard(place.device);
-  if (p.hits > 1)
+  if (p.hit_count > 1)
     by_width(p.width, [&](auto width) {
       using Tile = FieldTile<width.value>;
       launch("ray_isosurface", place, sample_kernel<width.value>,

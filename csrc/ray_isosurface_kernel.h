@@ -81,7 +81,7 @@ class SampleTile {
       : p_(p),
         gradients_(gradients),
         sums_(sums),
-        ld_(round_up(std::max(TILE, std::min(p.samples, 2 * (p.hits - 1))))),
+        ld_(round_up(std::max(TILE, std::min(p.samples, 2 * (p.hit_count - 1))))),
         ld_points_(round_up(std::max<int64_t>(p.width, 3))),
         column_of_(p.samples, -1) {
     x_ = thread_scratch((2 * 3 + 2 + (p.layers + 2) * p.width + ld_points_) * ld_);
@@ -142,8 +142,8 @@ class SampleTile {
 
   bool gather(int64_t ray, const RayIsosurfaceGradHits& hits, const float* grads) {
     const size_t crossings = crossings_.size();
-    for (int64_t k = 0; k < p_.hits; ++k) {
-      const int64_t hit = ray * p_.hits + k;
+    for (int64_t k = 0; k < p_.hit_count; ++k) {
+      const int64_t hit = ray * p_.hit_count + k;
       if (grads[k] == 0.0f) continue;
       const int64_t a = hits.interval[hit];
       const int64_t column_a = column(ray, a), column_b = column(ray, a + 1);
@@ -270,7 +270,7 @@ static void ray_isosurface_backward(const RayIsosurfaceProblem& p,
                          base + hidden.offset, base + hidden_bias.offset,
                          base + last.offset,   base + last_bias.offset};
     SampleTile tile(p, gradients, weights ? &sums : nullptr);
-    std::vector<float> grads(p.hits);
+    std::vector<float> grads(p.hit_count);
     const int64_t end = std::min(p.rays, parts.end(part) * RAYS_EACH);
     for (int64_t ray = parts.begin(part) * RAYS_EACH; ray < end; ++ray) {
       grade_ray(p, ray, hits, gradients, grads.data());

@@ -64,13 +64,13 @@ SEMFACEEDIT_DEVICE inline bool nearer(float a, float b) { return a < b || (b != 
 template <class Field>
 SEMFACEEDIT_DEVICE inline void write_hits(const RayIsosurfaceProblem& p, int64_t ray,
                                           const Field& field, const RayIsosurfaceHits& to) {
-  float* depths = to.depths + ray * p.hits;
-  bool* valid = to.valid + ray * p.hits;
-  int64_t* level = to.level + ray * p.hits;
-  int32_t* interval = to.interval + ray * p.hits;
-  for (int64_t index = 0; index < p.hits; ++index) {
+  float* depths = to.depths + ray * p.hit_count;
+  bool* valid = to.valid + ray * p.hit_count;
+  int64_t* level = to.level + ray * p.hit_count;
+  int32_t* interval = to.interval + ray * p.hit_count;
+  for (int64_t index = 0; index < p.hit_count; ++index) {
     Hit hit{0.0f, true, index, 0};
-    if (index < p.hits - 1) {
+    if (index < p.hit_count - 1) {
       hit = find_crossing(p, field, index);
     } else {
       meet_plane(p, ray, &hit.depth);
@@ -86,11 +86,11 @@ SEMFACEEDIT_DEVICE inline void write_hits(const RayIsosurfaceProblem& p, int64_t
     valid[k] = hit.valid;
     level[k] = hit.level;
     interval[k] = hit.interval;
-    if (index == p.hits - 1) to.plane_index[ray] = k;
+    if (index == p.hit_count - 1) to.plane_index[ray] = k;
   }
-  for (int64_t k = 0; k < p.hits; ++k)
+  for (int64_t k = 0; k < p.hit_count; ++k)
     for (int64_t axis = 0; axis < 3; ++axis)
-      to.points[(ray * p.hits + k) * 3 + axis] =
+      to.points[(ray * p.hit_count + k) * 3 + axis] =
           p.origins[ray * 3 + axis] + depths[k] * p.directions[ray * 3 + axis];
 }
 
@@ -101,8 +101,8 @@ SEMFACEEDIT_DEVICE inline void grade_ray(const RayIsosurfaceProblem& p, int64_t 
                                          const RayIsosurfaceGradHits& hits,
                                          const RayIsosurfaceGradients& to, float* grads) {
   float origin[3] = {}, direction[3] = {};
-  for (int64_t k = 0; k < p.hits; ++k) {
-    const int64_t hit = ray * p.hits + k;
+  for (int64_t k = 0; k < p.hit_count; ++k) {
+    const int64_t hit = ray * p.hit_count + k;
     float grad_depth = hits.depths[hit];
     for (int64_t axis = 0; axis < 3; ++axis) {
       const float grad = hits.points[hit * 3 + axis];
@@ -111,7 +111,7 @@ SEMFACEEDIT_DEVICE inline void grade_ray(const RayIsosurfaceProblem& p, int64_t 
       direction[axis] += grad * hits.depth[hit];
     }
     grads[k] = 0.0f;
-    if (hits.level[hit] == p.hits - 1) {
+    if (hits.level[hit] == p.hit_count - 1) {
       float depth;
       if (meet_plane(p, ray, &depth)) {
         const float grad = grad_depth / p.directions[ray * 3 + 2];

@@ -40,7 +40,7 @@ static __global__ void __launch_bounds__(COMPOSITE_THREADS, COMPOSITE_BLOCKS)
     grade_mask_kernel(CompositeSizes s, const float* grad_map, const float* alpha,
                       const float* semantics, float* grad_alpha, float* grad_semantics,
                       int64_t padded, int64_t memory_each) {
-  const BackwardScratch scratch(group_memory(memory_each), padded, s.hits);
+  const BackwardScratch scratch(group_memory(memory_each), padded, s.hit_count);
   for (int64_t ray = first_ray(); ray < s.rays; ray += ray_step()) {
     grade_mask_ray(s, ray, grad_map, alpha, semantics, grad_alpha, grad_semantics, scratch);
     sync();
@@ -51,7 +51,7 @@ static __global__ void __launch_bounds__(COMPOSITE_THREADS, COMPOSITE_BLOCKS)
     grade_composite_kernel(CompositeSizes s, ColorGradOutputs grads, const float* alpha,
                            const float* colors, const float* depths, const float* depth,
                            ColorGradients to, int64_t padded, int64_t memory_each) {
-  const BackwardScratch scratch(group_memory(memory_each), padded, s.hits);
+  const BackwardScratch scratch(group_memory(memory_each), padded, s.hit_count);
   for (int64_t ray = first_ray(); ray < s.rays; ray += ray_step()) {
     grade_composite_ray(s, ray, grads, alpha, colors, depths, depth, to, scratch);
     sync();
@@ -65,7 +65,7 @@ static int64_t blocks(const CompositeSizes& s) {
 static int64_t padded(const CompositeSizes& s) { return ceil_div(s.channels, LANES) * LANES; }
 
 static int64_t backward_floats(const CompositeSizes& s) {
-  return BackwardScratch::floats(padded(s), s.hits);
+  return BackwardScratch::floats(padded(s), s.hit_count);
 }
 
 static void semantic_forward(const CompositeSizes& s, const float* alpha, const float* semantics,

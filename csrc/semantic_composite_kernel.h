@@ -36,8 +36,8 @@ struct Channels {
   }
 };
 
-static inline void write_labels(int64_t* labels, int64_t j, int64_t hits, VecInt index) {
-  for (int64_t i = 0; i < std::min<int64_t>(hits - j, LANES); ++i) labels[j + i] = index[i];
+static inline void write_labels(int64_t* labels, int64_t j, int64_t hit_count, VecInt index) {
+  for (int64_t i = 0; i < std::min<int64_t>(hit_count - j, LANES); ++i) labels[j + i] = index[i];
 }
 
 // Rows of channels, turned into rows of hits.
@@ -45,9 +45,9 @@ struct Scores {
   const float* turned;
   int64_t ld;
 
-  Scores(const float* mixed, int64_t ld_mixed, int64_t hits, int64_t channels, float* memory)
-      : turned(memory), ld(round_up(hits)) {
-    transpose(hits, channels, mixed, ld_mixed, memory, ld);
+  Scores(const float* mixed, int64_t ld_mixed, int64_t hit_count, int64_t channels, float* memory)
+      : turned(memory), ld(round_up(hit_count)) {
+    transpose(hit_count, channels, mixed, ld_mixed, memory, ld);
   }
 
   Vec read(int64_t channel, int64_t hit) const { return load(turned + channel * ld + hit); }
@@ -57,17 +57,17 @@ struct Scores {
 
 static void semantic_forward(const CompositeSizes& s, const float* alpha, const float* semantics,
                              int64_t* labels, float* map, int threads) {
-  const int64_t ld = round_up(s.channels), size = (s.hits + 1) * ld;
+  const int64_t ld = round_up(s.channels), size = (s.hit_count + 1) * ld;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t ray = 0; ray < s.rays; ++ray) {
-    float* mixed = thread_scratch(size + s.channels * round_up(s.hits));
-    mask_ray(s, ray, s.hits, alpha, semantics, labels, map, mixed, ld, mixed + size);
+    float* mixed = thread_scratch(size + s.channels * round_up(s.hit_count));
+    mask_ray(s, ray, s.hit_count, alpha, semantics, labels, map, mixed, ld, mixed + size);
   }
 }
 
 static BackwardScratch backward_scratch(const CompositeSizes& s) {
   const int64_t padded = round_up(s.channels);
-  return {thread_scratch(BackwardScratch::floats(padded, s.hits)), padded, s.hits};
+  return {thread_scratch(BackwardScratch::floats(padded, s.hit_count)), padded, s.hit_count};
 }
 
 static void semantic_backward(const CompositeSizes& s, const float* grad_map, const float* alpha,

@@ -14,9 +14,9 @@
 
 // The first index of each hit's largest value; NaN counts as the largest, as in PyTorch.
 template <class Matrix>
-SEMFACEEDIT_DEVICE static void argmax(const Matrix& scores, int64_t channels, int64_t hits,
+SEMFACEEDIT_DEVICE static void argmax(const Matrix& scores, int64_t channels, int64_t hit_count,
                                       int64_t* labels) {
-  for (int64_t j = 0; j < hits; j += LANES) {
+  for (int64_t j = 0; j < hit_count; j += LANES) {
     Vec best = scores.read(0, j);
     VecInt index{};
     for (int64_t i = 1; i < channels; ++i) {
@@ -25,7 +25,7 @@ SEMFACEEDIT_DEVICE static void argmax(const Matrix& scores, int64_t channels, in
       best = better ? v : best;
       index = better ? VecInt{} + static_cast<int32_t>(i) : index;
     }
-    write_labels(labels, j, hits, index);
+    write_labels(labels, j, hit_count, index);
   }
 }
 
@@ -35,11 +35,11 @@ SEMFACEEDIT_DEVICE static void argmax(const Matrix& scores, int64_t channels, in
 SEMFACEEDIT_DEVICE static void mask_ray(const CompositeSizes& s, int64_t ray, int64_t chunk,
                                         const float* alpha, const float* semantics, int64_t* labels,
                                         float* map, float* mixed, int64_t ld, float* turned) {
-  const Channels values(s, semantics, s.rays * s.hits), maps(s, map, s.rays);
-  const float* alphas = alpha + ray * s.hits;
-  const float* rows = semantics + ray * s.hits * s.channels;
+  const Channels values(s, semantics, s.rays * s.hit_count), maps(s, map, s.rays);
+  const float* alphas = alpha + ray * s.hit_count;
+  const float* rows = semantics + ray * s.hit_count * s.channels;
   for (int64_t j = 0; j < s.channels; j += LANES) store(mixed + j, Vec{});
-  for (int64_t end = s.hits; end > 0; end -= chunk) {
+  for (int64_t end = s.hit_count; end > 0; end -= chunk) {
     const int64_t begin = end > chunk ? end - chunk : 0;
     for (int64_t j = 0; j < s.channels; j += LANES) {
       Vec behind = load(mixed + j);
@@ -51,7 +51,7 @@ SEMFACEEDIT_DEVICE static void mask_ray(const CompositeSizes& s, int64_t ray, in
     }
     sync();
     argmax(Scores(mixed, ld, end - begin, s.channels, turned), s.channels, end - begin,
-           labels + ray * s.hits + begin);
+           labels + ray * s.hit_count + begin);
     sync();
   }
   for (int64_t j = 0; j < s.channels; j += LANES)
@@ -59,9 +59,10 @@ SEMFACEEDIT_DEVICE static void mask_ray(const CompositeSizes& s, int64_t ray, in
 }
 
 // transmittance_k = prod_{i < k} (1 - alpha_i)
-SEMFACEEDIT_DEVICE static void transmit(const float* alpha, int64_t hits, float* transmittance) {
+SEMFACEEDIT_DEVICE static void transmit(const float* alpha, int64_t hit_count,
+                                        float* transmittance) {
   float rest = 1.0f;
-  for (int64_t k = 0; k < hits; ++k) {
+  for (int64_t k = 0; k < hit_count; ++k) {
     transmittance[k] = rest;
     rest *= 1.0f - alpha[k];
   }
@@ -69,10 +70,10 @@ SEMFACEEDIT_DEVICE static void transmit(const float* alpha, int64_t hits, float*
 
 // With w_k = alpha_k transmittance_k and the gradients of w: those of alpha.
 SEMFACEEDIT_DEVICE static void grade_alpha(const float* alpha, const float* transmittance,
-                                           const float* grad_weights, int64_t hits,
+                                           const float* grad_weights, int64_t hit_count,
                                            float* grad_alpha) {
   float behind = 0.0f;  // of what is composited behind hit k
-  for (int64_t k = hits - 1; k >= 0; --k) {
+  for (int64_t k = hit_count - 1; k >= 0; --k) {
     grad_alpha[k] = transmittance[k] * (grad_weights[k] - behind);
     behind = alpha[k] * grad_weights[k] + (1.0f - alpha[k]) * behind;
   }
@@ -83,13 +84,13 @@ SEMFACEEDIT_DEVICE static void grade_alpha(const float* alpha, const float* tran
 struct BackwardScratch {
   float *grad, *transmittance, *dots, *grad_weights;
 
-  SEMFACEEDIT_DEVICE BackwardScratch(float* memory, int64_t padded, int64_t hits)
+  SEMFACEEDIT_DEVICE BackwardScratch(float* memory, int64_t padded, int64_t hit_count)
       : grad(memory),
         transmittance(memory + padded),
-        dots(transmittance + hits),
-        grad_weights(dots + hits) {}
+        dots(transmittance + hit_count),
+        grad_weights(dots + hit_count) {}
 
-  static int64_t floats(int64_t padded, int64_t hits) { return padded + 3 * hits; }
+  static int64_t floats(int64_t padded, int64_t hit_count) { return padded + 3 * hit_count; }
 };
 
 // What both backward passes begin with: transmittances, for each hit of the ray the dot product of
@@ -97,12 +98,12 @@ struct BackwardScratch {
 SEMFACEEDIT_DEVICE static void grade_values(const CompositeSizes& s, int64_t ray, const float* grad,
                                             const float* alpha, const float* values,
                                             float* grad_values, const BackwardScratch& scratch) {
-  const Channels grads(s, grad, s.rays), channels(s, values, s.rays * s.hits);
+  const Channels grads(s, grad, s.rays), channels(s, values, s.rays * s.hit_count);
   for (int64_t j = 0; j < s.channels; j += LANES)
     store(scratch.grad + j, grads.read(grad + ray * s.channels, j));
-  transmit(alpha, s.hits, scratch.transmittance);
-  for (int64_t k = 0; k < s.hits; ++k) {
-    const int64_t row = (ray * s.hits + k) * s.channels;
+  transmit(alpha, s.hit_count, scratch.transmittance);
+  for (int64_t k = 0; k < s.hit_count; ++k) {
+    const int64_t row = (ray * s.hit_count + k) * s.channels;
     const float weight = alpha[k] * scratch.transmittance[k];
     Vec total{};
     for (int64_t j = 0; j < s.channels; j += LANES) {
@@ -121,10 +122,11 @@ SEMFACEEDIT_DEVICE static void grade_mask_ray(const CompositeSizes& s, int64_t r
                                               const float* semantics, float* grad_alpha,
                                               float* grad_semantics,
                                               const BackwardScratch& scratch) {
-  const float* alphas = alpha + ray * s.hits;
+  const float* alphas = alpha + ray * s.hit_count;
   grade_values(s, ray, grad_map, alphas, semantics, grad_semantics, scratch);
   if (grad_alpha)
-    grade_alpha(alphas, scratch.transmittance, scratch.dots, s.hits, grad_alpha + ray * s.hits);
+    grade_alpha(alphas, scratch.transmittance, scratch.dots, s.hit_count,
+                grad_alpha + ray * s.hit_count);
 }
 
 // Weights, their mean depth, and the weighted sum of colours.
@@ -132,12 +134,12 @@ SEMFACEEDIT_DEVICE static void composite_ray(const CompositeSizes& s, int64_t ra
                                              const float* alpha, const float* colors,
                                              const float* depths, float* color, float* depth,
                                              float* weights) {
-  const Channels channels(s, colors, s.rays * s.hits), pixels(s, color, s.rays);
-  const int64_t first = ray * s.hits;
+  const Channels channels(s, colors, s.rays * s.hit_count), pixels(s, color, s.rays);
+  const int64_t first = ray * s.hit_count;
   for (int64_t j = 0; j < s.channels; j += LANES) {
     float rest = 1.0f, total = 0.0f, distance = 0.0f;
     Vec running{};
-    for (int64_t k = first; k < first + s.hits; ++k) {
+    for (int64_t k = first; k < first + s.hit_count; ++k) {
       const float weight = alpha[k] * rest;
       running += weight * channels.read(colors + k * s.channels, j);
       rest *= 1.0f - alpha[k];
@@ -161,19 +163,19 @@ SEMFACEEDIT_DEVICE static void grade_composite_ray(const CompositeSizes& s, int6
                                                    const float* depths, const float* depth,
                                                    const ColorGradients& to,
                                                    const BackwardScratch& scratch) {
-  const int64_t first = ray * s.hits;
+  const int64_t first = ray * s.hit_count;
   const float* alphas = alpha + first;
   grade_values(s, ray, grads.color, alphas, colors, to.colors, scratch);
   float total = 0.0f;
-  for (int64_t k = 0; k < s.hits; ++k) total += alphas[k] * scratch.transmittance[k];
+  for (int64_t k = 0; k < s.hit_count; ++k) total += alphas[k] * scratch.transmittance[k];
   const bool seen = total > 0.0f;
   const float grad_depth = seen ? grads.depth[ray] / total : grads.depth[ray];
   const float mean = seen ? depth[ray] : 0.0f;
-  for (int64_t k = 0; k < s.hits; ++k) {
+  for (int64_t k = 0; k < s.hit_count; ++k) {
     scratch.grad_weights[k] =
         scratch.dots[k] + grads.weights[first + k] + grad_depth * (depths[first + k] - mean);
     if (to.depths) to.depths[first + k] = grad_depth * alphas[k] * scratch.transmittance[k];
   }
   if (to.alpha)
-    grade_alpha(alphas, scratch.transmittance, scratch.grad_weights, s.hits, to.alpha + first);
+    grade_alpha(alphas, scratch.transmittance, scratch.grad_weights, s.hit_count, to.alpha + first);
 }

@@ -60,7 +60,7 @@ class Sizes(NamedTuple):
     """Of the inputs of a launch; `layers` are the hidden ones, the first among them."""
 
     rays: int
-    hits: int
+    hit_count: int
     samples: int
     width: int
     layers: int
@@ -171,8 +171,8 @@ def differentiable(inputs: Inputs) -> RayIsosurfaceGradients[Tensor]:
 
 def sizes(inputs: Inputs) -> Sizes:
     hidden, width, _ = inputs.weights.hidden_weight.shape
-    rays, hits, samples = len(inputs.origins), len(inputs.levels) + 1, len(inputs.distances)
-    return Sizes(rays, hits, samples, width, hidden + 1)
+    rays, hit_count, samples = len(inputs.origins), len(inputs.levels) + 1, len(inputs.distances)
+    return Sizes(rays, hit_count, samples, width, hidden + 1)
 
 
 def _arguments(call: RayIsosurfaceCall) -> tuple[list[Tensor], list[float], str]:
@@ -192,13 +192,13 @@ def _inputs_of(tensors: Sequence[Tensor], numbers: Sequence[float], precision: s
 
 
 def _empty_hits(inputs: Inputs) -> Hits:
-    rays, hits = len(inputs.origins), len(inputs.levels) + 1
+    rays, hit_count = len(inputs.origins), len(inputs.levels) + 1
     device = inputs.origins.device
     return Hits(
-        points=torch.empty(rays, hits, 3, device=device),
-        depths=torch.empty(rays, hits, device=device),
-        valid=torch.empty(rays, hits, dtype=torch.bool, device=device),
-        level=torch.empty(rays, hits, dtype=torch.int64, device=device),
+        points=torch.empty(rays, hit_count, 3, device=device),
+        depths=torch.empty(rays, hit_count, device=device),
+        valid=torch.empty(rays, hit_count, dtype=torch.bool, device=device),
+        level=torch.empty(rays, hit_count, dtype=torch.int64, device=device),
         plane_index=torch.empty(rays, dtype=torch.int64, device=device),
-        interval=torch.empty(rays, hits, dtype=torch.int32, device=device),
+        interval=torch.empty(rays, hit_count, dtype=torch.int32, device=device),
     )

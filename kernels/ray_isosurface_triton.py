@@ -29,7 +29,7 @@ PROGRAMS = 4  # per multiprocessor
 
 
 def forward_constants(
-    hits: int, samples: int, width: int, hidden: int, precision: str
+    hit_count: int, samples: int, width: int, hidden: int, precision: str
 ) -> dict[str, Any]:
     """Tile sizes: whole rays, at least 64 samples if a program is on a GPU."""
     samples = power_of_two(samples, 16)
@@ -37,7 +37,7 @@ def forward_constants(
         **_network_constants(width, hidden, precision, 64),
         "RAYS": max((32 if interpreted() else 64) // samples, 1),
         "SAMPLES": samples,
-        "HITS": power_of_two(hits, 2),
+        "HITS": power_of_two(hit_count, 2),
     }
 
 
@@ -151,7 +151,7 @@ def _through_field(
             "partial": partial,
             "grad_rays": grad_rays,
             "scratch": grad_depth.new_empty(programs, 2 * layers, rows, constants["WIDTH"]),
-            "hits": count,
+            "hit_count": count,
             "partial_size": size,
         },
         {**constants, "NEED_WEIGHTS": need_weights, "NEED_RAYS": need_rays},

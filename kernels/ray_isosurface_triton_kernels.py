@@ -228,7 +228,7 @@ def backward_kernel(
     centre_y,
     centre_z,
     scale,
-    hits,  # K
+    hit_count,  # K
     partial_size,
     HIDDEN: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -261,7 +261,7 @@ def backward_kernel(
         l = tl.load(levels + tl.load(level + entry), mask=here, other=0.0)  # noqa: E741
         t_a, t_b = tl.load(distances + start), tl.load(distances + start + 1)
         t = tl.reshape(tl.join(t_a, t_b), (ROWS,))
-        ray = entry // hits * 3
+        ray = entry // hit_count * 3
         own = tl.reshape(tl.join(ray, ray), (ROWS,))
         x = (tl.load(origins + own) + t * tl.load(directions + own)) * scale - centre_x
         y = (tl.load(origins + own + 1) + t * tl.load(directions + own + 1)) * scale - centre_y

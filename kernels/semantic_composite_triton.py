@@ -28,9 +28,9 @@ def forward_constants(channels: int) -> dict[str, Any]:
     return {"RAYS": max(TILE // padded // 2, 1) if padded > 32 else 32, "CHANNELS": padded}
 
 
-def backward_constants(hits: int, channels: int) -> dict[str, Any]:
+def backward_constants(hit_count: int, channels: int) -> dict[str, Any]:
     """Tile sizes of the backward kernel, which holds all hits of its rays at once."""
-    padded = power_of_two(hits, 2), power_of_two(channels, 2)
+    padded = power_of_two(hit_count, 2), power_of_two(channels, 2)
     rays = max(TILE // (padded[0] * padded[1]), 1)
     return {"RAYS": rays, "HITS": padded[0], "CHANNELS": padded[1]}
 
@@ -102,18 +102,18 @@ def _color_backward(given: ColorGradients, needed: list[bool], grads: list[Tenso
 
 
 def _launch_forward(kernel: Any, tensors: dict[str, Tensor], shape: tuple[int, ...]) -> None:
-    rays, hits, channels = shape
+    rays, hit_count, channels = shape
     constants = forward_constants(channels)
-    sizes = {"rays": rays, "hits": hits, "channels": channels}
+    sizes = {"rays": rays, "hit_count": hit_count, "channels": channels}
     launch(kernel, (ceil_div(rays, constants["RAYS"]),), tensors | sizes, constants)
 
 
 def _launch_backward(tensors: dict[str, Tensor], switches: dict[str, bool]) -> None:
     from .semantic_composite_triton_kernels import backward_kernel
 
-    rays, hits, channels = tensors["values"].shape
-    constants = backward_constants(hits, channels)
-    sizes = {"rays": rays, "hits": hits, "channels": channels}
+    rays, hit_count, channels = tensors["values"].shape
+    constants = backward_constants(hit_count, channels)
+    sizes = {"rays": rays, "hit_count": hit_count, "channels": channels}
     programs = (ceil_div(rays, constants["RAYS"]),)
     launch(backward_kernel, programs, tensors | sizes, {**switches, **constants})
 

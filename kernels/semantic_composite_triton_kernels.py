@@ -11,7 +11,7 @@ def semantic_forward_kernel(
     labels,  # (R, K) int64, out
     semantic_map,  # (R, N), out
     rays,
-    hits,
+    hit_count,
     channels,
     RAYS: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -21,8 +21,8 @@ def semantic_forward_kernel(
     here = ray < rays
     inside = here[:, None] & (channel < channels)[None, :]
     running = tl.zeros((RAYS, CHANNELS), tl.float32)  # C_{k+1}
-    for step in range(hits):
-        hit = ray * hits + hits - 1 - step
+    for step in range(hit_count):
+        hit = ray * hit_count + hit_count - 1 - step
         a = tl.load(alpha + hit, mask=here, other=0.0)[:, None]
         s = tl.load(semantics + hit[:, None] * channels + channel[None, :], mask=inside, other=0.0)
         running = a * s + (1 - a) * running
@@ -41,7 +41,7 @@ def color_forward_kernel(
     depth,  # (R,), out
     weights,  # (R, K), out
     rays,
-    hits,
+    hit_count,
     channels,
     RAYS: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -54,8 +54,8 @@ def color_forward_kernel(
     total = tl.zeros((RAYS,), tl.float32)
     distance = tl.zeros((RAYS,), tl.float32)
     mixed = tl.zeros((RAYS, CHANNELS), tl.float32)
-    for k in range(hits):
-        hit = ray * hits + k
+    for k in range(hit_count):
+        hit = ray * hit_count + k
         a = tl.load(alpha + hit, mask=here, other=0.0)
         c = tl.load(colors + hit[:, None] * channels + channel[None, :], mask=inside, other=0.0)
         w = a * transmittance
@@ -87,7 +87,7 @@ def backward_kernel(
     grad_values,  # (R, K, C), out
     grad_depths,  # (R, K), out
     rays,
-    hits,
+    hit_count,
     channels,
     DEPTH: tl.constexpr,  # False: the mix is the only output, and there are no depths
     NEED_ALPHA: tl.constexpr,
@@ -105,8 +105,8 @@ def backward_kernel(
     k = tl.arange(0, HITS)
     channel = tl.arange(0, CHANNELS)
     here = ray < rays
-    hit = ray[:, None] * hits + k[None, :]  # (RAYS, HITS)
-    on_ray = here[:, None] & (k < hits)[None, :]
+    hit = ray[:, None] * hit_count + k[None, :]  # (RAYS, HITS)
+    on_ray = here[:, None] & (k < hit_count)[None, :]
     entry = hit[:, :, None] * channels + channel[None, None, :]  # (RAYS, HITS, CHANNELS)
     in_entry = on_ray[:, :, None] & (channel < channels)[None, None, :]
 
@@ -133,7 +133,7 @@ def backward_kernel(
             mean = tl.load(depth + ray, mask=here, other=0.0)
             q += tl.load(grad_weights + hit, mask=on_ray, other=0.0)
             q += g_depth[:, None] * (z - mean[:, None])
-        behind = on_ray & (k + 1 < hits)[None, :]
+        behind = on_ray & (k + 1 < hit_count)[None, :]
         next_a = tl.load(alpha + hit + 1, mask=behind, other=0.0)
         following = tl.minimum(k + 1, HITS - 1)[None, :] + tl.zeros((RAYS, HITS), tl.int32)
         next_q = tl.gather(q, following, 1)

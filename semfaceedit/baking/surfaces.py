@@ -111,8 +111,7 @@ def surfaces_of(generator: Generator) -> Surfaces:
 def find_surfaces(generator: Generator) -> Surfaces:
     """Heights on a grid over all that is seen from poses within the limits."""
     generator.manifolds.eval()
-    hits = _hits(generator)
-    levels, plane = hits[:-1], hits[-1]
+    *levels, plane = _places(generator)
     box, plane_box = _around(torch.cat(levels)), _around(plane)
     seen = torch.stack(
         [_cells(part, plane_box if part is plane else box) for part in (*levels, plane)]
@@ -121,7 +120,7 @@ def find_surfaces(generator: Generator) -> Surfaces:
     return Surfaces(heights.reshape(-1, GRID, GRID), seen, box, plane_box, generator.config.plane_z)
 
 
-def _hits(generator: Generator) -> list[Tensor]:
+def _places(generator: Generator) -> list[Tensor]:
     """World x, y of what poses within the limits show of each layer, the plane last."""
     config, device = generator.config, generator.device
     yaws = torch.linspace(-YAW_LIMIT, YAW_LIMIT, 9)

@@ -85,12 +85,12 @@ def find_gauge(generator: Generator, samples: int, drawing: torch.Generator) -> 
     codes = _draw(generator, max(CODES, samples), drawing)
     geometry, looks = flat_film(codes.geometry), flat_film(codes.appearance)
     pose = torch.zeros(BATCH, 2, device=generator.device)
-    hits = find_intersections(generator, pose, SIZE)
+    intersections = find_intersections(generator, pose, SIZE)
     maps, seen = [], []
     for first in range(0, samples, BATCH):
         chosen = list(range(first, first + BATCH))
         some = Codes(codes.geometry[chosen], codes.appearance[chosen])
-        output = render(generator, some, pose, SIZE, intersections=hits)
+        output = render(generator, some, pose, SIZE, intersections=intersections)
         maps.append(output.semantics)
         seen.append(colours(output.image, output.semantics, generator.config.group_of_class))
     semantics = torch.cat(maps)

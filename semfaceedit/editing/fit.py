@@ -94,7 +94,7 @@ class _View:
     """What a step sees: the goal, or every other pixel of it, and the rays of these pixels."""
 
     goal: Goal
-    hits: Intersections
+    intersections: Intersections
     shift: Tensor | None = None  # (1, 2) pixels of the view
 
 
@@ -315,8 +315,8 @@ class Fit:
         """All pixels, or those that the step of that number sees."""
         if number is None or not self.settings.interleave or self.goal.resolution % 2:
             if self._whole is None:
-                hits = find_intersections(self.generator, self.pose, self.goal.resolution)
-                self._whole = _View(self.goal, hits)
+                intersections = find_intersections(self.generator, self.pose, self.goal.resolution)
+                self._whole = _View(self.goal, intersections)
             return self._whole
         row, column = OFFSETS[number % len(OFFSETS)]
         if (row, column) not in self._views:
@@ -324,8 +324,10 @@ class Fit:
             keep = None if self.goal.keep is None else self.goal.keep[every]
             goal = Goal(self.goal.semantics[every], self.goal.image[every], keep)
             shift = self.pose.new_tensor([[column - 0.5, row - 0.5]]) / 2
-            hits = find_intersections(self.generator, self.pose, goal.resolution, shift=shift)
-            self._views[row, column] = _View(goal, hits, shift)
+            intersections = find_intersections(
+                self.generator, self.pose, goal.resolution, shift=shift
+            )
+            self._views[row, column] = _View(goal, intersections, shift)
         return self._views[row, column]
 
     def _render(self, offsets: Codes, view: _View, *, shade: bool = True) -> RenderOutput:
@@ -334,7 +336,7 @@ class Fit:
             self.mean + offsets,
             self.pose,
             view.goal.resolution,
-            intersections=view.hits,
+            intersections=view.intersections,
             shift=view.shift,
             shade=shade,
         )

@@ -89,7 +89,7 @@ class Steering:
     def __init__(self, generator: Generator, gauge: Gauge):
         self.generator, self.gauge = generator, gauge
         self.pose = torch.zeros(1, 2, device=generator.device)
-        self.hits = find_intersections(generator, self.pose, SIZE)
+        self.intersections = find_intersections(generator, self.pose, SIZE)
 
     def measure(self, codes: Codes) -> Tensor:
         """The attributes (A,) of a face (batch 1); NaN where it does not show them."""
@@ -163,7 +163,7 @@ class Steering:
 
     def _render(self, codes: Codes, *, shade: bool) -> RenderOutput:
         return render(
-            self.generator, codes, self.pose, SIZE, intersections=self.hits, shade=shade
+            self.generator, codes, self.pose, SIZE, intersections=self.intersections, shade=shade
         )  # fmt: skip
 
     def _shapes(self, output: RenderOutput) -> Tensor:

@@ -44,8 +44,8 @@ def stage_work(
     points: int | None = None,  # hits that are evaluated; None: all, as if no ray missed a level
 ) -> dict[str, Work]:
     """The work of every stage of a forward render."""
-    hits = rays * config.manifolds
-    points = hits if points is None else points
+    hit_count = rays * config.manifolds
+    points = hit_count if points is None else points
     width, channels = config.width, 1 + NUM_CLASSES + config.width
     field = _field_weights(config)
     geometry = _stack_weights(3, width, config.geometry_depth, channels, 1)
@@ -57,16 +57,16 @@ def stage_work(
         "rays": Work(0, rays * 6 * FLOAT),
         "manifolds": Work(
             field_flops(rays * config.ray_samples, config.predictor_width, config.predictor_layers),
-            rays * (6 * FLOAT + INDEX) + hits * hit_bytes + field * FLOAT,
+            rays * (6 * FLOAT + INDEX) + hit_count * hit_bytes + field * FLOAT,
         ),
         "geometry": Work(
             film_siren_flops(points, 3, width, config.geometry_depth, channels),
-            points * (6 + width) * FLOAT + hits * (1 + NUM_CLASSES) * FLOAT + geometry * FLOAT,
+            points * (6 + width) * FLOAT + hit_count * (1 + NUM_CLASSES) * FLOAT + geometry * FLOAT,
             points * width * (config.geometry_depth + 1),
         ),
         "masking": Work(
-            3 * hits * NUM_CLASSES,
-            hits * ((1 + NUM_CLASSES) * FLOAT + INDEX) + rays * NUM_CLASSES * FLOAT,
+            3 * hit_count * NUM_CLASSES,
+            hit_count * ((1 + NUM_CLASSES) * FLOAT + INDEX) + rays * NUM_CLASSES * FLOAT,
         ),
         "appearance": Work(
             film_siren_flops(points, width, width, config.appearance_depth, COLORS),
@@ -74,8 +74,8 @@ def stage_work(
             points * width * (config.appearance_depth + 1),
         ),
         "compositing": Work(
-            hits * (6 + 2 * COLORS),
-            hits * (3 + COLORS) * FLOAT + rays * (1 + COLORS) * FLOAT,
+            hit_count * (6 + 2 * COLORS),
+            hit_count * (3 + COLORS) * FLOAT + rays * (1 + COLORS) * FLOAT,
         ),
     }
 

@@ -1,2 +1,2 @@
-"""The web editor in three layers: `session` (a face and its steps), `server` (messages), and the
-page in `page/`."""
+"""The web editor in three layers: `session` (a face and its revisions), `server` (messages),
+and the page in `page/`."""

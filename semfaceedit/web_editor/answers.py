@@ -50,7 +50,7 @@ def state(session: EditingSession, job_name: str, job_kind: str) -> bytes:
     face = revisions[at].project
     header = {
         "type": "state",
-        "steps": [revision.name for revision in revisions],
+        "revisions": [revision.name for revision in revisions],
         "numbers": [revision.number for revision in revisions],
         "seeds": [revision.seed for revision in revisions],
         "looks": [revision.look and asdict(revision.look) for revision in revisions],

@@ -42,7 +42,7 @@ YAWS = (-0.5, 0.5)  # between which a head turns in it
 SHOWN, AROUND = 900, 0.3  # pixels of the photograph in the page, and the border about the face
 TYPES = {"mp4": "video/mp4", "webp": "image/webp", "html": "text/html", "png": "image/png"}
 
-Tell = Callable[[int, int], None]  # steps that are done, of how many
+Tell = Callable[[int, int], None]  # parts that are done, of how many
 Making = Callable[[Tell], tuple[dict[str, Any], bytes]]  # fields of the answer, and its payload
 
 
@@ -146,7 +146,9 @@ class Exporter:
     def _paste_now(self, project: FaceProject) -> _PastedFace:
         generator, before = self.session.generator, origin(self.session)
         if before is None or project.crop is None or before.crop is None:
-            raise UserError("the map was taken from another side since: go back to a step before")
+            raise UserError(
+                "the map was taken from another side since: go back to a revision before"
+            )
         if project is before:
             raise UserError("nothing has been changed yet: edit the face first")
         try:
@@ -233,7 +235,7 @@ class Exporter:
 
 
 def origin(session: EditingSession) -> FaceProject | None:
-    """What was chosen, opened or found, and led to the face at hand; None: too many steps ago."""
+    """What was chosen, opened or found, and led to the face at hand; None: it is forgotten."""
     revisions, at = session.history
     root = revisions[at].root
     return next((r.project for r in revisions if r.number == root), None)

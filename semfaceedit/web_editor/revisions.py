@@ -1,4 +1,4 @@
-"""The steps that led to a face."""
+"""The revisions that led to a face."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Revision:
     look: Look | None = None  # the next look of the same group takes this one's place
     metrics: tuple[tuple[str, float], ...] = ()  # of the edit or transfer that made it
     painted: bool = False  # a stroke, which the face followed at once
-    sliders: tuple[tuple[str, float], ...] = ()  # moved since the step before, each by so much
+    sliders: tuple[tuple[str, float], ...] = ()  # moved since the revision before, each by so much
     version: int = 0  # counts on where a short fit has sharpened it
 
 

@@ -188,13 +188,13 @@ class EditorServer:
 
     async def _view(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         target, moving = one_of(header, "target", CANVASES), header.get("moving") is True
-        step = header.get("step")
+        revision = header.get("revision")
         picture = await self.changes.thread(
             self.session.view,
             word(header, "kind"),
             pose_of(header),
             moving=moving,
-            revision=None if step is None else whole(header, "step", 0, 10**6),
+            revision=None if revision is None else whole(header, "revision", 0, 10**6),
             labels=self._labels(payload) if header["type"] == "follow" else None,
             changes=numbers(header, "changes", MOST) if "changes" in header else None,
         )
@@ -286,8 +286,8 @@ class EditorServer:
         await self.changes.change(lambda: self.session.turn(pose))
 
     async def _go(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
-        step = whole(header, "step", 0, 10**6)
-        await self.changes.change(lambda: self.session.go(step))
+        revision = whole(header, "revision", 0, 10**6)
+        await self.changes.change(lambda: self.session.go(revision))
 
     async def _paint(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         """An edit of the map by code; the face does not change."""

@@ -1,4 +1,4 @@
-"""A face being edited, and the steps that led to it; nothing of the network."""
+"""A face being edited, and the revisions that led to it; nothing of the network."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ class EditingSession:
         """Take up an earlier or a later revision again; none is lost until another is added."""
         revisions, _ = self._history
         if not 0 <= index < len(revisions):
-            raise UserError(f"there is no step {index}: use 0 to {len(revisions) - 1}")
+            raise UserError(f"there is no revision {index}: use 0 to {len(revisions) - 1}")
         self._history = (revisions, index)
 
     def save(self, name: str) -> Path:

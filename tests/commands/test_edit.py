@@ -163,7 +163,7 @@ def test_a_map_of_another_size_than_the_fit(editor, project, size):
     settings = dataclasses.replace(SETTINGS, iterations=0, resolution=size)
     edit(
         editor.generator, project, with_hair(project), settings=settings,
-        watch=lambda step, output, goal: goals.append(goal.semantics),
+        watch=lambda record, output, goal: goals.append(goal.semantics),
     )  # fmt: skip
     torch.testing.assert_close(goals[0].sum(1), torch.ones(1, size, size))
     corner = size * 6 // 16 - 1

@@ -181,8 +181,8 @@ def test_the_best_face_is_kept_when_a_stage_gets_worse(editor):
 def test_ctrl_c_keeps_the_best_so_far(editor):
     target = seed_target(editor.generator, 5, 8)
 
-    def stop(step, output, goal):
-        if step.iteration == 20:
+    def stop(record, output, goal):
+        if record.iteration == 20:
             raise KeyboardInterrupt
 
     result = invert(
@@ -329,8 +329,8 @@ def test_the_command_inverts_a_seed(tmp_path):
 
 
 def test_ctrl_c_in_the_command_saves_and_says_so(tmp_path, monkeypatch, capsys):
-    def stop(self, step, output, goal):
-        if step.iteration == 10:
+    def stop(self, record, output, goal):
+        if record.iteration == 10:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(LiveFit, "__call__", stop)

@@ -336,7 +336,7 @@ def test_without_an_encoder_all_is_as_before(generator):
         geometry_iterations=3, appearance_iterations=3, perceptual_weight=0, resolution=8
     )
     found = invert(generator, target.image, target.labels, pose=(0.1, 0.0), settings=settings)
-    assert [step.stage for step in found.history] == ["geometry"] * 2 + ["appearance"] * 2
+    assert [record.stage for record in found.history] == ["geometry"] * 2 + ["appearance"] * 2
 
 
 def test_a_pose_that_suits_the_map_better_is_taken(generator, encoder):
@@ -401,7 +401,7 @@ def test_an_edit_needs_no_samples_to_start_from(generator, editor, encoder, monk
     monkeypatch.setattr("semfaceedit.editing.refit.other_starts", fail)
     settings = near_edit_settings(iterations=5, perceptual_weight=0, resolution=SIZE)
     edited = edit(generator, project, labels, settings=settings, encoder=encoder)
-    semantic = [step.terms["semantic"] for step in edited.history]
+    semantic = [record.terms["semantic"] for record in edited.history]
     assert semantic[-1] < semantic[0]
     with pytest.raises(AssertionError, match="samples were drawn"):
         edit(generator, project, labels, settings=settings)

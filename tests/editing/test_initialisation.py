@@ -103,7 +103,7 @@ def test_the_trial_with_the_lowest_loss_goes_on(editor, project):
     solved = Codes(solution.geometry, project.offsets.appearance)
     fit.run(Stage(name="edit", iterations=TRIAL + 4, image=True, starts=(far, solved)))
     assert fit.iteration == TRIAL + 4
-    names = list(dict.fromkeys(step.stage for step in fit.history))
+    names = list(dict.fromkeys(record.stage for record in fit.history))
     assert names == [*(f"edit, start {i} of 3" for i in (1, 2, 3)), "edit"]
     assert fit.history[0].iteration == 0
     assert torch.equal(fit.offsets.geometry.phases, solution.geometry.phases)
@@ -114,17 +114,17 @@ def test_an_interrupted_trial_keeps_the_best_so_far(editor, project):
     solution = face(editor, 9).offsets
     goal = goal_of(editor, dataclasses.replace(project, geometry=solution.geometry[0]))
 
-    def watch(step, output, goal):
-        if step.stage == "edit, start 2 of 2":
+    def watch(record, output, goal):
+        if record.stage == "edit, start 2 of 2":
             raise KeyboardInterrupt
 
     fit = Fit(editor.generator, goal, solution, project.pose[None], QUIET, watch=watch)
     best = fit.offsets.geometry.phases.clone()
     fit.run(Stage(name="edit", iterations=4, image=True, starts=(project.offsets,)))
     assert fit.interrupted
-    first = [step for step in fit.history if step.stage == "edit, start 1 of 2"]
+    first = [record for record in fit.history if record.stage == "edit, start 1 of 2"]
     # appearance differs from the goal's, so that the trial may have moved, but not to the start 2
-    assert min(step.loss for step in first) <= first[0].loss
+    assert min(record.loss for record in first) <= first[0].loss
     distance = (fit.offsets.geometry.phases - best).abs().max()
     assert distance < (project.offsets.geometry.phases - best).abs().max() / 2
 

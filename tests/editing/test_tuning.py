@@ -44,10 +44,10 @@ def project(tuned) -> FaceProject:
 
 
 def test_tuning_lowers_the_loss_and_moves_weights_only(editor, tuned, project):
-    steps = [step for step in tuned.history if step.stage == "tuning"]
+    steps = [record for record in tuned.history if record.stage == "tuning"]
     assert steps[0].iteration == 15 and steps[-1].iteration == 55
     assert min(s.loss for s in steps) < 0.7 * steps[0].loss
-    assert {step.pose for step in steps} == {steps[0].pose}
+    assert {record.pose for record in steps} == {steps[0].pose}
     own = read_weights(editor.generator).tensors
     moved = [n for n, t in project.tuned.tensors.items() if not torch.equal(t, own[n])]
     assert set(project.tuned.tensors) == set(own)
@@ -77,8 +77,8 @@ def test_it_is_off_by_default(editor):
 def test_ctrl_c_keeps_the_best_weights(editor):
     target = seed_target(editor.generator, 5, 8)
 
-    def stop(step, output, goal):
-        if step.iteration == 35:
+    def stop(record, output, goal):
+        if record.iteration == 35:
             raise KeyboardInterrupt
 
     result = invert(

@@ -49,7 +49,7 @@ def status(page: Page) -> str:
     return str(page.run("document.querySelector('#status').textContent"))
 
 
-REVISION = "document.querySelector('#steps [aria-current]')?.textContent"
+REVISION = "document.querySelector('#revisions [aria-current]')?.textContent"
 
 
 def revision(page: Page) -> str:

@@ -73,21 +73,21 @@ def field_problem(
     return problem
 
 
-def field_levels(hits: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(hits - 1,): levels that the fields of `field_problem` cross; the last hit is the plane."""
-    return torch.linspace(22, 2, hits - 1, dtype=dtype)
+def field_levels(hit_count: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(hit_count - 1,): levels that fields of `field_problem` cross; the last hit is the plane."""
+    return torch.linspace(22, 2, hit_count - 1, dtype=dtype)
 
 
 def composite_problem(
-    rays: int, hits: int, channels: int, generator: torch.Generator | None = None
+    rays: int, hit_count: int, channels: int, generator: torch.Generator | None = None
 ) -> Inputs:
     """Inputs of `color_composite`; `semantic_composite` takes the first two."""
-    alpha = torch.rand(rays, hits, generator=generator)
+    alpha = torch.rand(rays, hit_count, generator=generator)
     alpha[:, 1::3] = 0
     alpha[2::5] = 0  # rays that meet nothing
     alpha[3::7, -1] = 1
     return {
         "alpha": alpha,
-        "values": torch.randn(rays, hits, channels, generator=generator),
-        "depths": 1 + torch.rand(rays, hits, generator=generator),
+        "values": torch.randn(rays, hit_count, channels, generator=generator),
+        "depths": 1 + torch.rand(rays, hit_count, generator=generator),
     }

@@ -186,11 +186,11 @@ def field_inputs(sizes: tuple[int, ...]) -> dict[str, Tensor]:
 
 
 def intersect(sizes: tuple[int, ...], backend: str, plane_z: float = -0.12) -> Function:
-    _, hits, samples, _, _ = sizes
+    _, hit_count, samples, _, _ = sizes
     settings = FieldSettings(**{**FIELD_SETTINGS, "samples": samples, "plane_z": plane_z})
 
     def function(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        levels = field_levels(hits, inputs["origins"].dtype)
+        levels = field_levels(hit_count, inputs["origins"].dtype)
         rays = inputs["origins"], inputs["directions"], levels
         weights = FieldWeights(*(inputs[name] for name in FieldWeights._fields))
         if backend == "triton":

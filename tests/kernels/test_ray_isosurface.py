@@ -180,7 +180,7 @@ def problem(sizes: Sizes, seed: int = 0) -> dict[str, Tensor]:
     Every interval is steep enough to interpolate, and no sample lies so close to a level that
     rounding decides which interval is crossed.
     """
-    rays, hits, samples, width, layers = sizes
+    rays, hit_count, samples, width, layers = sizes
     generator = torch.Generator().manual_seed(seed)
     tensors = field_problem(2 * rays, width, layers, generator)
     exact = {name: tensor.double() for name, tensor in tensors.items()}
@@ -189,20 +189,20 @@ def problem(sizes: Sizes, seed: int = 0) -> dict[str, Tensor]:
     x = exact["origins"][:, None] + distances[:, None] * exact["directions"][:, None]
     weights = FieldWeights(*(exact[name] for name in FieldWeights._fields))
     values = field(x * scale - torch.tensor(centre), weights, "fp32")
-    gaps = (values[..., None] - field_levels(hits)).abs().flatten(1)
+    gaps = (values[..., None] - field_levels(hit_count)).abs().flatten(1)
     clear = (gaps > 1e-4).all(1).nonzero()[:rays, 0]
     assert len(clear) == rays
     return {**tensors, **{name: tensors[name][clear] for name in ("origins", "directions")}}
 
 
 def call(sizes: Sizes, backend: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
-    _, hits, samples, _, _ = sizes
+    _, hit_count, samples, _, _ = sizes
 
     def function(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         result = ray_isosurface(
             inputs["origins"],
             inputs["directions"],
-            field_levels(hits, inputs["origins"].dtype),
+            field_levels(hit_count, inputs["origins"].dtype),
             FieldWeights(*(inputs[name] for name in FieldWeights._fields)),
             **FIELD_SETTINGS,
             samples=samples,

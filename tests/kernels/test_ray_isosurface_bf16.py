@@ -20,12 +20,12 @@ def hits_in_bf16(sizes: Sizes, seed: int) -> tuple[float, float]:
     The mean, in coarse steps, is of hits that are valid in both; changed are those of another
     validity or interval that moved by more than a thousandth of a step.
     """
-    rays, hits, samples, width, layers = sizes
+    rays, hit_count, samples, width, layers = sizes
     problem = field_problem(rays, width, layers, torch.Generator().manual_seed(seed))
     weights = FieldWeights(*(problem[name] for name in FieldWeights._fields))
     found = [
         ray_isosurface(
-            problem["origins"], problem["directions"], field_levels(hits), weights,
+            problem["origins"], problem["directions"], field_levels(hit_count), weights,
             samples=samples, **FIELD_SETTINGS, backend="cpu", precision=precision,
         )
         for precision in ("fp32", "accurate")

@@ -161,15 +161,15 @@ def types_of(pointers: str, integers: str, **others: str) -> dict[str, str]:
 
 
 @functools.cache
-def composite(name: str, architecture: int, hits: int, channels: int) -> Resources:
+def composite(name: str, architecture: int, hit_count: int, channels: int) -> Resources:
     pointers = (
         "alpha semantics semantic_map colors depths color depth weights grad_mixed grad_depth "
         "grad_weights values grad_alpha grad_values grad_depths"
     )
-    types = types_of(pointers, "rays hits channels", labels="*i64")
+    types = types_of(pointers, "rays hit_count channels", labels="*i64")
     constants: dict[str, Any] = semantic_composite_triton.forward_constants(channels)
     if name == "backward_kernel":
-        constants = semantic_composite_triton.backward_constants(hits, channels)
+        constants = semantic_composite_triton.backward_constants(hit_count, channels)
         constants |= {"NEED_ALPHA": True, "NEED_VALUES": True}
         constants |= dict.fromkeys(("DEPTH", "NEED_DEPTHS"), channels == 3)
     module = "semantic_composite_triton_kernels"
@@ -199,17 +199,17 @@ FIELD_TENSORS = (
 
 
 @functools.cache
-def field(name: str, architecture: int, hits: int, samples: int, width: int) -> Resources:
+def field(name: str, architecture: int, hit_count: int, samples: int, width: int) -> Resources:
     types = types_of(
         FIELD_TENSORS,
-        "rays surfaces samples hits partial_size",
+        "rays surfaces samples hit_count partial_size",
         **dict.fromkeys(("centre_x", "centre_y", "centre_z", "scale", "far", "plane_z"), "fp32"),
         **dict.fromkeys(("level", "plane_index", "entries", "count"), "*i64"),
         valid="*i1",
         interval="*i32",
     )
     if name == "forward_kernel":
-        constants = ray_isosurface_triton.forward_constants(hits, samples, width, 2, "fp32")
+        constants = ray_isosurface_triton.forward_constants(hit_count, samples, width, 2, "fp32")
     else:
         constants = ray_isosurface_triton.backward_constants(width, 2, "fp32")
         constants |= {"NEED_WEIGHTS": True, "NEED_RAYS": False}

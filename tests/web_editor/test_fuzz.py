@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CELLS = 4 * SIZE**2
 GOOD = (
     {"type": "view", "target": "face", "kind": "image", "yaw": 0.2, "pitch": 0.1, "moving": True},
-    {"type": "view", "target": "before", "kind": "depth", "yaw": 0, "pitch": 0, "step": 0},
+    {"type": "view", "target": "before", "kind": "depth", "yaw": 0, "pitch": 0, "revision": 0},
     {"type": "follow", "target": "face", "kind": "image", "yaw": 0, "pitch": 0, "moving": True},
     {"type": "stroke", "number": 0, "name": "painted map"},
     {"type": "choose", "seed": 4},
@@ -32,7 +32,7 @@ GOOD = (
     {"type": "thumbnail", "name": "mine"},
     {"type": "look", "group": "hair", "seed": 3, "amount": 0.5},
     {"type": "turn", "yaw": 0.1, "pitch": 0.0},
-    {"type": "go", "step": 0},
+    {"type": "go", "revision": 0},
     {"type": "paint", "name": "hat"},
     {"type": "edit", "iterations": 1, "number": 0, "name": "painted map"},
     {"type": "transfer", "seed": 3, "what": "appearance", "region": "hair", "iterations": 1},
@@ -105,14 +105,14 @@ def campaign(page: Client, address: str, seed: int, count: int) -> Counter[str]:
     for index in range(count):
         page.socket.send(odd_message(source))
         page.send("stop")
-        page.send("go", step=10**6 - 1)  # is always refused, and says so
+        page.send("go", revision=10**6 - 1)  # is always refused, and says so
         while True:
             header, _ = page.hear()
             heard[header["type"]] += 1
             message = header.get("message", header.get("problem", ""))
             assert DEFECT not in message, (seed, index, message)
             assert len(message) < 1000
-            if header["type"] == "error" and ("there is no step 999999" in message
+            if header["type"] == "error" and ("there is no revision 999999" in message
                                               or "wait, or press Stop" in message):  # fmt: skip
                 break
     return heard

@@ -1,4 +1,4 @@
-"""Sliders of the weights in the editor: live, one step for what follows on one another."""
+"""Sliders of the weights in the editor: live, one revision for what follows on one another."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def served(served):
     return served
 
 
-def test_sliders_that_follow_one_another_are_one_step(editor, tmp_path):
+def test_sliders_that_follow_one_another_are_one_revision(editor, tmp_path):
     session = EditingSession(editor, tmp_path)
     session.choose(5)
     face = session.face
@@ -106,7 +106,7 @@ def test_sliders_of_the_page_are_live(served, tmp_path):
         shown = page.run("document.querySelector('#face').toDataURL()")
         page.run(SLIDE.format(2, "input"))
         page.wait(f"document.querySelector('#face').toDataURL() != {shown!r}")
-        assert len(server.session.history[0]) == count  # nothing is a step yet
+        assert len(server.session.history[0]) == count  # nothing is a revision yet
         page.run(SLIDE.format(2, "change"))
         wait_for_revision(page, "face width +2.0")
         page.wait("""import('./state.js').then(({ page: { viewer } }) =>

@@ -18,7 +18,7 @@ def test_nothing_overflows_at_the_sides(opened, page, width, height):
     resize(page, width, height)
     server, _ = opened
     server.session._add("x" * 200, server.session.face, seed=3)
-    shared(page, "send({ type: 'go', step: page.state.at + 1 })")
+    shared(page, "send({ type: 'go', revision: page.state.at + 1 })")
     wait_for_revision(page, "xxx", whole=False)
     wide = page.run("""[...document.querySelectorAll('body *')].filter((e) => {
         const box = e.getBoundingClientRect(); const parent = e.closest('section, aside, header');

@@ -46,7 +46,7 @@ def test_fill_pick_and_reset(page):
     assert color(page, "#map", 0.02, 0.5) != [255, 51, 153]
     click_text(page, "#palette button", "hair")
     page.drag("#map", (0.1, 0.1), (0.9, 0.1))
-    page.click("#apply")  # what was reset is not in the step's name
+    page.click("#apply")  # what was reset is not in the revision's name
     wait_for_revision(page, "painted map")
 
 
@@ -175,7 +175,7 @@ def test_what_was_painted_without_the_editor_is_there_when_it_comes_back(opened,
     wait_for_revision(page, "face 3")
     assert color(page, "#map", 0.5, 0.1) != [0, 0, 204]
     server.session.choose(7)
-    shared(page, "send({ type: 'go', step: page.state.at + 1 })")
+    shared(page, "send({ type: 'go', revision: page.state.at + 1 })")
     wait_for_revision(page, "face 7")
     assert color(page, "#map", 0.5, 0.1) == [0, 0, 204]
 

@@ -50,7 +50,7 @@ def test_a_stroke_is_painted_applied_and_undone(opened, page):
     page.wait("!document.querySelector('#redo').disabled")
 
 
-def test_strokes_and_steps_are_undone_in_their_order(opened, page):
+def test_strokes_and_revisions_are_undone_in_their_order(opened, page):
     server, _ = opened
     cover(page, 100)
     plain = color(page, "#map", 0.5, 0.1)
@@ -90,7 +90,7 @@ def test_quick_undos_all_count(opened, page):
     assert server.session.history[1] == at
 
 
-def test_strokes_of_a_step_are_there_when_it_comes_back(opened, page):
+def test_strokes_of_a_revision_are_there_when_it_comes_back(opened, page):
     cover(page, 100)
     page.drag("#map", (0.1, 0.1), (0.9, 0.1))
     page.click("#faces button:nth-child(2)")
@@ -101,7 +101,7 @@ def test_strokes_of_a_step_are_there_when_it_comes_back(opened, page):
     assert not page.run("document.querySelector('#apply').disabled")
 
 
-def test_before_shows_the_step_before_while_it_is_held(opened, page):
+def test_before_shows_the_revision_before_while_it_is_held(opened, page):
     server, _ = opened
     page.click("#looks button:nth-child(3)")
     wait_for_revision(page, "hair like face 2")
@@ -164,7 +164,7 @@ def amount(page) -> str:
     return page.run("document.querySelector('#amount').value")
 
 
-def test_the_amount_is_that_of_the_step(opened, page):
+def test_the_amount_is_that_of_the_revision(opened, page):
     server, _ = opened
     server.session.look("hair", 4, 0.5)
     server.session.look("face", 4, 0.26)

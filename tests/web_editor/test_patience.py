@@ -64,4 +64,4 @@ def test_a_stalled_project_holds_nobody_up(stalled, tmp_path, monkeypatch):
                 client.send(kind, **fields)
                 assert "far away does not answer" in client.wait("error")[0]["message"]
             client.send("choose", seed=3)
-            assert client.wait("state")[0]["steps"][-1] == "face 3"
+            assert client.wait("state")[0]["revisions"][-1] == "face 3"

@@ -71,14 +71,14 @@ HAIR = {"region": "hair", "iterations": 1}
         ("view", VIEW | {"yaw": 9}, "yaw is 9: a number from -1.2 to 1.2"),
         ("view", VIEW | {"yaw": "a"}, "yaw is 'a'"),
         ("view", VIEW | {"pitch": None}, "pitch is None"),
-        ("view", VIEW | {"step": 1.5}, "a whole number is needed"),
+        ("view", VIEW | {"revision": 1.5}, "a whole number is needed"),
         ("choose", {"seed": -1}, "seed is -1"),
         ("choose", {"seed": True}, "seed is True"),
         ("choose", {}, "seed is None"),
         ("open", {"name": "../../etc/passwd"}, "there is no face"),
         ("save", {"name": "../x"}, "not a name for a face"),
         ("look", {"group": "ears", "seed": 1, "amount": 1}, "no group 'ears'"),
-        ("go", {"step": 99}, "no step 99"),
+        ("go", {"revision": 99}, "no revision 99"),
         ("paint", {"name": "hat"}, "a map of 0 bytes, 32x32 are needed"),
         ("transfer", HAIR | {"seed": 1, "what": "x"}, "what is 'x': use one of appearance, "),
         ("view", VIEW | {"target": {"a": 1}}, "target is {'a': 1}: use one of face, map"),
@@ -149,21 +149,21 @@ def test_changes_reach_every_page(served, client):
         client.send("look", group="hair", seed=9, amount=0.5)
         for each in (client, second):
             state, _ = each.wait("state")
-            assert state["steps"][-1] == "hair like face 9" and state["seeds"][-1] is None
+            assert state["revisions"][-1] == "hair like face 9" and state["seeds"][-1] is None
             assert state["looks"][-1] == {"group": "hair", "seed": 9, "amount": 0.5}
-        second.send("go", step=state["at"] - 1)
+        second.send("go", revision=state["at"] - 1)
         for each in (client, second):
             assert each.wait("state")[0]["at"] == state["at"] - 1
         client.send("save", name="a face")
         assert "a face" in second.wait("state")[0]["projects"]
         assert client.wait("saved")[0]["path"].endswith("a face.safetensors")
         second.send("open", name="a face")
-        assert second.wait("state")[0]["steps"][-1] == "a face"
+        assert second.wait("state")[0]["revisions"][-1] == "a face"
 
 
 def test_an_edit_reports_and_is_kept(served, client):
     server, _ = served
-    _, labels = client.ask("go", step=server.session.history[1])
+    _, labels = client.ask("go", revision=server.session.history[1])
     painted = with_hair_on_top(labels)
     client.send("edit", painted, number=number_at_hand(server), iterations=20, name="fringe")
     assert "follows" in client.wait("state")[0]["busy"]
@@ -171,7 +171,7 @@ def test_an_edit_reports_and_is_kept(served, client):
     assert header["iterations"] == 20 and 0 <= header["agreement"] <= 1
     assert picture(data).shape == (SIZE, SIZE, 3)
     state, after = client.wait("state", busy="")
-    assert state["steps"][-1] == "fringe" and after == painted
+    assert state["revisions"][-1] == "fringe" and after == painted
     assert 0 <= state["metrics"]["labels_inside"] <= 1
     kept = [name for name in state["projects"] if name.startswith("autosave")]
     saved = FaceProject.load(server.session.saved.out / f"{kept[0]}.safetensors")
@@ -180,7 +180,7 @@ def test_an_edit_reports_and_is_kept(served, client):
 
 def test_while_it_runs_views_go_on_and_changes_wait(served, client):
     server, _ = served
-    _, labels = client.ask("go", step=server.session.history[1])
+    _, labels = client.ask("go", revision=server.session.history[1])
     client.send("edit", with_hair_on_top(labels), number=number_at_hand(server), iterations=LONG)
     client.wait("progress")
     client.send("choose", seed=1)
@@ -189,12 +189,12 @@ def test_while_it_runs_views_go_on_and_changes_wait(served, client):
     client.wait("frame")
     client.send("stop")
     state, _ = client.wait("state", busy="")
-    assert state["steps"][-1] == "painted map (stopped)"
+    assert state["revisions"][-1] == "painted map (stopped)"
     assert server.session.face.iterations < LONG
 
 
 def test_an_edit_that_cannot_be_ends_with_its_reason(served, client):
-    _, labels = client.ask("go", step=served[0].session.history[1])
+    _, labels = client.ask("go", revision=served[0].session.history[1])
     client.send("edit", labels, number=number_at_hand(served[0]), iterations=5)
     assert "nothing to do" in client.wait("error")[0]["message"]
     assert client.wait("state")[0]["busy"] == ""
@@ -213,7 +213,7 @@ def test_what_cannot_be_measured_is_null(served, client):
 
 def test_a_map_of_another_face_is_refused(served, client):
     server, _ = served
-    _, labels = client.ask("go", step=server.session.history[1])
+    _, labels = client.ask("go", revision=server.session.history[1])
     number = number_at_hand(server)
     client.send("choose", seed=9)
     client.send("edit", with_hair_on_top(labels), number=number, iterations=5)
@@ -256,7 +256,7 @@ def test_stop_does_not_wait_for_pictures(served, client, monkeypatch):
 
 def test_a_transfer_and_a_map_by_code(served, client):
     client.send("transfer", seed=9, what="appearance", region="hair", iterations=1)
-    assert client.wait("state", busy="")[0]["steps"][-1] == "look of hair from face 9"
+    assert client.wait("state", busy="")[0]["revisions"][-1] == "look of hair from face 9"
     labels = np.zeros((2 * SIZE, 2 * SIZE), np.uint8)
     labels[:12] = 13
     labels[12:] = 1

@@ -28,7 +28,7 @@ def test_a_page_learns_all_it_needs(served):
     assert about["classes"] == list(CLASS_NAMES) and about["edits"] == list(EDITS)
     assert len(about["colors"]) == 19 and about["groups"][0] == "hair"
     assert state["size"] == 2 * SIZE and len(labels) == 4 * SIZE**2
-    assert state["steps"][state["at"]] == "face 5" and state["busy"] == ""
+    assert state["revisions"][state["at"]] == "face 5" and state["busy"] == ""
 
 
 def test_the_files_of_the_page(served):

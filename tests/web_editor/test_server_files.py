@@ -99,7 +99,7 @@ def test_a_file_that_cannot_be_read_locks_nothing(served, client):
     link = server.session.saved.out / "nowhere.safetensors"
     link.symlink_to(server.session.saved.out / "none")
     try:
-        state, labels = client.ask("go", step=server.session.history[1])
+        state, labels = client.ask("go", revision=server.session.history[1])
         assert "nowhere" not in state["projects"]
         client.send("edit", with_hair_on_top(labels), number=number_at_hand(server), iterations=2)
         client.wait("state", busy="the face follows the map")
@@ -129,7 +129,7 @@ def test_damaged_projects_lock_no_page_out(served, client):
         client.send("open", name="whole")
         assert "it was damaged" in client.wait("error")[0]["message"]
     with Client(address) as later:
-        assert later.wait("state")[0]["steps"][-1] == "face 5"
+        assert later.wait("state")[0]["revisions"][-1] == "face 5"
     path.unlink()
 
 

@@ -1,4 +1,4 @@
-"""The editor's session: what changes a face adds a step, and views show what a render shows."""
+"""The editor's session: what changes a face adds a revision, and views show what a render shows."""
 
 import functools
 import os
@@ -63,7 +63,7 @@ def test_faces_and_steps(session):
     assert [r.name for r in session.history[0]] == ["face 5", "face 6", "face 8"]
     assert len({r.number for r in session.history[0]}) == 3
     for index in (-1, 3):
-        with pytest.raises(UserError, match="there is no step"):
+        with pytest.raises(UserError, match="there is no revision"):
             session.go(index)
 
 
@@ -179,7 +179,7 @@ def test_a_face_inverted_at_another_size_is_edited(editor, generator, tmp_path, 
     goals = []
     session.edit(
         np.full_like(session.face.labels, 13), iterations=1,
-        watch=lambda step, output, goal: goals.append(goal.semantics),
+        watch=lambda record, output, goal: goals.append(goal.semantics),
     )  # fmt: skip
     assert (goals[0][:, 13] == 1).all() and session.face.labels.shape == (size, size)
 
@@ -201,8 +201,8 @@ def test_an_edit_is_that_of_the_api(session, generator):
 
 
 def test_a_stopped_edit_keeps_the_best_so_far(session):
-    def watch(step, output, goal):
-        if step.iteration >= 10:
+    def watch(record, output, goal):
+        if record.iteration >= 10:
             raise StopFit
 
     session.edit(painted(session), iterations=500, watch=watch)
@@ -376,7 +376,7 @@ def test_a_photograph(editor, tmp_path, monkeypatch):
     monkeypatch.setattr(editor, "invert_settings", short)
     seen = []
     session.invert(
-        tmp_path / "ann.png", tmp_path / "mask.png", watch=lambda step, *_: seen.append(step)
+        tmp_path / "ann.png", tmp_path / "mask.png", watch=lambda record, *_: seen.append(record)
     )
     assert session.revision.name == "ann" and len(seen) >= 3
     assert session.face.labels.shape == (2 * SIZE, 2 * SIZE)

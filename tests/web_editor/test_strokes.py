@@ -1,4 +1,4 @@
-"""The face follows the brush: strokes are steps, sharpened until something else happens."""
+"""The face follows the brush: strokes are revisions, sharpened until something else happens."""
 
 import time
 
@@ -53,7 +53,7 @@ def same_shape(one, other) -> bool:
     return torch.equal(one.geometry.phases, other.geometry.phases)
 
 
-def test_a_stroke_is_what_the_encoder_says_and_one_step(session):
+def test_a_stroke_is_what_the_encoder_says_and_one_revision(session):
     face, labels = session.face, painted(session.face.labels)
     session.stroke(labels, "painted map")
     assert [r.painted for r in session.history[0]] == [False, True]
@@ -145,7 +145,7 @@ def test_refining_starts_at_the_followed_face(session):
     labels = painted(session.face.labels)
     session.stroke(labels)
     seen = []
-    session.edit(labels, iterations=80, watch=lambda step, output, goal: seen.append(step.loss))
+    session.edit(labels, iterations=80, watch=lambda record, output, goal: seen.append(record.loss))
     assert not session.revision.painted and session.history[1] == 2
     assert min(seen) < seen[0]  # at rates for trained weights it rises at first
     assert np.array_equal(unpainted(*session.history).labels, labels)
@@ -180,7 +180,7 @@ def test_a_page_paints(served, client):
     assert told[:cells] == labels and told[cells:] == maps
     state, _ = client.wait("state", version=1)
     assert state["metrics"]["labels_inside"] is not None and not state["busy"]
-    client.send("go", step=header["at"])
+    client.send("go", revision=header["at"])
     assert client.wait("state", at=header["at"])[1] == maps
     client.send("stroke", labels, name="painted map", number=number + 10**6)
     assert "has changed" in client.wait("error")[0]["message"]
@@ -225,7 +225,7 @@ def test_nothing_waits_for_sharpening(served, client, monkeypatch):
     client.send("stroke", painted(labels, 6).tobytes(), name="painted map", number=number)
     client.wait("state", version=0)
     client.send("look", group="hair", seed=3, amount=1)
-    while "hair like face 3" not in client.wait("state")[0]["steps"]:
+    while "hair like face 3" not in client.wait("state")[0]["revisions"]:
         pass
     assert time.monotonic() - began < 30 and server.changes.sharpening is None
 
@@ -247,7 +247,7 @@ def test_the_face_follows_the_brush_in_the_page(tmp_path_factory):
             plain = page.run(face)
             session = server.session
 
-            def steps(count: int, version: int = 1) -> None:
+            def at_revision(count: int, version: int = 1) -> None:
                 for _ in range(200):
                     at = session.history[1]
                     if at == count and session.revision.version >= version:
@@ -257,25 +257,25 @@ def test_the_face_follows_the_brush_in_the_page(tmp_path_factory):
                 page.run("new Promise(done => setTimeout(done, 300))")
 
             page.drag("#map", (0.1, 0.1), (0.5, 0.1), (0.9, 0.1))
-            steps(1)
+            at_revision(1)
             assert session.face.labels[3, 16] == HAIR
             followed = page.run(face)
             assert followed != plain
             page.drag("#map", (0.1, 0.9), (0.9, 0.9))
-            steps(2)
+            at_revision(2)
             assert session.face.labels[3, 16] == session.face.labels[28, 16] == HAIR
             for count in (1, 0):
                 page.press("z", control=True)
-                steps(count, count)
+                at_revision(count, count)
             page.wait(f"{face} == {plain!r}")
             for count in (1, 2):
                 page.press("y", control=True)
-                steps(count)
+                at_revision(count)
             page.click("#reset")  # the map before all strokes, as one more
-            steps(3)
+            at_revision(3)
             assert np.array_equal(session.face.labels, session.history[0][0].project.labels)
             page.press("z", control=True)
-            steps(2)
+            at_revision(2)
             page.click("#apply")
             wait_for_revision(page, "refined")
             assert page.run("document.querySelector('#apply').disabled")

@@ -1,5 +1,5 @@
 // The face follows the brush where the weights have an encoder: while the map is painted the viewer shows
-// the face as it follows, and when the pen lifts the stroke becomes a step, which the editor sharpens.
+// the face as it follows, and when the pen lifts the stroke becomes a revision, which the editor sharpens.
 
 import { page, send } from "./state.js";
 
@@ -7,10 +7,10 @@ const same = (a, b) => a.length === b.length && a.every((label, place) => label 
 
 export class Brush {
   constructor() {
-    this.known = null; // the map of the step at hand
-    this.sent = null; // a stroke on its way to be a step: its map, and how many of the painter's strokes it holds
+    this.known = null; // the map of the revision at hand
+    this.sent = null; // a stroke on its way to be a revision: its map, and how many of the painter's strokes it holds
     this.next = []; // what waits for that
-    this.ahead = false; // the viewer shows a face that is no step yet
+    this.ahead = false; // the viewer shows a face that is no revision yet
   }
 
   get live() {
@@ -31,19 +31,19 @@ export class Brush {
     if (painter.last || this.sent) return;
     const labels = painter.labels.slice();
     const name = painter.names.join(", ").slice(0, 200) || "reset";
-    if (send({ type: "stroke", name, number: painter.step }, labels)) this.sent = { labels, count: painter.strokes.length };
+    if (send({ type: "stroke", name, number: painter.revision }, labels)) this.sent = { labels, count: painter.strokes.length };
   }
 
-  // The map of a step, and that of the face before it was painted on; whether the stroke that was sent made it.
+  // The map of a revision, and that of the face before it was painted on; whether the stroke that was sent made it.
   arrived(labels, before, size, number) {
     const { painter } = page;
     const own = this.sent !== null && size === painter.size && same(labels, this.sent.labels);
-    const moved = number !== painter.step || size !== painter.size;
+    const moved = number !== painter.revision || size !== painter.size;
     this.known = labels;
     if (own) {
       painter.strokes.splice(0, this.sent.count);
       painter.original = before;
-      painter.step = number;
+      painter.revision = number;
       this.sent = null;
     } else if (moved) {
       this.sent = null;
@@ -55,7 +55,7 @@ export class Brush {
     return own;
   }
 
-  // Whether `act` is put off until the stroke is a step.
+  // Whether `act` is put off until the stroke is a revision.
   puts(act) {
     if (this.sent) this.next.push(act);
     return Boolean(this.sent);

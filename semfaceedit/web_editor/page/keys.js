@@ -4,7 +4,7 @@ import { find, page } from "./state.js";
 import { chooseTool, toggleLock } from "./panels.js";
 
 const WRITES = "input:not([type=range]):not([type=checkbox]), select, dialog";
-const GROUPS = ["tools", "palette", "quick", "kinds", "groups", "looks", "steps", "faces"];
+const GROUPS = ["tools", "palette", "quick", "kinds", "groups", "looks", "revisions", "faces"];
 const NEXT = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
 
 export function resize(by) {

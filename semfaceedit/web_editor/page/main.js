@@ -13,8 +13,8 @@ import { buildButtons, decoded, find, labelName, page, press, saveFile, say, sen
 import { keepNow, keepStrokes, keptStrokes } from "./strokes.js";
 import { Viewer } from "./viewer.js";
 
-const kept = new Map(); // what was painted on steps that were left, by their numbers
-let goal = null; // the step that was asked for last, until it is at hand
+const kept = new Map(); // what was painted on revisions that were left, by their numbers
+let goal = null; // the revision that was asked for last, until it is at hand
 const looks = new Looks();
 const brush = new Brush();
 const strip = { first: 0, under: false }; // of faces; and whether the viewer's picture is the map's too
@@ -78,7 +78,7 @@ function heard(header, payload) {
 
 function begin(header) {
   page.about = header;
-  kept.clear(); // another server counts its steps anew
+  kept.clear(); // another server counts its revisions anew
   head.forget();
   painter.palette = header.colors;
   panels.buildPalette();
@@ -117,7 +117,7 @@ function follow(header, labels) {
   if ((fresh && !shown) || turned || !painter.picture) askUnder();
   viewer.beforeStep = header.at > 0 ? header.at - 1 : null;
   looks.arrived();
-  panels.showSteps();
+  panels.showRevisions();
   sliders.arrived();
   exports.changed();
   panels.showBusy();
@@ -126,24 +126,24 @@ function follow(header, labels) {
   if (fresh && !shown && !header.busy) say(told(header.metrics));
 }
 
-// The map of the step at hand and, after it, that of the face before it was painted on.
+// The map of the revision at hand and, after it, that of the face before it was painted on.
 function takeStroke({ size }, maps, number) {
   const labels = maps.slice(0, size * size);
   return brush.arrived(labels, maps.length > labels.length ? maps.slice(size * size) : labels, size, number);
 }
 
-// The map of the step at hand; what is painted on another one is kept for it.
+// The map of the revision at hand; what is painted on another one is kept for it.
 function takeMap(header, maps, number, fresh) {
   const labels = maps.subarray(0, header.size ** 2);
   const same = painter.size === header.size && labels.every((label, i) => label === painter.original[i]);
   if (!same || (fresh && !painter.painted)) {
     if (painter.painted) {
-      kept.set(painter.step, painter.kept());
+      kept.set(painter.revision, painter.kept());
       keepNow(painter);
     }
     painter.load(labels, header.size, number, kept.get(number) ?? keptStrokes(labels, header.size, number));
   }
-  painter.step = number;
+  painter.revision = number;
   for (const old of kept.keys()) if (!header.numbers.includes(old)) kept.delete(old);
   return false;
 }
@@ -181,7 +181,7 @@ async function progress(header, bytes) {
   bar.max = header.iterations;
   bar.value = header.iteration;
   const share = header.agreement === null ? "" : `, regions agree to ${Math.round(100 * header.agreement)} %`;
-  say(`${header.name}: step ${header.iteration}${share}`);
+  say(`${header.name}: iteration ${header.iteration}${share}`);
   const picture = await decoded(bytes);
   if (page.state.busy) viewer.preview(picture);
 }
@@ -216,29 +216,29 @@ function undo() {
   const { state, code } = page;
   if (state.busy || code || brush.puts(undo)) return;
   const last = painter.strokes.at(-1);
-  if (goal === null && last && (last.step === painter.step || state.at === 0)) painter.undo();
+  if (goal === null && last && (last.revision === painter.revision || state.at === 0)) painter.undo();
   else go(-1);
 }
 
-// To an earlier or a later step: of the one that is at hand, or is on its way to be.
+// To an earlier or a later revision than the one that is at hand, or is on its way to be.
 function go(by) {
   const { state } = page, from = goal ?? state.at, to = from + by;
-  if (to < 0 || to >= state.steps.length) return;
-  if (send({ type: "go", step: to })) goal = to;
+  if (to < 0 || to >= state.revisions.length) return;
+  if (send({ type: "go", revision: to })) goal = to;
 }
 
 function redo() {
   const { state, code } = page;
   if (state.busy || code || brush.puts(redo)) return;
   const next = painter.undone.at(-1);
-  if (goal === null && next && (next.step === painter.step || state.at === state.steps.length - 1)) painter.redo();
+  if (goal === null && next && (next.revision === painter.revision || state.at === state.revisions.length - 1)) painter.redo();
   else go(1);
 }
 
 function apply() {
   if (find("apply").disabled || brush.puts(apply)) return;
   send({
-    type: "edit", name: painter.names.join(", ").slice(0, 200) || "refined", number: painter.step, iterations: Number(find("iterations").value),
+    type: "edit", name: painter.names.join(", ").slice(0, 200) || "refined", number: painter.revision, iterations: Number(find("iterations").value),
     appearance: find("appearance").checked,
   }, painter.labels);
 }
@@ -247,15 +247,15 @@ function save() {
   send({ type: "save", name: find("name").value });
 }
 
-// The step before in place of the face, while it is held.
+// The revision before, in place of the face, while it is held.
 function compare(on) {
-  const step = on && page.state.at > 0 ? page.state.at - 1 : null;
-  if (viewer.step === step) return;
-  viewer.step = step;
+  const revision = on && page.state.at > 0 ? page.state.at - 1 : null;
+  if (viewer.revision === revision) return;
+  viewer.revision = revision;
   viewer.show();
 }
 
-// The step before beside the face, up to a line that can be moved.
+// The revision before beside the face, up to a line that can be moved.
 function split() {
   const on = viewer.split === null;
   press(find("split"), on);

@@ -66,7 +66,7 @@ class View {
 
 export class Painter {
   // changed(): after every change of the map; picked(label): after a pick; under(label or null):
-  // the label under the pointer. A stroke remembers the map before it, its name, and the step of
+  // the label under the pointer. A stroke remembers the map before it, its name, and the revision of
   // the face that it was painted on.
   constructor(canvas, { changed, picked, under }) {
     Object.assign(this, { canvas, changed, picked, under });
@@ -78,7 +78,7 @@ export class Painter {
     this.labels = new Uint8Array(0);
     this.original = new Uint8Array(0);
     this.size = 0;
-    this.step = null;
+    this.revision = null;
     this.locked = false; // nothing is painted at all
     this.protected = new Set(); // labels that are not painted over
     this.picture = null;
@@ -111,15 +111,15 @@ export class Painter {
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
 
-  // The map of a step, with what was painted on it before, if anything was: from `kept`.
-  load(labels, size, step, kept) {
+  // The map of a revision, with what was painted on it before, if anything was: from `kept`.
+  load(labels, size, revision, kept) {
     this.original = labels.slice();
     this.labels = (kept?.labels ?? labels).slice();
     this.strokes = kept?.strokes ?? [];
     this.undone = kept?.undone ?? [];
     if (size !== this.size) this.view = new View();
     this.size = size;
-    this.step = step;
+    this.revision = revision;
     this.layer.width = this.layer.height = size;
     this.pixels = new ImageData(size, size);
     this.last = this.brushing = null;
@@ -159,8 +159,8 @@ export class Painter {
   // The map takes the place of the last one of `from`, and that of the map.
   exchange(from, to) {
     if (!from.length) return;
-    const { labels, name, step } = from.pop();
-    to.push({ labels: this.labels, name, step });
+    const { labels, name, revision } = from.pop();
+    to.push({ labels: this.labels, name, revision });
     this.labels = labels;
     this.refresh();
   }
@@ -173,7 +173,7 @@ export class Painter {
   }
 
   remember(name) {
-    this.strokes.push({ labels: this.labels.slice(), name, step: this.step });
+    this.strokes.push({ labels: this.labels.slice(), name, revision: this.revision });
     this.strokes.splice(0, this.strokes.length - MOST_STROKES);
     this.undone = [];
   }

@@ -1,4 +1,4 @@
-// What is shown beside the two canvases: palette, strips, steps, dialogs, and what may be pressed.
+// What is shown beside the two canvases: palette, strips, revisions, dialogs, and what may be pressed.
 
 import { decoded, find, labelName, listButton, page, press, readable, say, send } from "./state.js";
 
@@ -79,12 +79,12 @@ export function fillStrip(parent, header, bytes, chosen, act) {
   }));
 }
 
-// Steps, and what may be pressed while the face changes.
+// Revisions, and what may be pressed while the face changes.
 
-export function showSteps() {
+export function showRevisions() {
   const { state } = page;
-  find("steps").replaceChildren(...state.steps.map((step, index) => {
-    const item = listButton(step, () => send({ type: "go", step: index }));
+  find("revisions").replaceChildren(...state.revisions.map((revision, index) => {
+    const item = listButton(revision, () => send({ type: "go", revision: index }));
     const button = item.firstChild;
     button.classList.toggle("later", index > state.at);
     if (index === state.at) button.setAttribute("aria-current", "step");
@@ -93,7 +93,7 @@ export function showSteps() {
   for (const button of find("faces").children) press(button, state.seeds[state.at] === Number(button.dataset.seed));
 }
 
-const BUSY = "#looks button, #faces button, #steps button, [data-what], #turn, #save";
+const BUSY = "#looks button, #faces button, #revisions button, [data-what], #turn, #save";
 
 export function showBusy() {
   const { busy, job } = page.state;
@@ -122,7 +122,7 @@ export function showPaint() {
   find("apply").hidden = busy;
   find("reset").disabled = busy || !ready;
   find("undo").disabled = busy || !(painter.strokes.length || state.at > 0);
-  find("redo").disabled = busy || !(painter.undone.length || state.at < state.steps.length - 1);
+  find("redo").disabled = busy || !(painter.undone.length || state.at < state.revisions.length - 1);
   find("compare").disabled = state.at === 0;
   find("split").disabled = state.at === 0;
 }

@@ -1,4 +1,4 @@
-// Sliders of the weights: the face follows while one is dragged, and the place where it is left is a step.
+// Sliders of the weights: the face follows while one is dragged, and the place where it is left is a revision.
 
 import { find, page, readable, send } from "./state.js";
 
@@ -53,7 +53,7 @@ function next() {
   wanted = null;
 }
 
-// The state has come, with the places of the step at hand.
+// The state has come, with the places of the revision at hand.
 export function arrived() {
   underWay = false;
   next();

@@ -13,7 +13,7 @@ const NAMES = {
 export const page = {
   about: null,
   state: {
-    steps: [], numbers: [], seeds: [], looks: [], sliders: [], at: 0, pose: [0, 0], projects: [], busy: "", job: "", metrics: {},
+    revisions: [], numbers: [], seeds: [], looks: [], sliders: [], at: 0, pose: [0, 0], projects: [], busy: "", job: "", metrics: {},
   },
   code: "",
   socket: null,

@@ -37,9 +37,9 @@ export function keepNow(painter) {
 }
 
 // What `Painter.load` takes up: one stroke on the original map; undefined where there is none.
-export function keptStrokes(original, size, step) {
+export function keptStrokes(original, size, revision) {
   const text = sessionStorage.getItem(key(original, size));
   if (text?.length !== original.length) return undefined;
   const labels = Uint8Array.from(text, (letter) => letter.charCodeAt(0) - 32);
-  return { labels, strokes: [{ labels: original.slice(), name: "painted map", step }], undone: [] };
+  return { labels, strokes: [{ labels: original.slice(), name: "painted map", revision }], undone: [] };
 }

@@ -23,7 +23,7 @@ export class Viewer {
     this.own = false; // the picture is the head's, as the face was turned since it changed
     this.pose = { yaw: 0, pitch: 0 };
     this.kind = "image";
-    this.step = null; // an earlier revision to show
+    this.revision = null; // an earlier revision to show
     this.picture = null;
     this.split = null; // the share of the width, from the left, that shows `before`; null: none
     this.before = null;
@@ -86,7 +86,7 @@ export class Viewer {
 
   // Whether the next picture is drawn here.
   drawsItself() {
-    return this.own && this.step === null && this.head.ready(this.pose);
+    return this.own && this.revision === null && this.head.ready(this.pose);
   }
 
   show(moving = false) {
@@ -96,7 +96,7 @@ export class Viewer {
       this.frame ??= requestAnimationFrame((now) => this.drawHead(now));
       return;
     }
-    this.wanted = { kind: this.kind, ...this.pose, moving, ...(this.step === null ? {} : { step: this.step }) };
+    this.wanted = { kind: this.kind, ...this.pose, moving, ...(this.revision === null ? {} : { revision: this.revision }) };
     this.request();
   }
 
@@ -162,11 +162,11 @@ export class Viewer {
     this.waiting = false;
   }
 
-  // Ask for the picture of `beforeStep` that belongs to the one that has just come.
-  compare({ moving, step, ...view }) {
+  // Ask for the picture of `beforeRevision` that belongs to the one that has just come.
+  compare({ moving, revision, ...view }) {
     if (this.split === null) return;
-    if (moving || step !== undefined || this.beforeStep === null) this.before = null;
-    else this.ask({ target: "before", ...view, step: this.beforeStep });
+    if (moving || revision !== undefined || this.beforeRevision === null) this.before = null;
+    else this.ask({ target: "before", ...view, revision: this.beforeRevision });
   }
 
   get edge() {
