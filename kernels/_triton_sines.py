@@ -27,15 +27,25 @@ def _without_whole_turns(x):
 
 
 @triton.jit
+def _quartic(
+    s, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr, D: tl.constexpr, E: tl.constexpr
+):
+    """A s^4 + B s^3 + C s^2 + D s + E."""
+    p = A * s + B
+    p = (p * s + C) * s + D
+    return p * s + E
+
+
+@triton.jit
 def sine(x, FAST: tl.constexpr):
     """Of an angle in radians; if FAST, in turns."""
     if FAST:
         return libdevice.fast_sinf(_without_whole_turns(x))
     r, sign = _within_half_turn(x)
     s = r * r
-    p = -2.38466939e-08 * s + 2.75226188e-06
-    p = (p * s - 1.98408040e-04) * s + 8.33333050e-03
-    p = p * s - 1.66666666e-01
+    p = _quartic(
+        s, -2.38466939e-08, 2.75226188e-06, -1.98408040e-04, 8.33333050e-03, -1.66666666e-01
+    )
     return sign * (r + r * (s * p))
 
 
@@ -46,7 +56,8 @@ def cosine(x, FAST: tl.constexpr):
         return libdevice.fast_cosf(_without_whole_turns(x))
     r, sign = _within_half_turn(x)
     s = r * r
-    p = 1.99199503e-09 * s - 2.75256608e-07
-    p = (p * s + 2.48010702e-05) * s - 1.38888846e-03
-    p = (p * s + 4.16666665e-02) * s - 0.5
+    p = _quartic(
+        s, 1.99199503e-09, -2.75256608e-07, 2.48010702e-05, -1.38888846e-03, 4.16666665e-02
+    )
+    p = p * s - 0.5
     return sign * (1 + s * p)

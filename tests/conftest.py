@@ -67,6 +67,29 @@ def one_thread() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def editor(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The `Editor` of a checkpoint with untrained weights, 16 x 16 pixels."""
+    from faces import open_editor  # brings in all of the package
+
+    return open_editor(tmp_path_factory.mktemp("editor"))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the test's own for what the package keeps to save finding it again."""
+    monkeypatch.setenv("SEMFACEEDIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def real_faces() -> Path:
+    folder = os.environ.get("SEMFACEEDIT_FACES")
+    if not folder:
+        pytest.skip("SEMFACEEDIT_FACES (folder of real faces) is not set")
+    return Path(folder)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

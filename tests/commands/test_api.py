@@ -6,18 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from faces import face, open_editor, write_checkpoint
+from faces import face, write_checkpoint
 
 from semfaceedit import api
 from semfaceedit.editing.refit import EditSettings
 from semfaceedit.errors import UserError
 from semfaceedit.invert import InvertSettings
 from semfaceedit.model.generator import seed_latents
-
-
-@pytest.fixture(scope="module")
-def editor(tmp_path_factory):
-    return open_editor(tmp_path_factory.mktemp("api"))
 
 
 @pytest.mark.parametrize("name,examples", [("api", 11), ("generate", 2), ("Editor", 12)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from face_maps import draw_labels
-from faces import SIZE, face, open_editor, write_checkpoint
+from faces import SIZE, face, write_checkpoint
 from PIL import Image
 
 from semfaceedit import edit as command
@@ -27,11 +27,6 @@ from semfaceedit.model.renderer import RenderOutput
 
 HAIR = 14  # the class by which the untrained weights show the group hair
 SETTINGS = EditSettings(iterations=40, perceptual_weight=0, learning_rate=1e-2)
-
-
-@pytest.fixture(scope="module")
-def editor(tmp_path_factory):
-    return open_editor(tmp_path_factory.mktemp("edit"))
 
 
 @pytest.fixture(scope="module")

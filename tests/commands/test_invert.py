@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from face_maps import draw_labels, paint
-from faces import SIZE, face, open_editor, write_checkpoint
+from faces import SIZE, face, write_checkpoint
 from PIL import Image
 
 from semfaceedit import invert as command
@@ -28,11 +28,6 @@ from semfaceedit.model.renderer import RenderOutput, render
 QUICK = InvertSettings(
     geometry_iterations=40, appearance_iterations=60, perceptual_weight=0, resolution=8
 )
-
-
-@pytest.fixture(scope="module")
-def editor(tmp_path_factory):
-    return open_editor(tmp_path_factory.mktemp("invert"))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from face_maps import draw_labels, paint, write_pairs
-from faces import open_editor
 from PIL import Image
 
 from semfaceedit import edit, export, gallery, invert, outputs, parse, prepare, profile, render
@@ -19,11 +18,6 @@ from semfaceedit.outputs import is_own, save_page
 from semfaceedit.pictures.video import save_animation
 
 QUICK = ("--no-vgg", "--resolution", "8", "--yaw", "0", "--pitch", "0")
-
-
-@pytest.fixture(scope="module")
-def editor(tmp_path_factory):
-    return open_editor(tmp_path_factory.mktemp("outputs"))
 
 
 @pytest.fixture

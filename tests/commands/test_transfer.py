@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from faces import SIZE, face, open_editor, write_checkpoint
+from faces import SIZE, face, write_checkpoint
 from PIL import Image
 
 from semfaceedit import transfer as command
@@ -24,11 +24,6 @@ from semfaceedit.transfer import transfer
 
 SETTINGS = EditSettings(iterations=40, perceptual_weight=0, learning_rate=1e-2)
 GROUPS = ("hair", "face", "garment", "background")
-
-
-@pytest.fixture(scope="module")
-def editor(tmp_path_factory):
-    return open_editor(tmp_path_factory.mktemp("transfer"))
 
 
 @pytest.fixture(scope="module")

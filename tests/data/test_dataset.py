@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from face_maps import ID, draw_labels, write_pairs
+from face_maps import ID, draw_labels, drawn_maps, write_pairs
 from PIL import Image
 
 from semfaceedit.data import packing
@@ -28,15 +28,7 @@ from semfaceedit.data.packing import pack_dataset
 from semfaceedit.errors import UserError
 from semfaceedit.model.labels import FLIP_IDS, GROUP_OF_CLASS, one_hot
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("SEMFACEEDIT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def drawn(count: int = 3) -> dict[str, np.ndarray]:
-    return {f"face{i}": draw_labels(64, yaw=0.2 * (i - 1)) for i in range(count)}
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def random_dataset(count: int = 6, size: int = 16) -> FaceDataset:
@@ -179,7 +171,7 @@ def test_names_that_are_not_utf8(tmp_path):
 
 
 def test_second_opening_decodes_nothing(tmp_path, cache, monkeypatch):
-    root = write_pairs(tmp_path / "faces", drawn())
+    root = write_pairs(tmp_path / "faces", drawn_maps())
     before = tree(root)
     first = open_dataset(root, resolution=32)
     assert tree(root) == before  # the source is only read
@@ -191,7 +183,7 @@ def test_second_opening_decodes_nothing(tmp_path, cache, monkeypatch):
 
 
 def test_changed_source_makes_a_new_cache(tmp_path, cache):
-    root = write_pairs(tmp_path / "faces", drawn())
+    root = write_pairs(tmp_path / "faces", drawn_maps())
     open_dataset(root, resolution=32)
     open_dataset(root, resolution=16)
     assert len(list(cache.iterdir())) == 2
@@ -201,16 +193,16 @@ def test_changed_source_makes_a_new_cache(tmp_path, cache):
 
 
 def test_given_cache_folder_follows_the_source(tmp_path):
-    root, packed = write_pairs(tmp_path / "faces", drawn(2)), tmp_path / "packed"
+    root, packed = write_pairs(tmp_path / "faces", drawn_maps(2)), tmp_path / "packed"
     assert len(open_dataset(root, resolution=32, cache=packed)) == 2
-    write_pairs(root, drawn(3))
+    write_pairs(root, drawn_maps(3))
     assert len(open_dataset(root, resolution=32, cache=packed)) == 3
     assert len(open_dataset(packed, resolution=16)) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["faces", "packed"]
 
 
 def test_dataset_json(tmp_path):
-    dataset = open_dataset(write_pairs(tmp_path / "faces", drawn()), resolution=32)
+    dataset = open_dataset(write_pairs(tmp_path / "faces", drawn_maps()), resolution=32)
     info = dataset.info
     assert info["format"] == "semfaceedit-packed" and info["version"] == 1
     assert tuple(info["group_of_class"]) == GROUP_OF_CLASS and info["count"] == 3
@@ -229,7 +221,7 @@ def test_pack_takes_other_sources(tmp_path):
 
 
 def packed_folder(tmp_path: Path) -> Path:
-    root = write_pairs(tmp_path / "faces", drawn())
+    root = write_pairs(tmp_path / "faces", drawn_maps())
     open_dataset(root, resolution=32, cache=tmp_path / "packed")
     return tmp_path / "packed"
 
@@ -263,7 +255,7 @@ def test_damaged_packed_folder(tmp_path, damage):
 
 
 def test_full_disk_is_seen_before_the_work(tmp_path, cache, monkeypatch):
-    root = write_pairs(tmp_path / "faces", drawn())
+    root = write_pairs(tmp_path / "faces", drawn_maps())
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100, 99, 1))
     with pytest.raises(UserError) as error:

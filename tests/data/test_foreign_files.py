@@ -29,9 +29,7 @@ BISENET_ID = np.array([BISENET_NAMES.index(name) for name in CLASS_NAMES], np.ui
 LABELS = draw_labels(128)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("SEMFACEEDIT_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def save(path: Path, values: np.ndarray, **settings) -> Path:

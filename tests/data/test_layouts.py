@@ -1,13 +1,12 @@
 """Source folders: what is paired with what, how it is decoded, and bad input."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from face_maps import ID, draw_labels, paint, write_native, write_pairs
+from face_maps import ID, draw_labels, drawn_maps, paint, write_native, write_pairs
 from PIL import Image
 
 from semfaceedit.data import decoding
@@ -21,14 +20,7 @@ from semfaceedit.model.labels import FLIP_IDS, PALETTE
 TABLE = "2\nYaw Pitch Raw\n"
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("SEMFACEEDIT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def drawn(count: int = 3) -> dict[str, np.ndarray]:
-    return {f"face{i}": draw_labels(64, yaw=0.2 * (i - 1)) for i in range(count)}
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def message(error) -> str:
@@ -39,7 +31,7 @@ def message(error) -> str:
 
 @pytest.mark.parametrize("palette", [True, False])
 def test_id_map_pairs(tmp_path, palette):
-    maps = drawn()
+    maps = drawn_maps()
     root = write_pairs(tmp_path / "faces", maps, palette=palette)
     dataset = open_dataset(root, resolution=64, align=False)
     assert dataset.names == sorted(maps)
@@ -179,7 +171,7 @@ def test_photographs_are_turned_upright(tmp_path):
 
 
 def test_exchanged_sides_are_set_straight(tmp_path):
-    maps = drawn()
+    maps = drawn_maps()
     maps["face1"] = FLIP_IDS.astype(np.uint8)[maps["face1"]]
     dataset = open_dataset(write_pairs(tmp_path / "faces", maps), resolution=64, align=False)
     assert dataset.info["sides_exchanged"] == ["face1"]
@@ -187,7 +179,7 @@ def test_exchanged_sides_are_set_straight(tmp_path):
 
 
 def test_faces_without_landmarks_are_kept(tmp_path):
-    maps = drawn(2) | {"blank": np.ones((64, 64), np.uint8)}
+    maps = drawn_maps(2) | {"blank": np.ones((64, 64), np.uint8)}
     dataset = open_dataset(write_pairs(tmp_path / "faces", maps), resolution=32)
     assert dataset.names == ["blank", "face0", "face1"]
     assert dataset.info["crop"] == ["centre", "eyes", "eyes"]
@@ -278,7 +270,7 @@ BREAKS = [
 
 @pytest.mark.parametrize("damage", BREAKS, ids=lambda damage: damage.__name__)
 def test_bad_pairs(tmp_path, cache, damage):
-    root = write_pairs(tmp_path / "faces", drawn())
+    root = write_pairs(tmp_path / "faces", drawn_maps())
     expected = damage(root)
     with pytest.raises(UserError) as error:
         open_dataset(root, resolution=32)
@@ -387,28 +379,20 @@ def test_bad_native_data(tmp_path, damage):
     assert expected in message(error)
 
 
-@pytest.fixture
-def faces() -> Path:
-    folder = os.environ.get("SEMFACEEDIT_FACES")
-    if not folder:
-        pytest.skip("SEMFACEEDIT_FACES (folder of real faces) is not set")
-    return Path(folder)
-
-
-def test_native_files_merge_to_their_label_maps(faces):
-    root = faces / "native_layout_derived"
+def test_native_files_merge_to_their_label_maps(real_faces):
+    root = real_faces / "native_layout_derived"
     source = find_source(root)
     lines = (root / "index.tsv").read_text().splitlines()[1:]
     origins = dict(line.split("\t") for line in lines)
     assert len(source.faces) == 11
     for face in source.faces:
         folder, _, name = origins[face.name].rpartition("/")
-        origin = read_label_map(faces / folder / "masks" / f"{name}.png")
+        origin = read_label_map(real_faces / folder / "masks" / f"{name}.png")
         np.testing.assert_array_equal(merge_parts(face.masks), origin)
 
 
-def test_color_pictures_match_their_index_maps(faces):
-    root = faces / "sean_celebahq256"
+def test_color_pictures_match_their_index_maps(real_faces):
+    root = real_faces / "sean_celebahq256"
     for path in sorted((root / "labels_color").iterdir()):
         labels = read_label_map(path)
         assert PALETTE[labels].shape == (*labels.shape, 3)
@@ -417,11 +401,11 @@ def test_color_pictures_match_their_index_maps(faces):
             np.testing.assert_array_equal(labels, index)
 
 
-def test_tables_and_maps_join_on_real_files(faces, tmp_path):
+def test_tables_and_maps_join_on_real_files(real_faces, tmp_path):
     root = tmp_path / "sean"
-    shutil.copytree(faces / "sean_celebahq256/images", root / "images")
-    shutil.copytree(faces / "sean_celebahq256/labels_index", root / "labels_index")
-    shutil.copy(faces / "celebamaskhq_meta" / POSE_TABLE, root)
+    shutil.copytree(real_faces / "sean_celebahq256/images", root / "images")
+    shutil.copytree(real_faces / "sean_celebahq256/labels_index", root / "labels_index")
+    shutil.copy(real_faces / "celebamaskhq_meta" / POSE_TABLE, root)
     dataset = open_dataset(root, resolution=64)
     assert dataset.info["pose_source"] == ["table"] * 7 and dataset.info["crop"] == ["eyes"] * 7
 

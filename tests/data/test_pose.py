@@ -1,8 +1,5 @@
 """Landmarks and pose from label maps: drawn faces, and CelebAMask-HQ's pose table."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -130,22 +127,14 @@ def test_exchanged_sides_are_recognised():
     assert not sides_exchanged(np.zeros((8, 8), np.uint8))
 
 
-@pytest.fixture
-def faces() -> Path:
-    folder = os.environ.get("SEMFACEEDIT_FACES")
-    if not folder:
-        pytest.skip("SEMFACEEDIT_FACES (folder of real faces) is not set")
-    return Path(folder)
-
-
-def test_against_the_pose_table(faces):
+def test_against_the_pose_table(real_faces):
     """Both signs and the accuracy that the module's docstring states."""
-    table = read_pose_table(faces / "celebamaskhq_meta/CelebAMask-HQ-pose-anno.txt")
+    table = read_pose_table(real_faces / "celebamaskhq_meta/CelebAMask-HQ-pose-anno.txt")
     assert len(table) == 30_000
     np.testing.assert_allclose(np.array(list(table.values())).mean(0), [-0.035, 0], atol=1e-3)
     estimates, truths = [], []
-    masks = sorted((faces / "sean_celebahq256/labels_index").glob("*.png"))
-    masks += sorted((faces / "yakhyo_bisenet_order/masks_pred_bisenet_order").glob("*.png"))
+    masks = sorted((real_faces / "sean_celebahq256/labels_index").glob("*.png"))
+    masks += sorted((real_faces / "yakhyo_bisenet_order/masks_pred_bisenet_order").glob("*.png"))
     for path in masks:
         labels = read_label_map(path)
         if "bisenet" in path.parent.name:
@@ -162,9 +151,9 @@ def test_against_the_pose_table(faces):
     assert correlation[1] > 0.75 and error[1] < 6.5, (correlation, error)
 
 
-def test_spread_over_real_faces(faces):
+def test_spread_over_real_faces(real_faces):
     """Estimated poses are centred and spread like the prior, and few faces have none."""
-    root = faces / "ce7454_celebamaskhq512"
+    root = real_faces / "ce7454_celebamaskhq512"
     poses = []
     for path in sorted((root / "masks").glob("*.png"))[:120]:
         face = SourcePair(path.stem, root / "images" / f"{path.stem}.jpg", (path,))

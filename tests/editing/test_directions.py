@@ -41,6 +41,8 @@ from semfaceedit.model.codes import Codes, Film
 from semfaceedit.model.labels import CLASS_NAMES, GROUP_OF_CLASS, one_hot
 from semfaceedit.model.mean_face import mean_codes
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _few_codes():
@@ -48,16 +50,6 @@ def _few_codes():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finding, "CODES", 200)
         yield
-
-
-@pytest.fixture(autouse=True)
-def _one_thread(one_thread):
-    pass
-
-
-@pytest.fixture(scope="module")
-def editor(tmp_path_factory):
-    return open_editor(tmp_path_factory.mktemp("sliders"))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from faces import SIZE, face, open_editor, write_checkpoint
+from faces import SIZE, face, write_checkpoint
 from safetensors.torch import load_file, save_file
 from support import change_a_number
 
@@ -53,6 +53,8 @@ from semfaceedit.model.labels import CLASS_NAMES
 from semfaceedit.model.mean_face import mean_codes
 from semfaceedit.model.renderer import render
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _few_samples():
@@ -60,16 +62,6 @@ def _few_samples():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "PCA_SAMPLES", 256)
         yield
-
-
-@pytest.fixture(autouse=True)
-def _one_thread(one_thread):
-    pass
-
-
-@pytest.fixture(scope="module")
-def editor(tmp_path_factory):
-    return open_editor(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture(scope="module")

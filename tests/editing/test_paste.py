@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from faces import open_editor, write_checkpoint
+from faces import write_checkpoint
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
 from semfaceedit import transfer as command
@@ -35,11 +35,6 @@ from semfaceedit.errors import UserError
 SIZE = (560, 480)  # of the photograph, upright
 WINDOW = Window(90.0, 40.0, 384.0)
 ORIENTATION, MAKER, SOFTWARE = 0x112, 0x10F, 0x131
-
-
-@pytest.fixture(scope="module")
-def editor(tmp_path_factory):
-    return open_editor(tmp_path_factory.mktemp("paste"))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -22,11 +22,6 @@ from semfaceedit.model.mean_face import fingerprint, mean_codes
 from semfaceedit.model.renderer import render
 
 
-@pytest.fixture(scope="module")
-def editor(tmp_path_factory):
-    return open_editor(tmp_path_factory.mktemp("project"))
-
-
 def test_several_groups_are_seen(editor):
     """What the tests of editing and transfer rest on."""
     for seed in (2, 5):

@@ -26,11 +26,6 @@ SHORT = EditSettings(iterations=3, perceptual_weight=0)
 
 
 @pytest.fixture(scope="module")
-def editor(tmp_path_factory):
-    return open_editor(tmp_path_factory.mktemp("tuning"))
-
-
-@pytest.fixture(scope="module")
 def tuned(editor):
     target = seed_target(editor.generator, 5, 8)
     return invert(

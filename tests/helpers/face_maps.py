@@ -49,6 +49,11 @@ def draw_labels(
     return np.array(picture)
 
 
+def drawn_maps(count: int = 3) -> dict[str, np.ndarray]:
+    """Maps of heads that look in different directions, by the name of their files."""
+    return {f"face{i}": draw_labels(64, yaw=0.2 * (i - 1)) for i in range(count)}
+
+
 def paint(labels: np.ndarray) -> np.ndarray:
     """A photograph stand-in (H, W, 3): the class colours, which survive scaling."""
     return PALETTE[labels]

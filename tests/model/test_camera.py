@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -119,11 +118,8 @@ def test_deep3dfacerecon_offset():
 
 
 @pytest.fixture
-def with_camera() -> Path:
-    faces = os.environ.get("SEMFACEEDIT_FACES")
-    if not faces:
-        pytest.skip("SEMFACEEDIT_FACES (folder of real faces) is not set")
-    return Path(faces) / "with_camera"
+def with_camera(real_faces: Path) -> Path:
+    return real_faces / "with_camera"
 
 
 def test_eg3d_labels_agree_with_the_photographs(with_camera):

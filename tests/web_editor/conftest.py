@@ -11,18 +11,12 @@ import pytest
 from browser import Page
 from editor_page import editor_page, ready, reload, resize, shared
 from editor_server import Client, running
-from faces import open_editor
 
 from semfaceedit.api import Editor
 from semfaceedit.web_editor.server import EditorServer
 from semfaceedit.web_editor.session import EditingSession
 
 Served = tuple[EditorServer, str]  # and its address
-
-
-@pytest.fixture(scope="module")
-def editor(tmp_path_factory: pytest.TempPathFactory) -> Editor:
-    return open_editor(tmp_path_factory.mktemp("editor"))
 
 
 @pytest.fixture
