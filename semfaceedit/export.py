@@ -14,7 +14,7 @@ from .cli import progress, remark, run_command, wrote
 from .editing.project import FaceProject
 from .errors import UserError
 from .kernels import use_backend
-from .model import checkpoint, config
+from .model import checkpoint, config_values
 from .model.discriminator import build_discriminators
 from .model.generator import Generator, seed_codes
 from .model.renderer import RenderOutput, render
@@ -136,7 +136,7 @@ def _export_weights(options: ExportOptions, run_folder: Path, out: Path | None) 
     if options.discriminators:
         check_outputs([beside], kind=checkpoint.DISCRIMINATORS_FORMAT)
     state = checkpoint.load_state(run_folder, flag="--run")
-    run = config.from_dict(json.loads(state["config"]))
+    run = config_values.from_dict(json.loads(state["config"]))
     decay = options.ema_decay if options.ema_decay is not None else run.train.ema_decays[0]
     if decay not in run.train.ema_decays:
         kept = ", ".join(str(value) for value in run.train.ema_decays)

@@ -12,8 +12,8 @@ from PIL import Image
 from .cli import parse_seeds, run_command, wrote
 from .editing.refit import EditSettings
 from .errors import UserError
-from .evaluation import gallery_figures as figures
-from .evaluation.gallery_figures import Figure, Studio
+from .evaluation import gallery_edits, gallery_figures
+from .evaluation.gallery_studio import FACES, Figure, Studio
 from .files import write_text
 from .kernels import use_backend
 from .model.mean_face import fingerprint
@@ -21,13 +21,16 @@ from .options import CheckpointOptions, make_folder, open_checkpoint
 from .outputs import check_outputs, paths_in, save_page, save_picture
 
 FIGURES: dict[str, tuple[str, Callable[[Studio], Figure]]] = {
-    "multiview": ("Generated faces from several sides", figures.multiview),
-    "disentanglement": ("Geometry and appearance are separate codes", figures.disentanglement),
-    "appearance": ("The appearance of one region changes", figures.appearance),
-    "interpolation": ("Between two faces, in all codes or in one", figures.interpolation),
-    "inversion": ("Inversion of a picture with a label map", figures.inversion),
-    "edits": ("Editing through the label map", figures.edits),
-    "transfer": ("Regions from one face to another", figures.transfers),
+    "multiview": ("Generated faces from several sides", gallery_figures.multiview),
+    "disentanglement": (
+        "Geometry and appearance are separate codes",
+        gallery_figures.disentanglement,
+    ),
+    "appearance": ("The appearance of one region changes", gallery_figures.appearance),
+    "interpolation": ("Between two faces, in all codes or in one", gallery_figures.interpolation),
+    "inversion": ("Inversion of a picture with a label map", gallery_figures.inversion),
+    "edits": ("Editing through the label map", gallery_edits.edits),
+    "transfer": ("Regions from one face to another", gallery_edits.transfers),
 }
 RECORD = "gallery.json"
 
@@ -86,9 +89,9 @@ def run(options: GalleryOptions) -> None:
         if name not in FIGURES:
             raise UserError(f"--only {name}: the figures are {', '.join(FIGURES)}")
     seeds = parse_seeds(options.seeds)
-    if len(seeds) < figures.FACES:
+    if len(seeds) < FACES:
         raise UserError(
-            f"--seeds {options.seeds}: give at least {figures.FACES}: the figures show as many "
+            f"--seeds {options.seeds}: give at least {FACES}: the figures show as many "
             "faces beside one another"
         )
     if min(options.iterations, options.invert_iterations) < 1 or options.tune < 0:

@@ -9,7 +9,8 @@ from .cli import print_json, run_command, select_device
 from .errors import UserError
 from .memory import keep_freed_memory
 from .model.checkpoint import load_state
-from .model.config import Config, from_dict, preset, to_dict, typed
+from .model.config import Config, preset
+from .model.config_values import from_dict, to_dict, typed
 from .training.run import PROCEDURAL_COUNT, RunPlan, train
 from .training.run_folder import Cadence, TrainingData
 from .training.settings import (

@@ -16,7 +16,7 @@ from ..cli import parse_seeds, run_command, select_device, wrote
 from ..errors import UserError
 from ..files import write_text
 from ..memory import keep_freed_memory
-from ..model import config
+from ..model import config, config_values
 from ..model.checkpoint import STATE_PATTERN, load_state
 from ..model.config import Config, Phase
 from ..model.generator import Generator, count_parameters
@@ -25,7 +25,7 @@ from ..procedural.sources import open_training_data
 from ..training.run import RunPlan, train
 from ..training.run_folder import Cadence, TrainingData
 from .session import EvaluateOptions, digest, plain
-from .writing import format_number, table
+from .tables import format_number, table
 
 DEPTH = 8  # FiLM layers of both modules, as in the paper
 STAGE1_SHARE = 0.8  # of the steps: the paper's 120,000 of 150,000
@@ -222,7 +222,7 @@ def trained(options: AblationOptions, name: str, seed: int) -> Path:
 
 def plain_config(value: Config) -> Any:
     """A configuration as it reads from config.json."""
-    return json.loads(json.dumps(config.to_dict(value)))
+    return json.loads(json.dumps(config_values.to_dict(value)))
 
 
 def measure_run(options: AblationOptions, name: str, seed: int, checkpoint: Path) -> None:

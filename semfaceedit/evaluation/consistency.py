@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..metrics.pictures import psnr, rgb_change, ssim
 from ..metrics.reprojection import carry, normal_angle, sample
 from ..metrics.segmentation import segmentation_score
-from ..model import config as configuration
+from ..model import config_values
 from ..model.checkpoint import discriminators_beside, load_discriminators, load_state
 from ..model.codes import Codes
 from ..model.discriminator import Discriminator, build_discriminators, image_input
@@ -248,7 +248,7 @@ def _image_discriminator(evaluation: Evaluation) -> tuple[Discriminator, str]:
                 f"no discriminators: neither {beside.name} beside the checkpoint nor a usable "
                 f"state-*.pt in {folder} (give --run-folder)"
             ) from None
-        run = configuration.from_dict(json.loads(state["config"]))
+        run = config_values.from_dict(json.loads(state["config"]))
         network = build_discriminators(run)[0]
         network.load_state_dict(state["d_image"])
         origin = f"state of step {state['completed']}"

@@ -1,110 +1,30 @@
 """The figures of the gallery: each shows one capability and says in numbers how well it works."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
-from PIL import Image
 
-from ..api import generate
 from ..cli import progress
 from ..data.pose import landmarks_from_labels
 from ..editing.fit import FitRecord, Goal
 from ..editing.inversion import InversionResult, InvertSettings, invert, seed_target
-from ..editing.map_edit import compare_unmasked, edit
-from ..editing.mask_edits import EDITS, longer_hair, painted, shorter_hair
-from ..editing.project import FaceProject
-from ..editing.refit import EditedFace, EditSettings
-from ..editing.region_transfer import What, transfer
+from ..editing.region_transfer import transfer
 from ..editing.target import OVERSAMPLING, Target
-from ..errors import UserError
-from ..metrics.pictures import rgb_change
-from ..model.codes import Codes, interpolate
+from ..model.codes import interpolate
 from ..model.generator import Generator, seed_codes, seed_latents
 from ..model.labels import PALETTE
 from ..model.mean_face import mean_codes
-from ..model.renderer import RenderOutput, render
+from ..model.renderer import RenderOutput
 from ..pictures.grids import picture_rows
-from ..pictures.sheets import Row, sheet
+from ..pictures.sheets import Row
 from ..procedural.render import render_faces
+from .gallery_studio import FACES, GAIN, SIDES, Figure, Studio, difference, finite_mean
+from .tables import table
 
-FACES = 5  # the figures take at least so many seeds
 YAWS = (-0.5, -0.25, 0.0, 0.25, 0.5)  # radians
-SIDES = (-0.4, 0.4)
-MARGIN, CELL = 96, 96  # pixels of a sheet: row titles, and pictures at least
-GAIN = 4  # differences are shown so many times as large
-TRANSFERS: tuple[tuple[What, str], ...] = (
-    ("appearance", "hair"), ("geometry", "hair"), ("both", "hair"), ("geometry", "nose"),
-    ("appearance", "face"), ("both", "garment"),
-)  # fmt: skip
 GIVEN = (100, 101)  # seeds of generated faces to invert
 UNSEEN = 9_000_000  # procedural seeds from here on are in no training set
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A picture, what is seen in it, and the numbers it rests on."""
-
-    image: Image.Image
-    caption: str  # Markdown
-    facts: dict[str, Any]
-
-
-@dataclass
-class Studio:
-    """A checkpoint, the seeds that figures take from, and how long fits may take."""
-
-    generator: Generator
-    seeds: list[int]
-    resolution: int
-    iterations: int
-    image_weight: float
-    invert_iterations: int
-    tune: int
-    _faces: dict[int, FaceProject] = field(default_factory=dict)
-
-    def face(self, seed: int) -> FaceProject:
-        """The frontal face of a seed, at the checkpoint's resolution."""
-        if seed not in self._faces:
-            self._faces[seed] = generate(self.generator, seed).project
-        return self._faces[seed]
-
-    def first(self, shows: Callable[[np.ndarray], object], *, unlike: tuple[int, ...] = ()) -> int:
-        """The first seed whose map `shows` what is needed, but for `unlike`; else any seed."""
-        order = [seed for seed in self.seeds if seed not in unlike] + self.seeds
-        return next((s for s in order if shows(self.face(s).labels) is not None), order[0])
-
-    @torch.no_grad()
-    def view(
-        self, codes: Codes, yaw: float = 0.0, pitch: float = 0.0, generator: Generator | None = None
-    ) -> dict[str, np.ndarray]:
-        """Each kind of picture, (H, H, 3) uint8."""
-        pose = torch.tensor([[yaw, pitch]]).to(codes.geometry.phases)
-        output = render(generator or self.generator, codes, pose, self.resolution)
-        kinds = picture_rows(output, self.generator.config.camera)
-        return {kind: picture[0].numpy() for kind, picture in kinds.items()}
-
-    def project(self, project: FaceProject, yaw: float | None = None) -> dict[str, np.ndarray]:
-        """A project from a side, by default from its own pose."""
-        own_yaw, own_pitch = (float(angle) for angle in project.pose)
-        return self.view(
-            project.codes(self.generator),
-            own_yaw if yaw is None else yaw,
-            own_pitch,
-            project.generator(self.generator),
-        )
-
-    def sheet(self, columns: list[str], rows: list[Row]) -> Image.Image:
-        return sheet(columns, rows, cell=max(CELL, self.resolution), margin=MARGIN)
-
-    @property
-    def edit_settings(self) -> EditSettings:
-        return EditSettings(
-            iterations=self.iterations, image_weight=self.image_weight, perceptual_weight=0
-        )
 
 
 def multiview(studio: Studio) -> Figure:
@@ -160,15 +80,15 @@ def appearance(studio: Studio) -> Figure:
                 settings=studio.edit_settings,
             )  # fmt: skip
             changes.append(made.change)
-            shades.append(_difference(made))
+            shades.append(difference(made))
             cells.append(studio.project(made.project)["image"])
         cells.append(np.mean(shades, 0).round().astype(np.uint8))
         rows.append(Row(group, cells))
         facts[group] = {
-            name: _mean([change[name] for change in changes])
+            name: finite_mean([change[name] for change in changes])
             for name in ("change_inside", "change_outside")
         }
-    table = _table(
+    figures = table(
         ["group", "mean change of RGB inside", "outside"],
         [[group, f"{f['change_inside']:.4f}", f"{f['change_outside']:.4f}"]
          for group, f in facts.items()],
@@ -177,7 +97,7 @@ def appearance(studio: Studio) -> Figure:
         f"The appearance code of one group of seed {studio.seeds[0]} is replaced by that of four "
         f"other seeds; nothing is optimised. Last column: the mean change, {GAIN} times as large. "
         "What changes outside the region's pixels are rays that pass through the group before or "
-        "behind what they show; rays that never meet it keep every bit.\n\n" + table
+        "behind what they show; rays that never meet it keep every bit.\n\n" + "\n".join(figures)
     )
     columns = ["face", *(f"of seed {giver}" for giver in givers), f"change x {GAIN}"]
     return Figure(studio.sheet(columns, rows), caption, facts)
@@ -237,7 +157,7 @@ def inversion(studio: Studio) -> Figure:
     if studio.tune:
         columns += ["tuned", f"yaw {SIDES[1]:+.1f}"]
     names = ("start", "50 steps", "fitted", "tuned")
-    table = _table(
+    figures = table(
         ["picture", *(f"mIoU, PSNR: {name}" for name in names)],
         [[title, *(f"{f[n][0]:.3f}, {f[n][1]:.1f} dB" if n in f else "-" for n in names)]
          for title, f in facts.items()],
@@ -248,7 +168,8 @@ def inversion(studio: Studio) -> Figure:
         "faces of this model, whose codes exist but are not given to it; two are procedural heads "
         "that no training saw, which the model can only approach. The last two columns add "
         f"{studio.tune} steps of pivotal tuning of the weights (off by default), which fits the "
-        "picture and sees nothing of the sides. mIoU is over the four groups.\n\n" + table
+        "picture and sees nothing of the sides. mIoU is over the four groups.\n\n"
+        + "\n".join(figures)
     )
     return Figure(studio.sheet(columns, rows), caption, facts)
 
@@ -289,128 +210,6 @@ def _procedural(generator: Generator, seed: int, resolution: int) -> Target:
     batch = render_faces([seed], OVERSAMPLING * resolution, generator.config.camera, pose)
     image = ((batch.images[0] + 1) * 127.5).round().byte().movedim(0, -1).numpy()
     return Target(image, batch.labels[0].numpy(), pose[0].numpy())
-
-
-def edits(studio: Studio) -> Figure:
-    generator, settings = studio.generator, studio.edit_settings
-    used: tuple[int, ...] = ()
-    rows, facts = [], {}
-    apart: dict[str, list[float]] = {"background": [], "rest": []}
-    for name in progress(EDITS, total=len(EDITS), title="edits"):
-        seed = studio.first(partial(painted, name=name), unlike=used)
-        face = studio.face(seed)
-        wanted = painted(face.labels, name)
-        if wanted is None:
-            continue
-        used += (seed,)
-        made = edit(generator, face, wanted, settings=settings)
-        made = compare_unmasked(generator, face, made, settings)
-        after = studio.project(made.project)
-        rows.append(
-            Row(
-                f"{name}\nseed {seed}",
-                [studio.project(face)["image"], PALETTE[face.labels], PALETTE[wanted],
-                 after["image"], after["semantics"],
-                 *(studio.project(made.project, yaw)["image"] for yaw in SIDES),
-                 _difference(made)],
-            )
-        )  # fmt: skip
-        facts[name] = {key: round(value, 5) for key, value in made.project.metrics.items()}
-        for part, value in zip(apart, _change_outside(studio, made), strict=True):
-            apart[part].append(value)
-    columns = ["face", "its map", "edited map", "edited face", "its map",
-               *(f"yaw {yaw:+.1f}" for yaw in SIDES), f"change x {GAIN}"]  # fmt: skip
-    titles = {
-        "labels_inside": "labels inside r as asked",
-        "change_inside": "change inside r",
-        "change_outside": "outside r",
-        "ssim_outside": "SSIM outside r",
-        "unmasked_labels_inside": "without mask: labels",
-        "unmasked_change_outside": "change outside r",
-        "unmasked_ssim_outside": "SSIM outside r",
-    }
-    lines = [[name, *(f"{f[key]:.4f}" for key in titles)] for name, f in facts.items()]
-    table = _table(["edit", *titles.values()], lines)
-    caption = (
-        "The label map of a generated face is painted over by code, as a person would with a "
-        f"brush, and the geometry offsets follow it (Eq. 10, {studio.iterations} steps, image "
-        f"term weighted {studio.image_weight:g}). The appearance codes stay, so that a new part "
-        "takes the colours that its group gives it. The region r is what changed in the map, "
-        f"widened by {settings.dilation:.0%} of the width. Last column: the change of the picture, "
-        f"{GAIN} times as large. Outside r it is {_mean(apart['background']):.4f} on background "
-        f"pixels and {_mean(apart['rest']):.4f} elsewhere, on average over the edits. "
-        f"{_worst(facts)} The right half of the table is the same edit with the image term inside "
-        "r too.\n\n" + table
-    )
-    return Figure(studio.sheet(columns, rows), caption, facts)
-
-
-def _change_outside(studio: Studio, made: EditedFace) -> tuple[float, float]:
-    """Mean |change of RGB| outside the region, on background pixels and on others."""
-    change = rgb_change(made.before.image, made.after.image)[0]
-    outside, labels = ~made.region[0, 0], made.before.labels[0]
-    background = studio.generator.group_table(labels) == studio.generator.group_table.table[0]
-    return float(change[outside & background].mean()), float(change[outside & ~background].mean())
-
-
-def _worst(facts: dict[str, dict[str, float]]) -> str:
-    if not facts:
-        return "No face here takes one of the edits."
-    name = min(facts, key=lambda edit: facts[edit]["labels_inside"])
-    share = facts[name]["labels_inside"]
-    return f"Followed least: {name}, with {share:.0%} of the labels inside r as asked."
-
-
-def transfers(studio: Studio) -> Figure:
-    first = studio.first(longer_hair)
-    second = studio.first(shorter_hair, unlike=(first,))
-    a = studio.face(first)
-    b = generate(studio.generator, second, pose=(SIDES[1] / 2, 0.0)).project
-    rows, facts = [], {}
-    for what, region in progress(TRANSFERS, total=len(TRANSFERS), title="transfer"):
-        try:
-            made = transfer(
-                studio.generator, a, b, what=what, region=[region], settings=studio.edit_settings
-            )
-        except UserError:  # neither face shows the region
-            continue
-        shown = [studio.project(project) for project in (a, b, made.project)]
-        cells = [view[kind] for view in shown for kind in ("image", "semantics")]
-        cells += [studio.project(made.project, yaw)["image"] for yaw in SIDES]
-        rows.append(Row(f"{region}\n{what}", cells))
-        metrics = made.project.metrics
-        facts[f"{region}, {what}"] = {key: round(value, 5) for key, value in metrics.items()}
-    columns = ["A", "its map", "B", "its map", "result", "its map",
-               *(f"yaw {yaw:+.1f}" for yaw in SIDES)]  # fmt: skip
-    table = _table(
-        ["region, what", "change inside the region", "outside", "SSIM outside"],
-        [[name, *(f"{f[k]:.4f}" for k in ("change_inside", "change_outside", "ssim_outside"))]
-         for name, f in facts.items()],
-    )  # fmt: skip
-    caption = (
-        f"Face A (seed {first}) takes a region from face B (seed {second}, seen from another "
-        "side). Appearance: the code is exchanged, at once. Geometry: the map inside the region "
-        f"becomes that of B rendered at A's pose, and A's geometry offsets follow "
-        f"({studio.iterations} steps, Eq. 11). Both: first the one, then the other.\n\n" + table
-    )
-    return Figure(studio.sheet(columns, rows), caption, facts)
-
-
-def _difference(made: EditedFace) -> np.ndarray:
-    """|change| in grey, enlarged in value, on white: (r, r, 3) uint8."""
-    change = rgb_change(made.before.image, made.after.image)[0]
-    shade = (255 * (1 - GAIN * change).clamp(0, 1)).round().byte()
-    return shade[..., None].expand(-1, -1, 3).cpu().numpy()
-
-
-def _table(titles: list[str], rows: list[list[str]]) -> str:
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _mean(values: list[float]) -> float:
-    finite = [value for value in values if np.isfinite(value)]
-    return round(sum(finite) / len(finite), 5) if finite else float("nan")
 
 
 def _list(seeds: list[int]) -> str:

@@ -14,8 +14,8 @@ from .. import __version__
 from ..errors import UserError
 from ..files import write_atomically
 from ..tensor_files import is_unchanged, write_tensors
-from . import config
-from .config import Config
+from . import config_values
+from .config import Config, ModelConfig
 from .discriminator import Discriminator, build_discriminators
 from .generator import Generator
 
@@ -65,7 +65,7 @@ def _save(path: Path, kind: str, tensors: dict[str, Tensor], run: Config, **fact
         "format": kind,
         "version": FORMAT_VERSION,
         "software": __version__,
-        "config": config.to_dict(run),
+        "config": config_values.to_dict(run),
         **facts,
     }
     write_tensors(path, tensors, header)
@@ -125,7 +125,7 @@ def load_generator(
     """
     path = locate_weights(path)
     header = read_header(path)
-    run = config.from_dict(header["config"])
+    run = config_values.from_dict(header["config"])
     if preset is not None and preset != run.preset:
         raise UserError(
             f"{path} holds weights of preset {run.preset!r}, not {preset!r}: leave --preset out "
@@ -147,7 +147,7 @@ def discriminators_beside(path: Path) -> Path:
 def load_discriminators(path: Path) -> tuple[tuple[Discriminator, Discriminator], Config]:
     """D_c and D_s of a file that `save_discriminators` wrote, in evaluation mode."""
     header = read_header(path, DISCRIMINATORS_FORMAT)
-    run = config.from_dict(header["config"])
+    run = config_values.from_dict(header["config"])
     tensors = _tensors(path, header)
     _check_channels(run.discriminator.channels, tensors, path)
     networks = build_discriminators(run)
@@ -173,7 +173,7 @@ def _tensors(path: Path, header: dict[str, Any]) -> dict[str, Tensor]:
     return tensors
 
 
-def _check_sizes(model: config.ModelConfig, tensors: dict[str, Tensor], path: Path) -> None:
+def _check_sizes(model: ModelConfig, tensors: dict[str, Tensor], path: Path) -> None:
     """UserError where the configuration speaks of more than the file can hold, before a network
     of that size is made."""
     largest = max((max(t.shape, default=1) for t in tensors.values()), default=0)

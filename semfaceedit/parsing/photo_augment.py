@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from .mesh_parts import ID, SIDES, MeshParts
+from .photo_textures import Random, clouds, metal, soft, waves
 
 UNKNOWN = 255  # the label of a pixel that does not count
 DRAWN = [ID[n] for n in ("nose", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip")]
@@ -23,8 +24,6 @@ HAIR_COLOURS = (
     (170, 170, 170),
 )  # fmt: skip
 SUPERSAMPLING = 3
-
-Random = np.random.Generator
 
 
 @dataclass(frozen=True)
@@ -250,12 +249,12 @@ def with_necklace(sample: Sample, random: Random) -> Sample:
     low, width = random.uniform(1.12, 1.5), random.uniform(0.015, 0.045)
     line = low - random.uniform(0.2, 0.6) * (across / half) ** 2
     where = (np.abs(down - line) < width) & (sample.labels == ID["neck"])
-    return sample.painted(where, _metal(sample.size, random), ID["neck_l"])
+    return sample.painted(where, metal(sample.size, random), ID["neck_l"])
 
 
 def with_earrings(sample: Sample, random: Random) -> Sample:
     across, down, half = sample.places()
-    colours = _metal(sample.size, random)
+    colours = metal(sample.size, random)
     over_hair = random.random() < 0.7
     for side in (-1, 1):
         if random.random() < 0.15:
@@ -390,44 +389,6 @@ def with_wrong_outline(sample: Sample, random: Random) -> Sample:
     wrong = np.clip(sample.person + error, 0, 1)
     person = np.where(blobs > random.uniform(1, 2), wrong, sample.person)
     return replace(sample, person=person.astype(np.float32))
-
-
-def soft(where: np.ndarray) -> np.ndarray:
-    """A mask (N, N) with borders two pixels wide, float32 in [0, 1]."""
-    half = tuple(edge // 2 for edge in where.shape[::-1])
-    small = Image.fromarray(where.astype(np.uint8) * 255).resize(half, Image.Resampling.BOX)
-    return np.asarray(small.resize(where.shape[::-1], Image.Resampling.BILINEAR), np.float32) / 255
-
-
-def clouds(size: int, random: Random) -> np.ndarray:
-    """(size, size, 3) float32: blurred colours at several scales."""
-    made = np.zeros((80, 80, 3), np.float32)
-    for cells in (2, 4, 8, 16, 40):
-        rough = random.normal(size=(3, cells, cells)).astype(np.float32)
-        rough *= np.float32(random.uniform(0, 1) * (3 / cells) ** 0.5)
-        layers = [Image.fromarray(c).resize((80, 80), Image.Resampling.BILINEAR) for c in rough]
-        made += np.stack([np.asarray(layer) for layer in layers], -1)
-    made = made / made.std() * random.uniform(10, 70) + random.uniform(0, 255, 3)
-    grey = made.mean(-1, keepdims=True)
-    made = (grey + (made - grey) * random.uniform(0, 1.2)).clip(0, 255).astype(np.uint8)
-    scaled = Image.fromarray(made).resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(scaled, np.float32)
-
-
-def waves(places: np.ndarray, random: Random) -> np.ndarray:
-    """A smooth random curve over places."""
-    made = np.zeros_like(places)
-    for order in (1, 2, 3):
-        steep, start = order * random.uniform(1.5, 4), random.uniform(0, 6)
-        made += random.normal() * 0.5 / order * np.sin(places * steep + start)
-    return made
-
-
-def _metal(size: int, random: Random) -> np.ndarray:
-    colour = random.uniform(110, 255) * np.array(
-        [1, random.uniform(0.75, 1), random.uniform(0.4, 1)]
-    )
-    return colour + random.normal(0, 32, (size, size, 1))
 
 
 def _corners(points: np.ndarray) -> list[tuple[float, float]]:

@@ -18,7 +18,8 @@ from ..data.dataset import FaceDataset
 from ..errors import UserError
 from ..files import write_text
 from ..model import checkpoint
-from ..model.config import Config, to_dict
+from ..model.config import Config
+from ..model.config_values import to_dict
 from ..model.generator import count_parameters
 from ..model.growth import check_growth
 from ..procedural.sources import open_training_data

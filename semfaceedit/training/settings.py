@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..model.config import Config, Phase, typed
+from ..model.config import Config, Phase
+from ..model.config_values import typed
 
 SECTIONS = ("model", "discriminator", "train")
 PHASES = "train.phases"

@@ -20,7 +20,8 @@ from ..data.seeds import mixed_seed
 from ..errors import UserError
 from ..kernels import resolve, use_backend
 from ..model.camera import sample_poses
-from ..model.config import Config, Phase, TrainConfig, to_dict
+from ..model.config import Config, Phase, TrainConfig
+from ..model.config_values import to_dict
 from ..model.discriminator import Discriminator, build_discriminators, image_input
 from ..model.generator import Generator, sample_latents
 from ..model.growth import grow

@@ -102,7 +102,7 @@ def test_all_questions_and_the_same_again(weights, data, tmp_path, capsys):
 
 
 def evaluate_sections():
-    from semfaceedit.evaluation.writing import SECTIONS
+    from semfaceedit.evaluation.sections import SECTIONS
 
     return SECTIONS
 

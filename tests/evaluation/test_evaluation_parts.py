@@ -19,7 +19,7 @@ from semfaceedit.evaluation.session import (
     Unmeasured,
     plain,
 )
-from semfaceedit.evaluation.writing import format_number, table
+from semfaceedit.evaluation.tables import format_number, table
 from semfaceedit.metrics.generator_checks import widened
 from semfaceedit.model.labels import CLASS_NAMES, GROUP_OF_CLASS
 from semfaceedit.model.masking import GroupTable

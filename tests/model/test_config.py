@@ -6,13 +6,14 @@ import json
 import pytest
 
 from semfaceedit.errors import UserError
-from semfaceedit.model import config
+from semfaceedit.model import config, config_values
 
 
 @pytest.mark.parametrize("name", config.PRESETS)
 def test_round_trip_through_json(name):
     original = config.preset(name)
-    assert config.from_dict(json.loads(json.dumps(config.to_dict(original)))) == original
+    text = json.dumps(config_values.to_dict(original))
+    assert config_values.from_dict(json.loads(text)) == original
 
 
 def test_paper_keeps_the_papers_values():
@@ -34,10 +35,10 @@ def test_paper_keeps_the_papers_values():
 def test_unknown_preset_and_damaged_settings_are_said():
     with pytest.raises(UserError, match="'nope' is unknown: use one of paper, medium, small, tiny"):
         config.preset("nope")
-    values = config.to_dict(config.tiny())
+    values = config_values.to_dict(config.tiny())
     values["model"]["wings"] = 2
     with pytest.raises(UserError, match="wings"):
-        config.from_dict(values)
+        config_values.from_dict(values)
 
 
 @pytest.mark.parametrize(
