@@ -68,9 +68,9 @@ def edits(studio: Studio) -> Figure:
         "takes the colours that its group gives it. The region r is what changed in the map, "
         f"widened by {settings.dilation:.0%} of the width. Last column: the change of the picture, "
         f"{GAIN} times as large. Outside r it is {finite_mean(apart['background']):.4f} on "
-        f"background pixels and {finite_mean(apart['rest']):.4f} elsewhere, on average over the edits. "
-        f"{_worst(facts)} The right half of the table is the same edit with the image term inside "
-        "r too.\n\n" + figures
+        f"background pixels and {finite_mean(apart['rest']):.4f} elsewhere, on average over the "
+        f"edits. {_worst(facts)} The right half of the table is the same edit with the image term "
+        "inside r too.\n\n" + figures
     )
     return Figure(studio.sheet(columns, rows), caption, facts)
 
