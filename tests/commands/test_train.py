@@ -88,7 +88,7 @@ def test_sigterm_saves_and_resuming_ends_bit_identical(data, straight, tmp_path)
     assert steps == sorted(set(steps))
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_sigkill_at_random_moments(data, straight, tmp_path, kills):
     chance = random.Random(0)
     folder = tmp_path / "00000-tiny-drawn"

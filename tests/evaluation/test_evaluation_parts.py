@@ -11,7 +11,7 @@ from training import drawn_faces
 
 from semfaceedit.data.dataset import flip_labels
 from semfaceedit.editing.encoder import new_encoder
-from semfaceedit.evaluation import consistency, inversion, locality, pictures, semantics, writing
+from semfaceedit.evaluation import consistency, inversion, locality, pictures, sections, semantics
 from semfaceedit.evaluation.session import (
     HELD_OUT,
     EvaluateOptions,
@@ -209,7 +209,7 @@ def test_inversion_from_an_encoder(evaluation):
     truth = consistency.ground_truth(evaluation)
     assert errors["plain"] == pytest.approx(truth["inverted"]["own pose"]["depth"], rel=0.02)
     assert errors["mean_face"] == pytest.approx(truth["mean_face"]["own pose"]["depth"], rel=0.02)
-    lines = writing.from_encoder({"encoder": plain(found)}, {"encoder": found["timings"]})
+    lines = sections.from_encoder({"encoder": plain(found)}, {"encoder": found["timings"]})
     assert "Depth error" in lines[-1] and any("as `invert` ends" in line for line in lines)
 
 
