@@ -91,7 +91,7 @@ def details(photo: Tensor, source: Tensor, target: Tensor) -> Tensor:
     mask = source.float()
     fine = mask * (photo - spread(photo, mask, (3 * DETAILS * size, DETAILS * size)))
     side = max(8, 2 * round(PATCH * size / 2))
-    covered = avg_pool2d(mask, side, 1)[0, 0]
+    covered = avg_pool2d(avg_pool2d(mask, (side, 1), 1), (1, side), 1)[0, 0]
     if float(covered.max()) < 0.8:
         return made
     step = side // 2

@@ -7,7 +7,6 @@ its place, with colours and details of the photograph beside it (`new_shapes.py`
 edited face brings all edits since the inversion.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import grid_sample, interpolate, max_pool2d, pad
+from torch.nn.functional import interpolate, max_pool2d, pad
 
 from ..cli import remark, wrote
 from ..data.align import Window, crop
@@ -25,32 +24,22 @@ from ..model.generator import Generator
 from ..model.labels import CLASS_NAMES
 from ..model.renderer import RenderOutput
 from ..outputs import check_outputs
+from .composition import Pasted, composed
 from .guided import blur
 from .moved_parts import displacements, drawn_along, enlarged
 from .new_shapes import new_shapes
 from .oklab import oklab
 from .photograph_file import FORMATS, check_alpha, check_format, read_original, save_like
 from .project import FaceProject
-from .recolour import GroupChange, followed, group_change, recoloured, weight_of
+from .recolour import GroupChange, followed, group_change, recoloured
 from .refit import EditedFace, EditSettings, dilate, footprint, render_project
 from .target import SourceCrop, resize_labels
 
 WORKING = 512  # pixels along the crop, at which outlines and changes are found
 RENDERED = 256  # at most, of both renderings
 FADE = 0.08  # along an edge of the crop that lies within the photograph, in sides
-LEAST = 1 / 512  # weight, below which a pixel of the photograph is kept as it is
 STRANDS = (CLASS_NAMES.index("hair"),)  # classes whose border frays
-STILL = 0.05  # pixels of the photograph, below which a displacement moves nothing
 THIN = 0.012  # sides: what is twice as thin at the border of a moved part is no new shape
-STRIP = 1 << 20  # pixels worked on at a time
-
-
-@dataclass(frozen=True)
-class Pasted:
-    """A photograph with an edit in it. Outside the region it has the pixels it had."""
-
-    pixels: np.ndarray  # (H, W, 3) uint8
-    region: np.ndarray  # (H, W) bool
 
 
 class NoPhotograph(UserError):
@@ -216,7 +205,7 @@ def paste(
         else:
             photo = _shown(pixels, window, size)
             groups = [seen.change_of(group, photo, frame, even=True) for group in looks]
-        return _composed(pixels, square, groups, None)
+        return composed(pixels, square, groups, None)
     photo = _shown(pixels, window, size)
     within = _enlarged(region.float().cpu(), size)
     reach = frame * blur(within, 0.012 * size)
@@ -246,7 +235,7 @@ def paste(
             _enlarged(changed, size), kept, labels[1], own, new_shape, STRANDS
         )
         shape = torch.cat([weight * reach, colours], 1)
-    return _composed(pixels, window, groups, shape, field)
+    return composed(pixels, window, groups, shape, field)
 
 
 def _shown(pixels: np.ndarray, window: Window, size: int) -> Tensor:
@@ -362,80 +351,3 @@ def _broad(mask: Tensor) -> Tensor:
     reach = max(1, round(THIN * mask.shape[-1]))
     eroded = -max_pool2d(-mask.float(), 2 * reach + 1, 1, reach)
     return (max_pool2d(eroded, 2 * reach + 1, 1, reach) > 0.5) & mask
-
-
-def _composed(
-    pixels: np.ndarray,
-    window: Window,
-    groups: Sequence[GroupChange | None],
-    shape: Tensor | None,
-    field: Tensor | None = None,
-) -> Pasted:
-    """The photograph, drawn along the field, with the change of all groups, and the new shape over
-    it."""
-    height, width = pixels.shape[:2]
-    result, region = pixels.copy(), np.zeros((height, width), bool)
-    maps = [group.maps for group in groups if group is not None]
-    for rows, columns in _strips(window, width, height):
-        photo = torch.from_numpy(pixels[rows, columns].copy()).movedim(-1, 0)[None].float() / 255
-        grid = _places(window, rows, columns)
-        weights = torch.zeros_like(photo[:, :1])
-        if field is not None:
-            u = _sampled(field, grid)
-            weights = (u.abs().amax(1, keepdim=True) * (window.side / 2) > STILL).float()
-            photo = torch.where(weights > 0, _drawn(pixels, window, rows, columns, u), photo)
-        local = [_sampled(own, grid) for own in maps]
-        made = recoloured(photo, local)
-        weights = sum((weight_of(photo, own) for own in local), weights)
-        if shape is not None:
-            over = _sampled(shape, grid)
-            made = made + over[:, :1] * (over[:, 1:] - made)
-            weights = weights.maximum(over[:, :1])
-        mask = (weights > LEAST)[0, 0].numpy()
-        values = (made[0].movedim(0, -1) * 255).round().clamp(0, 255).byte().numpy()
-        result[rows, columns][mask] = values[mask]
-        region[rows, columns] = mask
-    if not region.any():
-        raise UserError(
-            "--paste: the region that changed lies outside the photograph, or nothing changed: "
-            "nothing was written"
-        )
-    return Pasted(result, region)
-
-
-def _drawn(pixels: np.ndarray, window: Window, rows: slice, columns: slice, u: Tensor) -> Tensor:
-    """(1, 3, h, w) in [0, 1]: the photograph where displacements u (1, 2, h, w), in half sides of
-    the window, lead from these rows and columns."""
-    u = u * (window.side / 2)  # pixels
-    reach = int(u.abs().max()) + 3  # of a bicubic filter too
-    top, left = max(0, rows.start - reach), max(0, columns.start - reach)
-    part = pixels[top : rows.stop + reach, left : columns.stop + reach]
-    photo = torch.from_numpy(part.copy()).movedim(-1, 0)[None].float() / 255
-    x = torch.arange(columns.start, columns.stop) + 0.5 - left + u[:, 0]
-    y = (torch.arange(rows.start, rows.stop) + 0.5 - top)[:, None] + u[:, 1]
-    grid = torch.stack([x * (2 / part.shape[1]) - 1, y * (2 / part.shape[0]) - 1], -1)
-    drawn = grid_sample(photo, grid, mode="bicubic", padding_mode="border", align_corners=False)
-    return drawn.clamp(0, 1)
-
-
-def _strips(window: Window, width: int, height: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of the photograph within the window, some rows at a time."""
-    left, top = max(0, int(np.ceil(window.left))), max(0, int(np.ceil(window.top)))
-    right = min(width, int(window.left + window.side))
-    bottom = min(height, int(window.top + window.side))
-    if right <= left:
-        return
-    step = max(1, STRIP // (right - left))
-    for start in range(top, bottom, step):
-        yield slice(start, min(start + step, bottom)), slice(left, right)
-
-
-def _places(window: Window, rows: slice, columns: slice) -> Tensor:
-    """(1, h, w, 2): where these pixels lie in the crop, as `grid_sample` counts."""
-    x = (torch.arange(columns.start, columns.stop) + 0.5 - window.left) * (2 / window.side) - 1
-    y = (torch.arange(rows.start, rows.stop) + 0.5 - window.top) * (2 / window.side) - 1
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None].float()
-
-
-def _sampled(maps: Tensor, grid: Tensor) -> Tensor:
-    return grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -13,8 +13,8 @@ from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
 from semfaceedit import transfer as command
 from semfaceedit.data.align import Window
+from semfaceedit.editing import composition, photograph_file
 from semfaceedit.editing import paste as paste_module
-from semfaceedit.editing import photograph_file
 from semfaceedit.editing.guided import blur, guided_coefficients, spread
 from semfaceedit.editing.new_shapes import details
 from semfaceedit.editing.oklab import oklab, srgb
@@ -153,10 +153,10 @@ def test_a_new_shape_is_blended_in(editor, pixels, monkeypatch):
 def test_what_moves_is_the_photograph_and_the_rest_stays(pixels, monkeypatch):
     """A field that leads seven pixels to the right and three up in the middle of the crop: there
     the photograph is shifted, exactly; around, where the field is nothing, no pixel changes."""
-    monkeypatch.setattr(paste_module, "STRIP", 5000)  # several strips
+    monkeypatch.setattr(composition, "STRIP", 5000)  # several strips
     field = torch.zeros(1, 2, 32, 32)
     field[:, :, 10:22, 12:20] = torch.tensor([7.0, -3.0]).view(1, 2, 1, 1) * 2 / WINDOW.side
-    pasted = paste_module._composed(pixels, WINDOW, [], None, field)
+    pasted = composition.composed(pixels, WINDOW, [], None, field)
     inside = slice(40 + 132, 40 + 252), slice(90 + 156, 90 + 228)  # beyond the field's own border
     shifted = np.roll(pixels, (3, -7), (0, 1))
     assert (pasted.pixels[inside] == shifted[inside]).all() and pasted.region[inside].all()
