@@ -36,7 +36,7 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // A block's working memory, as large as its launch says.
 SEMFACEEDIT_DEVICE inline float* shared_memory() {
 #if defined(__CUDACC__)
-  extern __shared__ float4 memory[];  // aligned for vector loads
+  extern __shared__ __align__(1024) float4 memory[];  // as the matrix unit of 9.0 wants slabs
   return reinterpret_cast<float*>(memory);
 #else
   return cuda_on_host::shared_memory();
@@ -52,7 +52,8 @@ inline int64_t shared_limit() {
   return bytes;
 }
 
-template <class... Parameters, class... Arguments>
+// CLUSTER: blocks of a cluster, as the kernel's __cluster_dims__ says.
+template <int CLUSTER = 1, class... Parameters, class... Arguments>
 void launch(const char* what, const CudaPlace& place, void (*kernel)(Parameters...), int64_t blocks,
             int threads, int64_t shared_floats, const Arguments&... arguments) {
   if (blocks == 0) return;
@@ -70,7 +71,7 @@ void launch(const char* what, const CudaPlace& place, void (*kernel)(Parameters.
   kernel<<<static_cast<unsigned>(blocks), threads, bytes,
            reinterpret_cast<cudaStream_t>(place.stream)>>>(arguments...);
 #else
-  cuda_on_host::run([&] { kernel(arguments...); }, blocks, threads, bytes);
+  cuda_on_host::run([&] { kernel(arguments...); }, blocks, threads, bytes, CLUSTER);
 #endif
   check_cuda(cudaGetLastError(), what);
 }

@@ -7,7 +7,7 @@
 
 #include <cmath>
 #include <cstring>
-#include <string>
+#include <vector>
 
 #define SEMFACEEDIT_UNROLL
 #define SEMFACEEDIT_NO_UNROLL
@@ -15,9 +15,46 @@
 namespace semfaceedit {
 namespace sm80 {
 
-using cuda_on_host::Thread;
+using cuda_on_host::current;
 
-inline Thread& this_thread() { return cuda_on_host::threads[cuda_on_host::current]; }
+struct Copy {
+  unsigned char* to;
+  const void* from;
+  int bytes;
+  long group;
+};
+
+struct Lane {
+  std::vector<Copy> copies;  // asynchronous ones that have not arrived, oldest first
+  long groups = 0;           // closed groups of them
+  uint32_t operands[2][6];   // put down for the other threads of the warp
+  unsigned turn = 0;
+};
+
+// Copies of groups below `end` arrive.
+inline void finish_copies(Lane& lane, long end) {
+  size_t count = 0;
+  for (; count < lane.copies.size() && lane.copies[count].group < end; ++count)
+    std::memcpy(lane.copies[count].to, lane.copies[count].from, lane.copies[count].bytes);
+  lane.copies.erase(lane.copies.begin(), lane.copies.begin() + count);
+}
+
+struct Copies : cuda_on_host::Device {
+  std::vector<Lane> lanes;
+
+  Copies() { cuda_on_host::devices.push_back(this); }
+  void begin() override { lanes.assign(cuda_on_host::count, Lane{}); }
+  void end() override {}
+  bool step(bool) override {
+    for (Lane& lane : lanes)
+      if (!lane.copies.empty() && cuda_on_host::schedule() % 64 == 0)
+        finish_copies(lane, lane.copies.front().group + 1);
+    return false;  // nobody who waits for copies gives way
+  }
+};
+inline Copies copies;
+
+inline Lane& this_lane() { return copies.lanes[current]; }
 
 inline unsigned char* shared_bytes() {
   return reinterpret_cast<unsigned char*>(cuda_on_host::shared_memory());
@@ -30,20 +67,20 @@ inline uint32_t shared_address(const void* pointer) {
 inline void copy_async(uint32_t to, const void* from) {
   const int bytes = cuda_on_host::fault("half a piece is copied") ? 8 : 16;
   std::memset(shared_bytes() + to, 0xff, 16);
-  this_thread().copies.push_back({shared_bytes() + to, from, bytes, this_thread().groups});
+  this_lane().copies.push_back({shared_bytes() + to, from, bytes, this_lane().groups});
 }
 
-inline void close_copies() { ++this_thread().groups; }
+inline void close_copies() { ++this_lane().groups; }
 
 template <int pending>
 void wait_for_copies() {
   if (cuda_on_host::fault("copies are not waited for")) return;
   const int wanted = cuda_on_host::fault("a group too few is waited for") ? pending + 1 : pending;
-  cuda_on_host::finish_copies(this_thread(), this_thread().groups - wanted);
+  finish_copies(this_lane(), this_lane().groups - wanted);
 }
 
 inline void block_sync() {
-  if (!cuda_on_host::fault("no barrier between slabs")) cuda_on_host::wait(0);
+  if (!cuda_on_host::fault("no barrier between slabs")) cuda_on_host::wait_block();
 }
 
 // What the threads of a warp have put down, once all of them have. Two places in turn: nobody can be
@@ -52,18 +89,18 @@ struct Operands {
   uint32_t words[6];
 };
 
-inline const Thread* exchange(const Operands& mine) {
-  Thread& thread = this_thread();
-  thread.turn ^= 1;
-  std::memcpy(thread.operands[thread.turn], mine.words, sizeof mine.words);
+inline const Lane* exchange(const Operands& mine) {
+  Lane& lane = this_lane();
+  lane.turn ^= 1;
+  std::memcpy(lane.operands[lane.turn], mine.words, sizeof mine.words);
   cuda_on_host::wait_warp(0xffffffffu);
-  return &cuda_on_host::threads[threadIdx.x / 32 * 32];
+  return &copies.lanes[current / 32 * 32];
 }
 
 template <int count>
 void load_matrices(uint32_t (&to)[count], uint32_t address) {
-  const Thread* warp = exchange({address});
-  const unsigned lane = threadIdx.x % 32, turn = this_thread().turn;
+  const Lane* warp = exchange({address});
+  const unsigned lane = threadIdx.x % 32, turn = this_lane().turn;
   for (int i = 0; i < count; ++i) {
     uint32_t row = warp[8 * i + lane / 4].operands[turn][0];
     if (cuda_on_host::fault("a piece is read from its neighbour's place")) row ^= 16;
@@ -80,8 +117,8 @@ inline float half_of(uint32_t packed, int which) {
 }
 
 inline void multiply(float* d, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  const Thread* warp = exchange({a[0], a[1], a[2], a[3], b0, b1});
-  const unsigned lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, turn = this_thread().turn;
+  const Lane* warp = exchange({a[0], a[1], a[2], a[3], b0, b1});
+  const unsigned lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, turn = this_lane().turn;
   for (unsigned row = 0; row < 2; ++row)
     for (unsigned column = 0; column < 2; ++column) {
       float sum = 0.0f;
