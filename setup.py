@@ -98,9 +98,11 @@ def has_gpu() -> bool:
 
 
 def architectures() -> list[str]:
-    """Machine code for each architecture, and for later ones the last one's intermediate code."""
+    """Machine code for each architecture, with all that 9.0 has (90a), and for later ones the last
+    one's intermediate code."""
     names = os.environ.get("SEMFACEEDIT_CUDA_ARCHS", "80,89,90").split(",")
-    codes = [f"arch=compute_{name},code=sm_{name}" for name in names]
+    exact = ["90a" if name == "90" else name for name in names]
+    codes = [f"arch=compute_{name},code=sm_{name}" for name in exact]
     codes.append(f"arch=compute_{names[-1]},code=compute_{names[-1]}")
     return [flag for code in codes for flag in ("-gencode", code)]
 

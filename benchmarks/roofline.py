@@ -24,7 +24,8 @@ from semfaceedit.model import config  # noqa: E402
 from semfaceedit.model.labels import NUM_CLASSES  # noqa: E402
 
 HALF, FLOAT = 2, 4  # bytes
-PER_SINE = 8.5  # instructions an element of an epilogue: tests/kernels/test_cuda_compile.py
+# Instructions an element of an epilogue; CUDA's as tests/kernels/test_cuda_compile.py counts them.
+PER_SINE = {"triton": 8.5, "sm80": 7.1, "sm90": 7.0}
 LANES = 128  # instructions a multiprocessor starts in a clock, times threads of a warp
 SINES = 16  # that a multiprocessor computes in a clock
 
@@ -38,16 +39,17 @@ class Gpu:
     ghz: float
     tflops: float  # fp16 with fp32 sums, dense
     by_warp: float  # the share of that which mma.sync reaches, an assumption beyond sm_89
+    body: str  # of film_siren's CUDA kernels, that runs there
     l2: float  # TB/s
     memory: float  # TB/s
 
 
 GPUS = {
-    "RTX 4090": Gpu(89, 128, 2.52, 165, 1.0, 5.0, 1.01),
-    "A100": Gpu(80, 108, 1.41, 312, 1.0, 4.5, 2.04),
-    "H100": Gpu(90, 132, 1.83, 989, 0.62, 5.5, 3.35),
-    "H200": Gpu(90, 132, 1.83, 989, 0.62, 5.5, 4.80),
-    "B200": Gpu(100, 148, 1.85, 2250, 0.25, 9.0, 8.00),
+    "RTX 4090": Gpu(89, 128, 2.52, 165, 1.0, "sm80", 5.0, 1.01),
+    "A100": Gpu(80, 108, 1.41, 312, 1.0, "sm80", 4.5, 2.04),
+    "H100": Gpu(90, 132, 1.83, 989, 0.62, "sm90", 5.5, 3.35),
+    "H200": Gpu(90, 132, 1.83, 989, 0.62, "sm90", 5.5, 4.80),
+    "B200": Gpu(100, 148, 1.85, 2250, 0.25, "sm80", 9.0, 8.00),
 }
 
 
@@ -95,23 +97,41 @@ def cuda_constants() -> dict[str, int]:
     return {name: int(value) for name, value in re.findall(r"FILM_(\w+) = (\d+);", text)}
 
 
-def cuda_work(stack: Stack) -> Work:
-    """csrc/film_siren_sm80.cu: the stream of weights, points, outputs, and fragments kept."""
+def cuda_work(stack: Stack, body: str) -> Work:
+    """The stream of weights, FiLM, points, outputs, and fragments kept for the wide heads.
+
+    csrc/film_siren_sm80.cu loads slabs whole, for the points of a block; film_siren_sm90.cu for
+    those of a cluster, without the narrow rows where none is read: from the slab of the narrow
+    channels on.
+    """
     constants = cuda_constants()
-    rows, narrow, depth = (constants[name] for name in ("ROWS", "NARROW", "INPUTS"))
+    narrow, depth = constants["NARROW"], constants["INPUTS"]
     stream = film_siren_cuda.weight_stream(
-        weights_of(stack), stack.trunk, stack.width, narrow, depth
+        weights_of(stack),
+        stack.trunk,
+        stack.width,
+        film_siren_cuda.Constants(narrow, depth, constants["COORDINATES"]),
     )
-    slabs = stream.shape[1]
-    weights = slabs * (stack.width + narrow) * depth * HALF
+    slabs, width = stream.shape[1], stack.width
+    wide = -(-(stack.channels - narrow) // width) if stack.channels > narrow else 0
+    plain = wide * (stack.layers - 1) * width // depth  # slabs of the wide heads
+    rows = constants["ROWS"]
+    weights = slabs * (width + narrow) * depth * HALF
+    if body == "sm90":
+        rows *= constants["CLUSTER"]
+        weights -= (plain + 1) * narrow * depth * HALF
+    film = (stack.layers + 1) * width * 2 * FLOAT
     own = (stack.inputs + 3 + stack.channels) * FLOAT
     kept = 0
-    if stack.channels > narrow:
-        blocks = -(-(stack.channels - narrow) // stack.width)
-        kept = (stack.layers + blocks * (stack.layers - 1)) * stack.width * HALF
-    matrix = 2 * slabs * (stack.width + narrow) * depth
-    sines = (stack.layers + 1) * stack.width
-    return Work(useful_flops(stack), matrix, weights / rows + own + kept, sines)
+    if wide:  # layers 2 to L - 1, and the view layer for all blocks but the first
+        written = stack.layers - 2 + (wide > 1)
+        read = wide * (stack.layers - 2) + wide - 1
+        kept = (written + read) * width * HALF
+    multiplied = slabs * (width + narrow) - plain * narrow  # columns; no narrow ones for the wide
+    sines = (stack.layers + 1) * width
+    return Work(
+        useful_flops(stack), 2 * multiplied * depth, (weights + film) / rows + own + kept, sines
+    )
 
 
 def weights_of(stack: Stack) -> FilmSirenWeights:
@@ -154,12 +174,19 @@ class Prediction:
     matrix: float
     epilogue: float
     l2: float
-    overlapped: bool  # loads run beside the rest
+    overlapped: str  # what runs beside the products: nothing, loads, or the sines too
 
     @property
     def total(self) -> float:
-        computing = self.matrix + self.epilogue
-        return max(computing, self.l2) if self.overlapped else computing + self.l2
+        beside = [self.l2 if "L2" in self.overlapped else 0.0]
+        after = self.matrix
+        if "sines" in self.overlapped:
+            beside.append(self.epilogue)
+        else:
+            after += self.epilogue
+        if "L2" not in self.overlapped:
+            after += self.l2
+        return max(after, *beside)
 
     @property
     def binding(self) -> str:
@@ -167,20 +194,23 @@ class Prediction:
         return max(parts, key=lambda name: parts[name])
 
 
-def predict(work: Work, points: int, gpu: Gpu, backend: str) -> Prediction:
-    rate = gpu.tflops * 1e12 * (gpu.by_warp if backend == "cuda" else 1.0)
-    clocks = max(work.sines / SINES, work.sines * PER_SINE / LANES)
+def predict(work: Work, points: int, gpu: Gpu, kernel: str) -> Prediction:
+    """`kernel` is "triton", or the CUDA body."""
+    by_warp = gpu.by_warp if kernel == "sm80" else 1.0
+    rate = gpu.tflops * 1e12 * by_warp
+    clocks = max(work.sines / SINES, work.sines * PER_SINE[kernel] / LANES)
     seconds = points * clocks / (gpu.processors * gpu.ghz * 1e9)
     return Prediction(
         1e3 * points * work.matrix / rate,
         1e3 * seconds,
         1e3 * points * work.l2 / (gpu.l2 * 1e12),
-        backend == "cuda",
+        {"triton": "", "sm80": "L2", "sm90": "L2, sines"}[kernel],
     )
 
 
-def works(stack: Stack, architecture: int) -> dict[str, Work]:
-    return {"triton": triton_work(stack, architecture), "cuda": cuda_work(stack)}
+def works(stack: Stack, gpu: Gpu) -> dict[str, Work]:
+    """By kernel."""
+    return {"triton": triton_work(stack, gpu.architecture), gpu.body: cuda_work(stack, gpu.body)}
 
 
 def lines(resolution: int = 256) -> list[list[str]]:
@@ -188,19 +218,23 @@ def lines(resolution: int = 256) -> list[list[str]]:
     points = resolution**2 * config.preset("paper").model.manifolds
     table = []
     for name, gpu in GPUS.items():
-        totals = {"triton": 0.0, "cuda": 0.0}
+        totals = {"triton": 0.0, gpu.body: 0.0}
         for stack_name, stack in stacks().items():
-            for backend, work in works(stack, gpu.architecture).items():
-                time = predict(work, points, gpu, backend)
-                totals[backend] += time.total
+            for kernel, work in works(stack, gpu).items():
+                time = predict(work, points, gpu, kernel)
+                totals[kernel] += time.total
                 table.append([
-                    name, stack_name, backend, f"{work.l2 * points / 1e9:.0f}",
+                    name, stack_name, label(kernel), f"{work.l2 * points / 1e9:.0f}",
                     f"{work.intensity:.0f}", f"{time.matrix:.1f}", f"{time.epilogue:.1f}",
                     f"{time.l2:.1f}", f"{time.total:.1f}", time.binding,
                 ])  # fmt: skip
-        for backend, total in totals.items():
-            table.append([name, "both", backend, "", "", "", "", "", f"{total:.1f}", ""])
+        for kernel, total in totals.items():
+            table.append([name, "both", label(kernel), "", "", "", "", "", f"{total:.1f}", ""])
     return table
+
+
+def label(kernel: str) -> str:
+    return kernel if kernel == "triton" else f"cuda {kernel}"
 
 
 HEADER = [

@@ -28,14 +28,23 @@ namespace {
 
 // Sizes and addresses in the order of FilmSirenChain.
 void film_siren_forward_binding(int64_t width, int64_t blocks, const std::array<int64_t, 6>& s,
-                                const Addresses<12>& a, const CudaPlace& place) {
-  const FilmSirenChain chain{
-      static_cast<int>(s[0]), static_cast<int>(s[1]), static_cast<int>(s[2]),
-      static_cast<int>(s[3]), static_cast<int>(s[4]), static_cast<int>(s[5]),
-      floats(a[0]),           floats(a[1]),           integers(a[2]),
-      integers(a[3]),         integers(a[4]),         floats(a[5]),
-      floats(a[6]),           floats(a[7]),           reinterpret_cast<const uint16_t*>(a[8]),
-      floats(a[9]),           floats(a[10]),          reinterpret_cast<uint32_t*>(a[11])};
+                                const Addresses<10>& a, const CudaPlace& place) {
+  const FilmSirenChain chain{static_cast<int>(s[0]),
+                             static_cast<int>(s[1]),
+                             static_cast<int>(s[2]),
+                             static_cast<int>(s[3]),
+                             static_cast<int>(s[4]),
+                             static_cast<int>(s[5]),
+                             floats(a[0]),
+                             floats(a[1]),
+                             integers(a[2]),
+                             integers(a[3]),
+                             integers(a[4]),
+                             floats(a[5]),
+                             reinterpret_cast<const uint16_t*>(a[6]),
+                             floats(a[7]),
+                             floats(a[8]),
+                             reinterpret_cast<uint32_t*>(a[9])};
   pybind11::gil_scoped_release release;
   film_siren_forward(width, blocks, chain, place);
 }
@@ -50,11 +59,13 @@ PYBIND11_MODULE(_C_cuda, module) {
   module.def("ray_isosurface_workspace", &ray_isosurface_workspace,
              "Floats that the forward and the backward pass need, by sizes");
   module.def("film_siren_width", &film_siren_width, "The padded width of a stack");
+  module.def("film_siren_body", &film_siren_body, "Which body runs on a device");
+  module.def("film_siren_rows", &film_siren_rows, "Points of a tile on a device");
   module.def("film_siren_blocks", &film_siren_blocks, "Blocks to launch, by tiles and device");
   module.def("film_siren_forward", &film_siren_forward_binding);
-  module.attr("FILM_ROWS") = FILM_ROWS;
   module.attr("FILM_NARROW") = FILM_NARROW;
   module.attr("FILM_INPUTS") = FILM_INPUTS;
-  module.attr("FILM_THREADS") = 2 * FILM_ROWS;
+  module.attr("FILM_THREADS") = FILM_THREADS;
+  module.attr("FILM_COORDINATES") = FILM_COORDINATES;
   define_ray_ops<CudaPlace>(module);
 }

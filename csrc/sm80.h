@@ -66,6 +66,13 @@ __device__ __forceinline__ void multiply(float* d, const uint32_t (&a)[4], uint3
 // The compiler moves no memory access across.
 __device__ __forceinline__ void keep_order() { asm volatile("" ::: "memory"); }
 
+// The number; the compiler knows nothing of it, so that what follows from it is computed here and not
+// kept in registers from before.
+__device__ __forceinline__ int unknown(int number) {
+  asm volatile("" : "+r"(number));
+  return number;
+}
+
 // Sum that no optimisation may take apart.
 __device__ __forceinline__ float add_rounded(float a, float b) { return __fadd_rn(a, b); }
 

@@ -34,6 +34,9 @@ def run(options: InfoOptions) -> None:
         ready = [op for op, there in backend["ops"].items() if there]
         some = f"available for {', '.join(ready)}; " if ready else ""
         print(f"  {name:<16}{'available' if backend['available'] else some + backend['reason']}")
+    print("cuda runs film_siren by")
+    for name, body in facts["cuda_bodies"].items():
+        print(f"  {name:<16}{body['by']}: {body['reason'] or 'runs here'}")
     print("ops on CPU tensors run with")
     for op, choice in facts["cpu_choice"].items():
         print(f"  {op:<20}{choice}")

@@ -44,6 +44,8 @@ def machine() -> dict[str, Any]:
 
 def collect(preset: str) -> dict[str, Any]:
     """Everything `info --json` prints."""
+    from .kernels import film_siren_cuda  # here, not before: it looks for Triton
+
     counts = {name: _parameters(name) for name in config.PRESETS}
     config.preset(preset)
     reasons = available_backends()
@@ -62,6 +64,10 @@ def collect(preset: str) -> dict[str, Any]:
                 "ops": {op: reason is None for op, reason in ops.items()},
             }
             for name, ops in reasons.items()
+        },
+        "cuda_bodies": {
+            body: {"by": by, "reason": film_siren_cuda.bodies()[body]}
+            for body, by in film_siren_cuda.BODIES.items()
         },
         "cpu_choice": {op: f"{c.backend}, {c.precision}" for op, c in choices.items()},
         "cpu_precisions": available_precisions("cpu"),

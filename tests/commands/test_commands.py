@@ -40,12 +40,18 @@ def test_info_prints_one_object(capsys):
     for backend in facts["backends"].values():
         assert backend["available"] or backend["reason"]
     assert facts["backends"]["reference"]["available"]
+    bodies = {name: body["reason"] for name, body in facts["cuda_bodies"].items()}
+    assert set(bodies) == {"sm80", "sm90"}
+    without = facts["backends"]["cuda"]["reason"]
+    if without is not None:
+        assert all(reason in without for reason in bodies.values())
 
 
 def test_info_for_people(capsys):
     assert info.main([]) == 0
     text = capsys.readouterr().out
     assert "8,780,641" in text and "reference       available" in text
+    assert "sm90            wgmma, 9.0: " in text
 
 
 def test_render_writes_image_semantics_and_depth(weights, tmp_path):

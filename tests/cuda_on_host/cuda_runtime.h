@@ -18,13 +18,25 @@ struct alignas(16) uint4 {
 
 namespace cuda_on_host {
 
-constexpr int SHARED_LIMIT = 227 * 1024;  // bytes, of compute capability 9.0
 constexpr int PROCESSORS = 6;
 
 // The first and the second digit of the compute capability; CUDA_ON_HOST_CAPABILITY is both.
 inline int capability() {
   const char* wanted = std::getenv("CUDA_ON_HOST_CAPABILITY");
   return wanted ? std::atoi(wanted) : 80;
+}
+
+// Bytes of shared memory that a block may have, from CUDA's programming guide.
+inline int shared_limit() {
+  switch (capability()) {
+    case 80:
+      return 163 * 1024;
+    case 90:
+    case 100:
+      return 227 * 1024;
+    default:
+      return 99 * 1024;
+  }
 }
 
 }  // namespace cuda_on_host
@@ -66,8 +78,8 @@ inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
 using cudaError_t = int;
 using cudaStream_t = void*;
-enum {
-  cudaSuccess = 0,
+constexpr int cudaSuccess = 0;
+enum cudaDeviceAttr {
   cudaDevAttrMaxSharedMemoryPerBlockOptin,
   cudaDevAttrMultiProcessorCount,
   cudaDevAttrComputeCapabilityMajor,
@@ -82,7 +94,7 @@ inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess;
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
 inline cudaError_t cudaDeviceGetAttribute(int* value, int attribute, int) {
-  const int values[] = {0, cuda_on_host::SHARED_LIMIT, cuda_on_host::PROCESSORS,
+  const int values[] = {cuda_on_host::shared_limit(), cuda_on_host::PROCESSORS,
                         cuda_on_host::capability() / 10, cuda_on_host::capability() % 10};
   return *value = values[attribute], cudaSuccess;
 }

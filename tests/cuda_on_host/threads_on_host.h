@@ -1,7 +1,8 @@
 // The threads of a cluster of blocks as coroutines that give way where they wait for each other; in
 // between they run one after another, from the last to the first if CUDA_ON_HOST_REVERSED is set: a
-// missing barrier then changes results. With CUDA_ON_HOST_SEED=number, warps stall at random, and
-// what is asynchronous is done at random, else as late as can be. Shared memory begins as NaN, and
+// missing barrier then changes results. With CUDA_ON_HOST_SEED=number, warps stall at random, one thread
+// goes on only where nothing else can, and what is asynchronous is done at random, else as late as can
+// be. Shared memory begins as NaN, and
 // its end is watched. CUDA_ON_HOST_FAULT plants a fault by name.
 #pragma once
 
@@ -141,9 +142,11 @@ inline void run_cluster(unsigned first_block, bool reversed, bool random) {
   }
   gatherings.clear();
   for (Device* device : devices) device->begin();
+  const unsigned late = random ? (schedule() % (count / 32) + 1) * 32 - 1 : count;
+  bool now_the_late = false;
   for (bool left = true; left;) {
     left = false;
-    bool moved = false, stalled = false;
+    bool moved = false, stalled = false, held_back = false;
     unsigned stalls = random ? schedule() : 0;  // a bit a warp, some of the time
     if (schedule() % 4 == 0) stalls = 0;
     for (unsigned i = 0; i < count; ++i) {
@@ -151,6 +154,10 @@ inline void run_cluster(unsigned first_block, bool reversed, bool random) {
       Thread& thread = threads[current];
       left |= !thread.finished;
       if (thread.finished || thread.waiting || (thread.ready && !thread.ready())) continue;
+      if (current == late && !now_the_late) {
+        held_back = true;
+        continue;
+      }
       if (stalls >> (current / 32 % 32) & 1) {
         stalled = true;
         continue;
@@ -164,7 +171,9 @@ inline void run_cluster(unsigned first_block, bool reversed, bool random) {
     }
     const bool forced = !moved && !stalled;
     for (Device* device : devices) moved |= (random || forced) && device->step(forced);
-    if (left && forced && !moved) throw std::runtime_error("threads wait for what never comes");
+    now_the_late = held_back && forced && !moved;
+    if (left && forced && !moved && !held_back)
+      throw std::runtime_error("threads wait for what never comes");
   }
   for (Device* device : devices) device->end();
 }

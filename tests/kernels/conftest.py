@@ -1,33 +1,57 @@
-"""nvcc takes 20 seconds for a large file: each is compiled once for all tests that look at it."""
+"""The CUDA module, compiled for the host."""
 
-import functools
-import shutil
+import hashlib
+import importlib.machinery
+import importlib.util
+import subprocess
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from semfaceedit.kernels import _backend, _extension
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """`compile_file(stem, architecture, folder)` of a module keeps what it made."""
-    compile_file = getattr(request.module, "compile_file", None)
-    if compile_file is None:
-        yield
-        return
+ROOT = Path(__file__).resolve().parents[2]
 
-    @functools.cache
-    def compiled(stem: str, architecture: int):
-        folder = tmp_path_factory.mktemp(f"{stem}-{architecture}")
-        return compile_file(stem, architecture, folder), folder
 
-    def copied(stem: str, architecture: int, folder: Path):
-        uses, kept = compiled(stem, architecture)
-        shutil.copytree(kept, folder, dirs_exist_ok=True)
-        return uses
+@pytest.fixture(scope="session")
+def host_module(request: pytest.FixtureRequest) -> ModuleType:
+    """semfaceedit._C_cuda for the host; pytest's cache keeps what was compiled from these files."""
+    pybind11 = pytest.importorskip("pybind11")
+    includes = [ROOT / "tests/cuda_on_host", ROOT / "csrc", pybind11.get_include()]
+    includes.append(sysconfig.get_path("include"))
+    sources = [ROOT / "csrc/bindings_cuda.cpp", *sorted((ROOT / "csrc").glob("*.cu"))]
+    command = ["g++", "-O1", "-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall"]
+    command += ["-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas", "-Werror"]
+    command += [f"-isystem{path}" for path in includes[2:]]
+    command += [*(f"-I{path}" for path in includes[:2]), "-x", "c++", *map(str, sources)]
+    digest = hashlib.sha256(" ".join(command).encode())
+    for path in (*sources, *sorted((ROOT / "csrc").glob("*.h")), *sorted(includes[0].iterdir())):
+        digest.update(path.read_bytes())
+    folder = request.config.cache.mkdir("cuda_on_host")
+    target = folder / f"{digest.hexdigest()[:16]}.so"
+    if not target.exists():
+        for old in folder.glob("*.so"):
+            old.unlink()
+        fresh = target.with_suffix(f".{hash(request)}")
+        subprocess.run([*command, "-o", str(fresh)], check=True)
+        fresh.replace(target)
+    loader = importlib.machinery.ExtensionFileLoader("_C_cuda", str(target))
+    spec = importlib.util.spec_from_file_location("_C_cuda", target, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
 
-    request.module.compile_file = copied
+
+@pytest.fixture
+def cuda_on_host(host_module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Backend `cuda` takes CPU tensors and runs the host's module."""
+    monkeypatch.setattr(_extension, "load_cuda", lambda device=None: (host_module, None))
+    monkeypatch.setattr(_extension, "_device_and_stream", lambda tensor: (0, 0))
+    monkeypatch.setitem(_backend.DEVICE_TYPES, "cuda", ("cpu",))
+    _backend.unavailable.cache_clear()
     yield
-    request.module.compile_file = compile_file
+    _backend.unavailable.cache_clear()

@@ -4,21 +4,14 @@
 """
 
 import functools
-import importlib.machinery
-import importlib.util
 import inspect
 import math
 import shutil
-import subprocess
 import sys
-import sysconfig
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import film_siren_cases
 import pytest
 import test_ray_isosurface
 import test_semantic_composite
@@ -27,47 +20,13 @@ from comparison import assert_identical, assert_matches, values_and_gradients
 from test_ray_isosurface import Sizes
 from test_semantic_composite import color, semantic
 
-from semfaceedit.kernels import FieldWeights, _backend, _extension
-
-pybind11 = pytest.importorskip("pybind11")
-
-ROOT = Path(__file__).resolve().parents[2]
+from semfaceedit.kernels import FieldWeights
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread", "cuda_on_host"),
     pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++"),
     pytest.mark.skipif(sys.platform != "linux", reason="coroutines of glibc"),
 ]
-
-
-@pytest.fixture(scope="module")
-def host_module(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """semfaceedit._C_cuda for the host."""
-    target = tmp_path_factory.mktemp("cuda_on_host") / "_C_cuda.so"
-    includes = [ROOT / "tests/cuda_on_host", ROOT / "csrc", pybind11.get_include()]
-    includes.append(sysconfig.get_path("include"))
-    sources = [ROOT / "csrc/bindings_cuda.cpp", *sorted((ROOT / "csrc").glob("*.cu"))]
-    command = ["g++", "-O1", "-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall"]
-    command += ["-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas", "-Werror", *(f"-isystem{path}" for path in includes[2:])]
-    command += [*(f"-I{path}" for path in includes[:2]), "-x", "c++", *map(str, sources)]
-    subprocess.run([*command, "-o", str(target)], check=True)
-    loader = importlib.machinery.ExtensionFileLoader("_C_cuda", str(target))
-    spec = importlib.util.spec_from_file_location("_C_cuda", target, loader=loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def cuda_on_host(host_module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Backend `cuda` takes CPU tensors and runs the host's module."""
-    monkeypatch.setattr(_extension, "load_cuda", lambda device=None: (host_module, None))
-    monkeypatch.setattr(_extension, "_device_and_stream", lambda tensor: (0, 0))
-    monkeypatch.setitem(_backend.DEVICE_TYPES, "cuda", ("cpu",))
-    _backend.unavailable.cache_clear()
-    yield
-    _backend.unavailable.cache_clear()
 
 
 def by_hand(module: ModuleType) -> list[Any]:
@@ -241,143 +200,3 @@ def test_other_tensors_are_refused() -> None:
         semantic("cuda")(
             {name: x.double() for name, x in composite_inputs(semantic, (2, 3, 4)).items()}
         )
-
-
-# Points, inputs, width, layers, FiLM rows, groups, channels; trunk channels
-STACKS = {
-    "geometry": ((150, 3, 64, 3, 4, 1, 84), 1),
-    "appearance": ((150, 64, 64, 2, 5, 4, 3), 0),
-    "odd": ((63, 5, 17, 4, 9, 3, 7), 3),
-    "one point": ((1, 2, 16, 2, 1, 1, 25), 25),
-    "trunk and view in one block": ((140, 3, 16, 3, 2, 1, 52), 30),
-}
-LARGE_STACKS = {
-    "paper": ((130, 3, 256, 8, 2, 1, 276), 1),
-    "paper appearance": ((100, 256, 256, 8, 3, 2, 3), 0),
-    "several wide blocks": ((90, 70, 129, 3, 2, 2, 300), 160),
-}
-
-
-def film_output(
-    sizes: film_siren_cases.Sizes, trunk: int, backend: str, precision: str, dtype: torch.dtype
-) -> dict[str, torch.Tensor]:
-    inputs, *rows = film_siren_cases.problem(sizes)
-    function = film_siren_cases.call(*rows, backend, trunk, precision)
-    return function({name: tensor.to(dtype) for name, tensor in inputs.items()})
-
-
-@pytest.mark.parametrize(
-    ("sizes", "trunk"),
-    [
-        *(pytest.param(*case, id=name) for name, case in STACKS.items()),
-        *(
-            pytest.param(*case, id=name, marks=pytest.mark.slow)
-            for name, case in LARGE_STACKS.items()
-        ),
-    ],
-)
-def test_film_siren(sizes: film_siren_cases.Sizes, trunk: int) -> None:
-    exact = film_output(sizes, trunk, "reference", "fp32", torch.float64)
-    plain = film_output(sizes, trunk, "reference", "fp16", torch.float32)
-    with unwritten_memory_is_nan():
-        assert_matches(film_output(sizes, trunk, "cuda", "fp16", torch.float32), exact, plain)
-
-
-@contextmanager
-def unwritten_memory_is_nan() -> Iterator[None]:
-    """What torch.empty gives is filled with NaN, so that it shows where nothing is written."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        assert torch.empty(3).isnan().all()
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
-def test_film_siren_gradients() -> None:
-    inputs, *rows = film_siren_cases.problem((63, 5, 17, 4, 9, 3, 7))
-    run = functools.partial(values_and_gradients, inputs=inputs)
-    call = film_siren_cases.call
-    exact = run(call(*rows, "reference", 3), dtype=torch.float64)
-    plain = run(call(*rows, "reference", 3, "fp16"), dtype=torch.float32)
-    actual = run(call(*rows, "cuda", 3, "fp16"), dtype=torch.float32)
-    assert_matches(actual, exact, plain)
-    alone = run(call(*rows, "cuda", 3, "fp16"), dtype=torch.float32, wanted=["phases"])
-    assert_identical({"d phases": alone["d phases"]}, actual)
-
-
-SCHEDULED = ((140, 70, 64, 2, 2, 2, 30), 1)  # two tiles for a block, slabs of every kind
-SEEDS = range(4)
-
-
-def scheduled_output(monkeypatch: pytest.MonkeyPatch, seed: int, fault: str = "") -> Any:
-    monkeypatch.setenv("CUDA_ON_HOST_SEED", str(seed))
-    monkeypatch.setenv("CUDA_ON_HOST_FAULT", fault)
-    return film_output(*SCHEDULED, "cuda", "fp16", torch.float32)
-
-
-def test_film_siren_in_any_order_of_warps_and_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = film_output(*SCHEDULED, "cuda", "fp16", torch.float32)
-    for seed in SEEDS:
-        assert_identical(wanted, scheduled_output(monkeypatch, seed))
-    monkeypatch.setenv("CUDA_ON_HOST_REVERSED", "1")
-    assert_identical(wanted, scheduled_output(monkeypatch, 0))
-
-
-FAULTS = (
-    "copies are not waited for",
-    "a group too few is waited for",
-    "no barrier between slabs",
-    "half a piece is copied",
-    "a piece is read from its neighbour's place",
-)
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_in_the_order_of_things_shows(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = film_output(*SCHEDULED, "cuda", "fp16", torch.float32)["output"]
-    for seed in SEEDS:
-        output = scheduled_output(monkeypatch, seed, fault)["output"]
-        assert not torch.equal(output, wanted), seed
-
-
-def test_film_siren_trunk_never_sees_the_direction() -> None:
-    for channels, trunk in ((5, 2), (40, 33)):
-        inputs, *rows = film_siren_cases.problem((20, 3, 16, 3, 2, 1, channels))
-        function = film_siren_cases.call(*rows, "cuda", trunk, "fp16")
-        turned = {**inputs, "directions": torch.full_like(inputs["directions"], math.nan)}
-        first, second = function(inputs)["output"], function(turned)["output"]
-        assert torch.equal(first[:, :trunk], second[:, :trunk])
-        assert second[:, trunk:].isnan().all()
-
-
-def test_film_siren_of_no_points_and_too_wide() -> None:
-    inputs, _, groups = film_siren_cases.problem((5, 3, 16, 2, 2, 1, 30))
-    nothing = {**inputs, "points": torch.zeros(0, 3), "directions": torch.zeros(0, 3)}
-    function = film_siren_cases.call(torch.zeros(3, dtype=torch.int64), groups, "cuda", 1, "fp16")
-    result = values_and_gradients(function, nothing, torch.float32)
-    assert result["output"].shape == (0, 30)
-    assert not any(result[f"d {name}"].any() for name in inputs)
-    with pytest.raises(ValueError, match="up to 256 units, got 257"):
-        film_output((5, 3, 257, 2, 1, 1, 3), 0, "cuda", "fp16", torch.float32)
-
-
-def test_film_siren_registered_ops() -> None:
-    tensors, offsets, groups = film_siren_cases.problem((5, 3, 16, 2, 2, 1, 3))
-    values = list(tensors.values())
-    inputs = [*values[:4], offsets, groups, *values[4:]]
-    film_siren_cases.call(offsets, groups, "cuda", 0, "fp16")(tensors)
-    ops = torch.ops.semfaceedit
-    torch.library.opcheck(ops.film_siren_forward_cuda.default, (inputs, 0, "fp16"))
-
-
-def test_film_siren_in_fp16_is_never_chosen_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_backend, "AUTO_ORDER", {"cuda": ("cuda", "reference")})
-    monkeypatch.setitem(_backend.DEVICE_TYPES, "cuda", ("cuda",))
-    choose = functools.partial(_backend._choose, "film_siren", None)
-    chosen = choose(None, "cuda", None, torch.float32)
-    assert (chosen.backend, chosen.precision) == ("reference", "fp32")
-    assert choose("fp16", "cuda", None, torch.float32).backend == "cuda"
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: True)
-    chosen = choose(None, "cuda", None, torch.float32)
-    assert (chosen.backend, chosen.precision) == ("cuda", "fp16")

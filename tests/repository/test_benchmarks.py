@@ -185,19 +185,35 @@ def test_resumed_suite_times_what_is_missing(tmp_path: Path) -> None:
 def test_counted_work_of_film_siren() -> None:
     """Bytes through L2 by hand, and how many multiplications come on each."""
     stacks = roofline.stacks()
-    slabs = 4 * (1 + stacks["appearance"].layers) + 1  # first, hidden and view; the last heads
-    by_hand = slabs * (256 + 24) * 64 * 2 / 128 + 4 * (256 + 3 + 3)
-    assert roofline.cuda_work(stacks["appearance"]).l2 == pytest.approx(by_hand)
+    slabs = 4 * (1 + stacks["appearance"].layers) + 1 + 1  # all layers; directions; last heads
+    film = 9 * 256 * 2 * 4
+    by_hand = (slabs * (256 + 24) * 64 * 2 + film) / 128 + 4 * (256 + 3 + 3)
+    assert roofline.cuda_work(stacks["appearance"], "sm80").l2 == pytest.approx(by_hand)
+    slabs = 1 + 4 * stacks["geometry"].layers + 1  # points, other layers, directions
+    plain = 1 + 4 * 7  # last heads; wide heads of layers 2 to 7 and of the view layer
+    weights = (slabs * (256 + 24) + plain * 256) * 64 * 2
+    by_hand = (weights + film) / 256 + 4 * (3 + 3 + 276) + (6 + 6) * 256 * 2
+    assert roofline.cuda_work(stacks["geometry"], "sm90").l2 == pytest.approx(by_hand)
     kib = roofline.triton_work(stacks["geometry"], 90).l2 * 128 / 1024
     by_hand = 9 * 64 + 8 * (2 * 64 + 128) + 7 * (5 * 64 + 288 / 2) + 64 + 16 + 141  # of each tile
     assert kib == pytest.approx(by_hand, rel=0.03)
-    for name, least in (("geometry", 75), ("appearance", 100)):
-        assert roofline.cuda_work(stacks[name]).intensity >= least, name
-        predictions = [
-            roofline.predict(work, 10**6, roofline.GPUS["H100"], backend)
-            for backend, work in roofline.works(stacks[name], 90).items()
-        ]
-        assert predictions[1].total < predictions[0].total
-        assert predictions[0].total == pytest.approx(
-            predictions[0].matrix + predictions[0].epilogue + predictions[0].l2
-        )
+
+
+def test_each_byte_through_l2_is_used_often_enough() -> None:
+    for name, of_block in (("geometry", 75), ("appearance", 100)):
+        stack = roofline.stacks()[name]
+        assert roofline.cuda_work(stack, "sm80").intensity >= of_block, name
+        assert roofline.cuda_work(stack, "sm90").intensity >= 128, name
+
+
+def test_predictions() -> None:
+    for gpu in roofline.GPUS.values():
+        for stack in roofline.stacks().values():
+            triton, cuda = (
+                roofline.predict(work, 10**6, gpu, kernel)
+                for kernel, work in roofline.works(stack, gpu).items()
+            )
+            assert cuda.total < triton.total
+            assert triton.total == pytest.approx(triton.matrix + triton.epilogue + triton.l2)
+    assert roofline.Prediction(3.0, 2.0, 1.0, "L2").total == 5.0
+    assert roofline.Prediction(3.0, 2.0, 4.0, "L2, sines").total == 4.0
