@@ -196,4 +196,3 @@ export function answerRecovered(open) {
   find("recovered").hidden = true;
   if (open) send({ type: "open", name: recovered });
 }
-
