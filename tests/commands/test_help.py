@@ -11,6 +11,7 @@ import pytest
 from commands import OPTIONS
 
 from semfaceedit import cli
+from semfaceedit.editing.mask_edits import EDITS
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,6 +83,13 @@ def test_the_example_of_each_command_can_be_copied(name: str, monkeypatch) -> No
     words = shlex.split(rest.partition("\n\n")[0].replace("\\\n", ""))
     assert words[: 1 + len(name.split())] == ["semfaceedit", *name.split()]
     cli.parse(OPTIONS[name], words[1 + len(name.split()) :], name=name)
+
+
+def test_every_label_edit_is_named_where_it_is_asked_for() -> None:
+    (paint,) = (option for option in cli.describe(OPTIONS["edit"]) if option.flag == "--paint")
+    page = " ".join((ROOT / "docs" / "editing.md").read_text(encoding="utf-8").split())
+    for name in EDITS:
+        assert name in paint.help and name in page, name
 
 
 @pytest.mark.parametrize("parser", [cli.parse, cli._parse_plain])

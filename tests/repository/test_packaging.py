@@ -1,10 +1,12 @@
 """What is built and installed: with a compiler, without one, and under sanitizers."""
 
 import ast
+import fnmatch
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -37,6 +39,21 @@ def test_folder_does_not_import_under_its_own_name() -> None:
     )
     assert result.returncode != 0
     assert "imported as semfaceedit.kernels" in result.stderr
+
+
+def test_weights_are_packed_and_what_is_kept_beside_them_is_not() -> None:
+    """A checkout in use holds files that save finding things again: of this machine alone."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = settings["tool"]["setuptools"]["package-data"]["semfaceedit"]
+    ignored = [line for line in (ROOT / ".gitignore").read_text().splitlines() if "*" in line]
+
+    def packed(name: str) -> bool:
+        return any(fnmatch.fnmatch(f"weights/{name}", pattern) for pattern in patterns)
+
+    for path in (ROOT / "semfaceedit" / "weights").iterdir():
+        kept = any(fnmatch.fnmatch(path.name, pattern) for pattern in ignored)
+        assert packed(path.name) != kept, path.name
+    assert not packed("mean-codes-0.safetensors") and not packed("surfaces-0.safetensors")
 
 
 @pytest.fixture
