@@ -77,7 +77,7 @@ for request, size in ((render, 256), (fit, 128), (views, 256)):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is glibc's")
 def test_memory_of_a_large_request_is_given_back(tmp_path: Path) -> None:
-    """Most of what a render, a fit and the editor's views took at most; nothing holds on to it."""
+    """What a render, a fit and the editor's views took: nothing holds on to it."""
     helpers = Path(__file__).parents[1] / "helpers"
     code = f"import sys; sys.path.insert(0, {str(helpers)!r})\n{REQUESTS}"
     command = [sys.executable, "-c", code, str(tmp_path)]
@@ -85,4 +85,4 @@ def test_memory_of_a_large_request_is_given_back(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     for line in result.stdout.splitlines():
         name, most, left = line.split()
-        assert int(most) > 40 and int(left) < 0.3 * int(most), result.stdout
+        assert int(most) > 40 and int(left) <= 8, result.stdout
