@@ -16,7 +16,7 @@ from op_problems import Inputs, composite_problem, field_problem, film_problem
 from torch import Tensor
 from workloads import Op, color_op, field_op, film_op, semantic_op, within
 
-from semfaceedit.kernels import use_backend
+from semfaceedit.kernels import film_siren_cuda, use_backend
 from semfaceedit.model import checkpoint, config
 from semfaceedit.model.generator import Generator, sample_latents
 from semfaceedit.model.labels import NUM_CLASSES
@@ -127,6 +127,7 @@ def run_checks(suite: Suite, plan: Plan) -> None:
     cuda = gpu_rays.unavailable() is None
     if not cuda:
         suite.add(kind="missing", backend="cuda", reason=gpu_rays.unavailable())
+    suite.add(kind="bodies", op="film_siren", **film_siren_cuda.bodies())
     for name, (op, inputs) in cases.items():
         matrices = name in ("geometry", "appearance")
         for variant in plan.checked if matrices else plan.checked[:1]:

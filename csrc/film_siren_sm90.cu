@@ -19,7 +19,7 @@ namespace semfaceedit {
 namespace {
 
 constexpr int GROUP = 128;  // threads of a warpgroup
-constexpr int RELEASES = FILM_CLUSTER * FILM_THREADS / 32;
+[[maybe_unused]] constexpr int RELEASES = FILM_CLUSTER * FILM_THREADS / 32;
 
 template <int WIDTH>
 struct Ring {
@@ -199,7 +199,7 @@ struct GroupUnit {
 };
 
 // Read anew at each use.
-SEMFACEEDIT_DEVICE inline int clusters() {
+[[maybe_unused]] SEMFACEEDIT_DEVICE inline int clusters() {
   return sm80::unknown(static_cast<int>(gridDim.x)) / FILM_CLUSTER;
 }
 

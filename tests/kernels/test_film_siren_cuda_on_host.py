@@ -242,3 +242,27 @@ def test_fp16_is_never_chosen_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: True)
     chosen = choose(None, "cuda", None, torch.float32)
     assert (chosen.backend, chosen.precision) == ("cuda", "fp16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", ["90"], indirect=True)
+def test_the_gpu_suite_with_this_backend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capability: str
+) -> None:
+    """All of its steps at toy size, as on a GPU of this capability without Triton."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import gpu_checks
+    import gpu_suite
+    from measuring import Suite
+
+    plan = gpu_checks.Plan(
+        preset="tiny", resolution=4, label_resolution=8, other_resolutions=(), points=67, rays=601,
+        chunk_rays=24, repeats=1, variants=("cuda fp16",), checked=("cpu fp32", "cuda fp16"),
+        baselines=("eager fp32", "eager AMP"),
+    )  # fmt: skip
+    suite = Suite(tmp_path / "toy.json", torch.device("cpu"))
+    assert gpu_suite.run(suite, plan, 1) == 0
+    assert suite.has(kind="check", op="geometry", variant="cuda fp16", tensor="output", passed=True)
+    assert suite.has(kind="time", what="render", variant="cuda fp16")
+    bodies = next(record for record in suite.records if record["kind"] == "bodies")
+    assert bodies[BODIES[capability]] is None
