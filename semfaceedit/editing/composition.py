@@ -17,6 +17,10 @@ STILL = 0.05  # pixels of the photograph, below which a displacement moves nothi
 STRIP = 1 << 20  # pixels worked on at a time
 
 
+class NothingChanged(UserError):
+    """An edit changes no pixel of the photograph."""
+
+
 @dataclass(frozen=True)
 class Pasted:
     """A photograph with an edit in it. Outside the region it has the pixels it had."""
@@ -60,7 +64,7 @@ def composed(
         result[rows, columns][mask] = values[mask]
         region[rows, columns] = mask
     if not region.any():
-        raise UserError(
+        raise NothingChanged(
             "--paste: the region that changed lies outside the photograph, or nothing changed: "
             "nothing was written"
         )

@@ -171,18 +171,24 @@ def paste(
     edited: EditedFace,
     pixels: np.ndarray,  # (H, W, 3) uint8, upright
     window: Window,  # of the crop, in these pixels
+    *,
+    working: int = WORKING,
 ) -> Pasted:
     """Carry what `edited` changed to the photograph that the face was inverted from.
 
     A face that was edited before brings all of its edits. A change of look goes on beyond the crop
-    through like colours. UserError where nothing changed within the photograph.
+    through like colours. NothingChanged where nothing changed within the photograph. working:
+    pixels along the crop, at which outlines and changes are found; fewer are quicker and coarser.
     """
     after = edited.project
     region = edited.region
     if after.origin is not None:
-        before, region = after.as_inverted(), torch.from_numpy(after.origin.region)[None, None]
-    size = int(min(max(round(window.side), 64), WORKING))
-    renderings = [render_project(generator, p, min(size, RENDERED)) for p in (before, after)]
+        before = after.as_inverted()
+        known = after.origin.grown(region[0, 0].cpu().numpy()).region
+        region = torch.from_numpy(known)[None, None]
+    size = int(min(max(round(window.side), 64), working))
+    most = RENDERED * working // WORKING
+    renderings = [render_project(generator, p, min(size, most)) for p in (before, after)]
     fitted, changed = ((r.image.cpu().clamp(-1, 1) + 1) / 2 for r in renderings)
     labels = [_labels(r, size) for r in renderings]
     own = torch.from_numpy(resize_labels(before.labels, size).astype(np.int64))[None, None]

@@ -57,6 +57,7 @@ def state(session: EditingSession, job_name: str, job_kind: str) -> bytes:
         "sliders": [dict(revision.sliders) for revision in revisions],
         "at": at,
         "version": revisions[at].version,
+        "root": revisions[at].root,
         "pose": face.pose.tolist(),
         "photograph": face.crop is not None and face.crop.photograph is not None,
         "size": len(face.labels),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import tempfile
 import threading
 import traceback
@@ -12,14 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from PIL import Image
 
 from ..baking.bake import TEXELS, bake, looks_of
 from ..baking.page import page
-from ..editing.paste import NoPhotograph, Pasted, find_photograph, paste, since, window_on
-from ..editing.photograph_file import Photograph, read_original, save_like
+from ..editing.photograph_file import save_like
 from ..editing.project import FaceProject
 from ..editing.tuning import with_weights
 from ..editing.views import RenderedFace, View, path, turn
@@ -34,12 +30,14 @@ from . import answers
 from .face_views import CHUNK_RAYS
 from .messages import pack_message
 from .outbox import Outbox
+from .photograph_view import PastedFaces, jpeg
+from .revisions import Revision
 from .session import EditingSession
 
 VIDEOS = ("mp4", "webp")
 FPS, FRAMES = 24, 72  # of a video
 YAWS = (-0.5, 0.5)  # between which a head turns in it
-SHOWN, AROUND = 900, 0.3  # pixels of the photograph in the page, and the border about the face
+SHOWN = 900  # pixels of the photograph in the page
 TYPES = {"mp4": "video/mp4", "webp": "image/webp", "html": "text/html", "png": "image/png"}
 
 Tell = Callable[[int, int], None]  # parts that are done, of how many
@@ -60,26 +58,13 @@ class Video:
     start: int | FaceProject | None = None  # a seed, or a face that was read
 
 
-@dataclass(frozen=True)
-class _PastedFace:
-    """A photograph with an edit in it, kept until the face changes."""
-
-    project: FaceProject
-    original: Photograph
-    pasted: Pasted
-    shown: bytes  # two JPEGs, before and after, of the same size
-    split: int  # bytes of the first
-    name: str
-
-
 class Exporter:
     """Makes one thing at a time, of the face as it is when it is asked for."""
 
-    def __init__(self, session: EditingSession, backend: str | None):
-        self.session, self.backend = session, backend
+    def __init__(self, session: EditingSession, faces: PastedFaces, backend: str | None):
+        self.session, self.faces, self.backend = session, faces, backend
         self.task: asyncio.Task[None] | None = None
         self.cancelled = threading.Event()
-        self._pasted: _PastedFace | None = None
 
     def begin(self, outbox: Outbox, what: str, work: Making) -> None:
         """Start `work`, whose answer goes to a page."""
@@ -122,55 +107,32 @@ class Exporter:
     def photograph(self, tell: Tell) -> tuple[dict[str, Any], bytes]:
         """The surroundings of the face in the photograph, without and with the edit."""
         tell(0, 1)
-        found = self._paste()
+        found = self.faces.pasted(self._edited())
+        rows, columns = found.place
+        pictures = [
+            jpeg(pixels[rows, columns], SHOWN)
+            for pixels in (found.sized.pixels, found.pasted.pixels)
+        ]
         share = round(100 * float(found.pasted.region.mean()), 1)
-        height, width = found.pasted.pixels.shape[:2]
-        about = {"split": found.split, "share": share, "width": width, "height": height}
-        return about, found.shown
+        height, width = found.original.photograph.pixels.shape[:2]
+        about = {"split": len(pictures[0]), "share": share, "width": width, "height": height}
+        return about, b"".join(pictures)
 
     def pasted(self, tell: Tell) -> tuple[dict[str, Any], bytes]:
         """The photograph with the edit in it, at its full size, as the bytes of a PNG."""
         tell(0, 1)
-        found = self._paste()
+        original, pixels = self.faces.whole(self._edited())
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "edited.png")
-            save_like(file, found.pasted.pixels, found.original)
-            return _file(f"{found.name}-edited.png"), file.read_bytes()
+            save_like(file, pixels, original.photograph)
+            return _file(f"{original.file.stem}-edited.png"), file.read_bytes()
 
-    def _paste(self) -> _PastedFace:
-        project = self.session.face
-        if self._pasted is None or self._pasted.project is not project:
-            self._pasted = self._paste_now(project)
-        return self._pasted
-
-    def _paste_now(self, project: FaceProject) -> _PastedFace:
-        generator, before = self.session.generator, origin(self.session)
-        if before is None or project.crop is None or before.crop is None:
-            raise UserError(
-                "the map was taken from another side since: go back to a revision before"
-            )
-        if project is before:
+    def _edited(self) -> Revision:
+        """The face at hand; UserError where its photograph is as it was."""
+        revision = self.session.revision
+        if not self.faces.is_edited(revision):
             raise UserError("nothing has been changed yet: edit the face first")
-        try:
-            file = find_photograph(before, near=self.session.saved.out / "face")
-            original = read_original(file)
-            height, width = original.pixels.shape[:2]
-            window = window_on(before.crop, width, height)
-            edited = since(generator, before, project)
-            pasted = paste(generator, before, edited, original.pixels, window)
-        except NoPhotograph as error:
-            out = self.session.saved.out
-            raise UserError(
-                f"{error.fact}: put the very file into {out}, or open the photograph again"
-            ) from None
-        except UserError as error:
-            raise UserError(str(error).removeprefix("--paste: ")) from None
-        border = AROUND * window.side
-        left, top = (max(0, round(edge - border)) for edge in (window.left, window.top))
-        right = min(width, round(window.left + window.side + border))
-        bottom = min(height, round(window.top + window.side + border))
-        shown = [_small(p[top:bottom, left:right]) for p in (original.pixels, pasted.pixels)]
-        return _PastedFace(project, original, pasted, b"".join(shown), len(shown[0]), file.stem)
+        return revision
 
     # The rest.
 
@@ -234,20 +196,5 @@ class Exporter:
         return RenderedFace(start.codes(generator), start.tuned)
 
 
-def origin(session: EditingSession) -> FaceProject | None:
-    """What was chosen, opened or found, and led to the face at hand; None: it is forgotten."""
-    revisions, at = session.history
-    root = revisions[at].root
-    return next((r.project for r in revisions if r.number == root), None)
-
-
 def _file(name: str) -> dict[str, Any]:
     return {"name": name, "mime": TYPES[name.rpartition(".")[2]]}
-
-
-def _small(pixels: np.ndarray) -> bytes:
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    picture.thumbnail((SHOWN, SHOWN), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=92, subsampling=0)
-    return buffer.getvalue()

@@ -6,14 +6,9 @@ each page the one that it asked for last.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import sys
 import threading
 import traceback
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from starlette.websockets import WebSocket
@@ -22,12 +17,12 @@ from ..baking.bake import bake
 from ..baking.container import pack_layers
 from ..editing.project import FaceProject
 from ..kernels import use_backend
+from .background import Background
 from .messages import pack_message
 from .outbox import Outbox
 from .session import EditingSession
 
 MOST_TEXELS = 512  # along an edge of a layer
-NICE = 10  # of the thread that bakes, beside those that follow a brush
 QUICK = 1  # level of zlib: the page is on this machine
 
 
@@ -49,37 +44,29 @@ class Baker:
 
     def __init__(self, session: EditingSession, backend: str | None):
         self.session, self.backend = session, backend
-        self._wanted: dict[WebSocket, tuple[Outbox, Wanted]] = {}
-        self._worker: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, "baker", initializer=_yield_to_others)
+        self._background = Background("layers")
         self._stop = threading.Event()
         self._last: tuple[Wanted, bytes] | None = None
 
     def ask(self, page: WebSocket, outbox: Outbox, wanted: Wanted) -> None:
         """Send a page its layers once they are baked; what it asked for before is dropped."""
-        self._wanted[page] = outbox, wanted
         self._stop.clear()
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
+        self._background.ask(page, outbox, self._answer(wanted))
 
     def interrupt(self) -> None:
         """Leave what is being baked: the page gets an answer without layers, and may ask again."""
         self._stop.set()
 
-    async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._wanted:
-            page = next(iter(self._wanted))
-            outbox, wanted = self._wanted.pop(page)
-            header = {"type": "layers", **asdict(wanted), "again": False}
-            layers = b""
-            try:
-                layers = await loop.run_in_executor(self._thread, self._layers, wanted)
-            except Interrupted:
-                header["again"] = True
-            except Exception:  # the head is then turned by the server, as without WebGL 2
-                traceback.print_exc()
-            outbox.put("layers", pack_message(header, layers))
+    def _answer(self, wanted: Wanted) -> Iterator[bytes]:
+        header = {"type": "layers", **asdict(wanted), "again": False}
+        layers = b""
+        try:
+            layers = self._layers(wanted)
+        except Interrupted:
+            header["again"] = True
+        except Exception:  # the head is then turned by the server, as without WebGL 2
+            traceback.print_exc()
+        yield pack_message(header, layers)
 
     def _layers(self, wanted: Wanted) -> bytes:
         """What `baking/page/layers.js` reads."""
@@ -112,10 +99,3 @@ class Baker:
         if self._stop.is_set() or not current:
             raise Interrupted
         return revision.project
-
-
-def _yield_to_others() -> None:
-    """Lower this thread's priority, where the system knows one of threads."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

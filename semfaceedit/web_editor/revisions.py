@@ -38,4 +38,5 @@ def unpainted(revisions: Sequence[Revision], at: int) -> FaceProject:
     looks = revisions[at].project.appearance
     while at > 0 and (revisions[at].painted or revisions[at].look is not None):
         at -= 1
-    return replace(revisions[at].project, appearance=looks)
+    # What its photograph shows has the looks that it had.
+    return replace(revisions[at].project.with_origin(), appearance=looks)

@@ -52,6 +52,7 @@ from .messages import (
 )
 from .outbox import Outbox, receive, send
 from .patience import read_within
+from .photograph_view import PastedFaces, PhotographView
 from .session import EditingSession
 from .uploads import check_picture, clean_name, keep_picture
 
@@ -77,7 +78,11 @@ class EditorServer:
     def __init__(self, session: EditingSession, key: str, backend: str | None = None):
         self.session, self.key = session, key
         self.changes = Changes(session, backend)
-        self.baker, self.exporter = Baker(session, backend), Exporter(session, backend)
+        self.baker, faces = Baker(session, backend), PastedFaces(session)
+        self.exporter = Exporter(session, faces, backend)
+        self.photograph = PhotographView(
+            faces, backend, lambda: self.changes.sharpening is not None
+        )
         self.handlers: dict[str, Callable[[WebSocket, dict[str, Any], bytes], Awaitable[None]]] = {
             "view": self._view,
             "follow": self._view,
@@ -85,6 +90,7 @@ class EditorServer:
             "looks": self._looks,
             "thumbnail": self._thumbnail,
             "layers": self._layers,
+            "photograph": self._photograph,
             "export": self._export,
             "cancel": self._cancel,
             "choose": self._choose,
@@ -118,6 +124,7 @@ class EditorServer:
         """Stop what runs and keep a face that is not on the disk."""
         self.changes.end()
         self.baker.interrupt()
+        self.photograph.end()
         self.exporter.cancelled.set()
         return self.session.autosave()
 
@@ -233,6 +240,11 @@ class EditorServer:
         number, version = (whole(header, name, 0, MOST_SEED) for name in ("number", "version"))
         wanted = Wanted(number, version, whole(header, "texels", 8, MOST_TEXELS))
         self.baker.ask(socket, self.changes.pages[socket], wanted)
+
+    async def _photograph(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        """A revision in its photograph, when it is pasted there."""
+        number = whole(header, "number", 0, MOST_SEED)
+        self.photograph.ask(socket, self.changes.pages[socket], number)
 
     async def _export(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         """Something to take along, while the face can go on being edited."""

@@ -95,7 +95,7 @@ class EditingSession:
         base = revisions[at - self._has_look(group)].project
         wanted = Codes(base.offsets.geometry, look_offsets(self.generator, [seed]))
         codes = interpolate(base.offsets, wanted, amount, group, self.model.group_names)
-        project = replace(base, appearance=codes.appearance[0])
+        project = replace(base.with_origin(), appearance=codes.appearance[0])
         self._add(f"{group} like face {seed}", project, look=Look(group, seed, amount))
 
     def adjust(self, changes: Mapping[str, float]) -> None:

@@ -2,23 +2,21 @@
 
 import io
 import time
-from dataclasses import replace
 from urllib.parse import quote
 
 import numpy as np
 import pytest
 from browser import CHROMIUM, open_page
 from editor_server import KEY
+from photographs import HEIGHT, WIDTH, WINDOW, open_photograph
 from PIL import Image
 
-from semfaceedit.data.align import Window
 from semfaceedit.editing.paste import paste, since
-from semfaceedit.editing.target import SourceCrop, SourcePhotograph
 from semfaceedit.web_editor import exports
+from semfaceedit.web_editor.photograph_view import root_of
 from semfaceedit.web_editor.uploads import keep_picture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-WIDTH, HEIGHT, WINDOW = 120, 90, Window(left=30, top=10, side=64)
 
 
 @pytest.fixture(autouse=True)
@@ -30,17 +28,7 @@ def small(monkeypatch):
 @pytest.fixture
 def photograph(served):
     """The editor on a face that came from a photograph in its folder."""
-    session = served[0].session
-    session.choose(5)
-    session.saved.out.mkdir(exist_ok=True)
-    path = session.saved.out / "ann.png"
-    shown = np.random.default_rng(3).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    face = Image.fromarray(session.face.image).resize((64, 64))
-    shown[10:74, 30:94] = np.asarray(face)
-    Image.fromarray(shown).save(path)
-    crop = SourceCrop(WINDOW, WIDTH, HEIGHT, SourcePhotograph.of(path))
-    session._add("ann", replace(session.face, crop=crop), root=True)
-    return path
+    return open_photograph(served[0].session)
 
 
 def test_the_edit_comes_in_the_photograph_at_its_full_size(served, client, photograph):
@@ -61,7 +49,7 @@ def test_the_edit_comes_in_the_photograph_at_its_full_size(served, client, photo
     original = np.asarray(Image.open(photograph)).astype(int)
     moved = (edited != original).any(-1)
     assert edited.shape == original.shape and moved.any()
-    before = exports.origin(session)
+    before = root_of(session.history[0], session.revision)
     made = since(session.generator, before, session.face)
     pasted = paste(session.generator, before, made, original.astype(np.uint8), WINDOW)
     assert np.array_equal(edited, pasted.pixels) and not moved[~pasted.region].any()

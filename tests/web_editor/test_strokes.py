@@ -9,12 +9,15 @@ from browser import CHROMIUM
 from editor_page import editor_page, wait_for_revision
 from editor_server import running
 from faces import SIZE
+from photographs import open_photograph
 
 from semfaceedit.api import Editor
 from semfaceedit.editing.encoder import EncoderSettings, follow_map, new_encoder
 from semfaceedit.editing.fit import StopFit
 from semfaceedit.editing.project import FaceProject
+from semfaceedit.editing.target import resize_labels
 from semfaceedit.errors import UserError
+from semfaceedit.web_editor.photograph_view import PastedFaces
 from semfaceedit.web_editor.revisions import unpainted
 from semfaceedit.web_editor.session import EditingSession
 
@@ -64,6 +67,25 @@ def test_a_stroke_is_what_the_encoder_says_and_one_revision(session):
     assert session.face is face
     session.go(1)
     assert np.array_equal(session.face.labels, labels)
+
+
+def test_a_stroke_keeps_a_look_in_the_photograph(session):
+    """What a face is sharpened from does not forget what its photograph shows."""
+    open_photograph(session)
+    plain, model = session.face, session.model
+    below = plain.labels[len(plain.labels) // 2 :]  # the stroke
+    group = model.group_of_class[np.bincount(below.flatten()).argmax()]
+    session.look(model.group_names[group], 4)
+    session.stroke(painted(session.face.labels))
+    session.sharpen()
+    known = session.face.origin
+    assert torch.equal(known.appearance.phases, plain.appearance.phases)
+    assert not torch.equal(session.face.appearance.phases, plain.appearance.phases)
+    found = PastedFaces(session).pasted(session.revision).pasted.region[42:74, 30:94]
+    own = np.isin(resize_labels(plain.labels, 64)[32:], np.flatnonzero(
+        np.array(model.group_of_class) == group
+    ))  # fmt: skip
+    assert found[own].mean() > 0.5
 
 
 def test_a_preview_changes_nothing_and_shows_the_stroke(session):

@@ -58,14 +58,14 @@ function zoom(factor) {
 
 // One button of a group can be reached with the tab key, the others from it with the arrow keys.
 function rove(group) {
-  const buttons = () => [...group.querySelectorAll("button")];
+  const buttons = () => [...group.querySelectorAll("button:not([hidden])")];
   const settle = () => {
     const all = buttons();
     const stop = all.find((button) => button === document.activeElement)
       ?? all.find((button) => button.matches("[aria-pressed=true]:not(.lock), [aria-current]")) ?? all[0];
     for (const button of all) button.tabIndex = button === stop ? 0 : -1;
   };
-  new MutationObserver(settle).observe(group, { childList: true, subtree: true, attributeFilter: ["aria-pressed", "aria-current"] });
+  new MutationObserver(settle).observe(group, { childList: true, subtree: true, attributeFilter: ["aria-pressed", "aria-current", "hidden"] });
   group.addEventListener("focusin", settle);
   group.addEventListener("keydown", (event) => {
     const by = NEXT[event.key];

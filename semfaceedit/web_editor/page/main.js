@@ -7,6 +7,7 @@ import { listen } from "./keys.js";
 import { Looks, MOST_LOOK } from "./looks.js";
 import { Painter } from "./painter.js";
 import * as panels from "./panels.js";
+import { Photograph, pressKind } from "./photograph.js";
 import * as sliders from "./sliders.js";
 import { Socket } from "./socket.js";
 import { buildButtons, decoded, find, labelName, page, press, saveFile, say, send } from "./state.js";
@@ -31,13 +32,15 @@ page.painter = new Painter(find("map"), {
   },
 });
 const head = new Head({
-  ask: (face) => !page.painter.last && send({ type: "layers", ...face }),
+  ask: (face) => !page.painter.last && !photograph.waiting && send({ type: "layers", ...face }),
   loaded: () => {
     if (page.viewer.own) page.viewer.show();
   },
 });
+const photograph = new Photograph({ draw: () => page.viewer.draw(), choose: chooseKind, settled: () => head.plan() });
 page.viewer = new Viewer(find("face"), {
   head,
+  photograph,
   ask: ({ labels, ...view }) => send({ type: labels ? "follow" : "view", ...view }, labels),
   turned: (pose) => {
     panels.showPose(pose);
@@ -63,6 +66,7 @@ function putUnder(picture) {
 
 const ANSWERS = {
   about: begin, state: follow, frame, layers: (...answer) => head.answered(...answer), faces,
+  photograph: (...answer) => photograph.answered(...answer),
   looks: (...answer) => looks.answered(...answer), map, progress, saved, error, thumbnail: panels.thumbnail,
   making: exports.making, made: exports.made,
 };
@@ -80,6 +84,7 @@ function begin(header) {
   page.about = header;
   kept.clear(); // another server counts its revisions anew
   head.forget();
+  photograph.forget();
   painter.palette = header.colors;
   panels.buildPalette();
   buildButtons(find("quick"), header.edits, (edit) => {
@@ -112,6 +117,7 @@ function follow(header, labels) {
   const own = brush.live ? takeStroke(header, labels, number) : takeMap(header, labels, number, fresh);
   const shown = own || Boolean(brush.live && painter.last); // as it follows the brush
   head.follow(number, header.version, !header.busy);
+  photograph.follow(header, turned);
   if (turned || !viewer.picture) viewer.look({ yaw: header.pose[0], pitch: header.pose[1] });
   else if (ended || (fresh && !shown)) viewer.fresh();
   if ((fresh && !shown) || turned || !painter.picture) askUnder();
@@ -267,9 +273,9 @@ function split() {
 
 function download() {
   const canvas = document.createElement("canvas");
-  canvas.width = viewer.picture.width;
-  canvas.height = viewer.picture.height;
-  canvas.getContext("2d").drawImage(viewer.picture, 0, 0);
+  canvas.width = viewer.shown.width;
+  canvas.height = viewer.shown.height;
+  canvas.getContext("2d").drawImage(viewer.shown, 0, 0);
   canvas.toBlob((blob) => saveFile(blob, `${find("name").value || "face"}.png`));
 }
 
@@ -312,11 +318,16 @@ function moreFaces(by) {
   send({ type: "faces", first: strip.first });
 }
 
-function chooseKind(chosen) {
-  viewer.kind = chosen.dataset.kind;
-  for (const button of find("kinds").children) press(button, button === chosen);
+// own: the page chooses by itself, as where a photograph is opened or cannot be found.
+function chooseKind(kind, own = false) {
+  photograph.on = kind === "photograph";
+  if (!own) photograph.chosen();
+  photograph.note();
+  viewer.kind = photograph.on ? "image" : kind;
+  pressKind(kind);
   if (strip.under) askUnder();
-  viewer.show();
+  if (photograph.on) viewer.look({ yaw: page.state.pose[0], pitch: page.state.pose[1] });
+  else viewer.show();
 }
 
 function chooseTab(tab) {
@@ -327,7 +338,7 @@ function chooseTab(tab) {
 // Wiring.
 
 for (const button of find("tools").children) button.onclick = () => panels.chooseTool(button.dataset.tool);
-for (const button of find("kinds").children) button.onclick = () => chooseKind(button);
+for (const button of find("kinds").children) button.onclick = () => chooseKind(button.dataset.kind);
 for (const button of find("tabs").children) button.onclick = () => chooseTab(button.dataset.tab);
 for (const button of document.querySelectorAll("[data-what]")) {
   button.dataset.title = button.title;
@@ -388,7 +399,7 @@ sliders.listen();
 listen({ apply, save, undo, redo, compare });
 panels.chooseTool("brush");
 chooseTab("map");
-for (const button of find("kinds").children) press(button, button.dataset.kind === "image");
+pressKind("image");
 find("size").oninput({ target: find("size") });
 
 page.socket = new Socket(`ws://${location.host}/socket${location.search}`, heard, (open, refused) => {
@@ -401,6 +412,7 @@ page.socket = new Socket(`ws://${location.host}/socket${location.search}`, heard
     brush.failed();
     sliders.failed();
     exports.failed();
+    photograph.failed();
     page.code = "";
   }
 });

@@ -3,6 +3,7 @@
 
 const SPEED = 1.6; // radians for a drag across the picture
 const STEP = 0.08; // radians for an arrow key
+const SLIP = 4; // pixels of a drag, up to which the photograph stays
 const STILL = 180; // milliseconds without a turn before a still view is asked for
 const MOST = { yaw: 0.9, pitch: 0.5 };
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
@@ -16,10 +17,10 @@ function copied(picture) {
 }
 
 export class Viewer {
-  // head: what draws it here; ask(view) sends a request and says whether it went out; turned(pose): after
+  // head: what draws it here; photograph: what may be shown in its place; ask(view) sends a request and says whether it went out; turned(pose): after
   // every turn.
-  constructor(canvas, { head, ask, turned }) {
-    Object.assign(this, { canvas, head, ask, turned });
+  constructor(canvas, { head, photograph, ask, turned }) {
+    Object.assign(this, { canvas, head, photograph, ask, turned });
     this.own = false; // the picture is the head's, as the face was turned since it changed
     this.pose = { yaw: 0, pitch: 0 };
     this.kind = "image";
@@ -40,6 +41,7 @@ export class Viewer {
     canvas.addEventListener("pointermove", (event) => {
       if (!this.last || event.pointerId !== this.pointer) return;
       const edge = canvas.clientWidth;
+      if (this.photograph.on && Math.hypot(event.clientX - this.last[0], event.clientY - this.last[1]) < SLIP) return;
       this.turn(
         (SPEED * (event.clientX - this.last[0])) / edge,
         (-SPEED * (event.clientY - this.last[1])) / edge,
@@ -64,6 +66,7 @@ export class Viewer {
   }
 
   turn(yaw, pitch) {
+    if (this.photograph.on) this.photograph.choose("image");
     this.look({ yaw: this.pose.yaw + yaw, pitch: this.pose.pitch + pitch });
   }
 
@@ -81,7 +84,7 @@ export class Viewer {
 
   // Whether the next still picture is that of the face at hand from this side.
   faces([yaw, pitch]) {
-    return this.kind === "image" && !this.drawsItself() && this.pose.yaw === yaw && this.pose.pitch === pitch;
+    return this.kind === "image" && !this.photograph.on && !this.drawsItself() && this.pose.yaw === yaw && this.pose.pitch === pitch;
   }
 
   // Whether the next picture is drawn here.
@@ -90,6 +93,12 @@ export class Viewer {
   }
 
   show(moving = false) {
+    if (this.photograph.on) {
+      this.wanted = null;
+      this.photograph.show();
+      if (!this.photograph.waiting) this.asked = {}; // a rendering that is still to come is outdated
+      return;
+    }
     if (this.drawsItself()) {
       this.wanted = null;
       this.moving = moving;
@@ -102,7 +111,7 @@ export class Viewer {
 
   drawHead(now) {
     this.frame = null;
-    if (!this.drawsItself()) return this.show(this.moving);
+    if (this.photograph.on || !this.drawsItself()) return this.show(this.moving);
     const { kind, pose, moving } = this;
     this.picture = this.head.draw({ ...pose, kind, edge: this.edge, moving, now });
     this.compare({ kind, ...pose, moving });
@@ -142,7 +151,9 @@ export class Viewer {
   // The answer to a request.
   answered(picture) {
     this.waiting = false;
-    if (!this.drawsItself()) {
+    if (this.photograph.on) {
+      if (this.asked.labels || this.asked.changes) this.photograph.change(picture);
+    } else if (!this.drawsItself()) {
       this.picture = picture;
       this.compare(this.asked);
       this.draw();
@@ -152,6 +163,7 @@ export class Viewer {
 
   // The face as a fit has it just now.
   preview(picture) {
+    if (this.photograph.on) return this.photograph.change(picture);
     if (this.last) return;
     this.picture = picture;
     this.draw();
@@ -175,9 +187,16 @@ export class Viewer {
 
   draw() {
     const { edge } = this;
-    if (!edge || !this.picture) return;
+    if (!edge || !this.shown) return;
     if (this.canvas.width !== edge) this.canvas.width = this.canvas.height = edge;
     const context = this.canvas.getContext("2d");
+    if (this.photograph.on) {
+      context.clearRect(0, 0, edge, edge);
+      context.imageSmoothingEnabled = true;
+      context.imageSmoothingQuality = "high";
+      this.line(context, this.photograph.paint(context, edge, this.split));
+      return;
+    }
     context.imageSmoothingEnabled = this.kind !== "semantics";
     context.imageSmoothingQuality = "high";
     context.drawImage(this.picture, 0, 0, edge, edge);
@@ -189,7 +208,18 @@ export class Viewer {
     context.clip();
     context.drawImage(this.before, 0, 0, edge, edge);
     context.restore();
+    this.line(context, place);
+  }
+
+  // Between the face before and the face as it is, where there are two.
+  line(context, place) {
+    if (place === null) return;
     context.fillStyle = "#fff";
-    context.fillRect(place - devicePixelRatio, 0, 2 * devicePixelRatio, edge);
+    context.fillRect(place - devicePixelRatio, 0, 2 * devicePixelRatio, this.edge);
+  }
+
+  // The picture that is shown, whole.
+  get shown() {
+    return this.photograph.on ? this.photograph.shown?.picture : this.picture;
   }
 }

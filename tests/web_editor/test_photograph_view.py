@@ -1,0 +1,203 @@
+"""The photograph with all edits in it, while a face is edited: what the page is sent and shows."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from browser import CHROMIUM
+from editor_page import editor_page, pixels, shared, wait_for_revision
+from photographs import HEIGHT, WIDTH, WINDOW, open_photograph
+from PIL import Image
+
+from semfaceedit.web_editor import photograph_view
+from semfaceedit.web_editor.photograph_view import PastedFaces
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+LEFT, TOP = 11, 0  # of what is shown about the face: 0.3 sides beyond WINDOW, within the photograph
+
+
+@pytest.fixture
+def photograph(served):
+    """The editor on a face that came from a photograph in its folder."""
+    return open_photograph(served[0].session)
+
+
+def ask(client, number: int, **fields):
+    client.send("photograph", number=number)
+    header, payload = client.wait("photograph", number=number, **fields)
+    picture = np.asarray(Image.open(io.BytesIO(payload))).astype(int) if payload else None
+    return header, picture
+
+
+def test_the_page_is_sent_the_surroundings_of_the_face(served, client, photograph):
+    session = served[0].session
+    original = np.asarray(Image.open(photograph)).astype(int)
+    header, plain = ask(client, session.revision.number, fine=True)
+    assert header["crop"] == [30 - LEFT, 10 - TOP, 64] and "problem" not in header
+    assert plain.shape == (HEIGHT, min(WIDTH, 94 + 19) - LEFT, 3)
+    assert np.abs(plain - original[:, LEFT : LEFT + plain.shape[1]]).mean() < 6  # JPEG of noise
+    session.look("hair", 4)
+    header, edited = ask(client, session.revision.number, fine=True)
+    assert header["version"] == 0 and edited.shape == plain.shape
+    region = served[0].exporter.faces.pasted(session.revision).pasted.region[:, LEFT : LEFT + 102]
+    change = np.abs(edited - plain).max(-1)
+    assert 0.02 < region.mean() < 0.6 and change[region].mean() > 3
+    assert change[~wide(torch.from_numpy(region)).numpy()].max() == 0
+
+
+def test_one_paste_serves_the_page_and_the_export(served, client, photograph, monkeypatch):
+    session = served[0].session
+    session.look("hair", 6)
+    pastes = []
+    real = photograph_view.paste
+    monkeypatch.setattr(
+        photograph_view, "paste", lambda *a, **k: pastes.append(k["working"]) or real(*a, **k)
+    )
+    ask(client, session.revision.number, fine=True)
+    assert pastes == [photograph_view.QUICK, photograph_view.WORKING]
+    for what in ("photograph", "pasted"):
+        client.send("export", what=what, name="x")
+        assert "problem" not in client.wait("made", what=what)[0]
+    ask(client, session.revision.number, fine=True)
+    assert len(pastes) == 2
+
+
+def test_a_large_photograph_is_shown_smaller_and_exported_whole(served, photograph, monkeypatch):
+    monkeypatch.setattr(photograph_view, "ALONG", 32)
+    session = served[0].session
+    session.look("hair", 4)
+    faces = PastedFaces(session)
+    found = faces.pasted(session.revision)
+    assert found.pasted.pixels.shape == (HEIGHT // 2, WIDTH // 2, 3)
+    assert found.sized.window == WINDOW.scaled(0.5)
+    original, pixels = faces.whole(session.revision)
+    assert pixels.shape == (HEIGHT, WIDTH, 3)
+    moved = (pixels != original.photograph.pixels).any(-1)
+    assert 0.02 < moved.mean() < 0.6
+
+
+def test_a_picture_that_is_outdated_is_left(served, client, photograph, monkeypatch):
+    """In the middle of a paste, while edits go on."""
+    session = served[0].session
+    first = session.revision.number
+    session.look("hair", 7)
+    started, real = [], photograph_view.paste
+
+    def endless(generator, before, edited, pixels, window, *, working):
+        if edited.project.appearance is session.history[0][-2].project.appearance:
+            started.append(True)
+            while True:
+                torch.zeros(1) + 1
+        return real(generator, before, edited, pixels, window, working=working)
+
+    monkeypatch.setattr(photograph_view, "paste", endless)
+    stuck = session.revision.number
+    session.look("face", 3)
+    client.send("photograph", number=stuck)
+    while not started:
+        client.send("view", target="face", kind="image", yaw=0, pitch=0)
+        client.wait("frame")
+    client.send("look", group="face", seed=4, amount=1)
+    assert client.wait("state")[0]["looks"][-1]["seed"] == 4
+    client.send("photograph", number=first)
+    assert client.wait("photograph")[0]["number"] == first
+
+
+def test_a_look_of_an_opened_face_is_pasted(served, photograph):
+    """A face that was edited before it was saved remembers what its photograph shows."""
+    session = served[0].session
+    session.look("hair", 4)
+    faces = PastedFaces(session)
+    edited = faces.pasted(session.revision).pasted
+    name = session.save("ann").stem
+    session.open(session.saved.file(name))
+    again = faces.pasted(session.revision).pasted
+    assert np.array_equal(again.pixels, edited.pixels)
+
+
+def test_a_photograph_that_went_is_one_line(served, client, photograph):
+    session = served[0].session
+    number = session.revision.number
+    photograph.unlink()
+    header, _ = ask(client, number)
+    assert "no longer there: put the very file into" in header["problem"]
+    assert "\n" not in header["problem"]
+    session.turn((0.3, 0.0))
+    assert "another side" in ask(client, session.revision.number)[0]["problem"]
+
+
+PRESSED = "document.querySelector('#kinds [aria-pressed=true]').dataset.kind"
+SETTLED = """import('./state.js').then(({ page: { viewer: { photograph } } }) =>
+    photograph.on && !photograph.waiting && photograph.shown && !photograph.over
+    && photograph.shown.number == photograph.number)"""
+HOLD = "document.body.dispatchEvent(new KeyboardEvent('{}', {{ key: 'c', bubbles: true }}))"
+SHOWN = "document.querySelector('#photograph-problem')"
+
+
+def drawn(page) -> torch.Tensor:
+    """The canvas of the face, (h, w, 3)."""
+    data = base64.b64decode(pixels(page, "#face").partition(",")[2])
+    return torch.from_numpy(
+        np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(np.float32)
+    )
+
+
+def seen(server, change: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """On a square canvas: where the paste changed the photograph, and how much the canvas did."""
+    found = server.exporter.faces.pasted(server.session.revision)
+    region = torch.from_numpy(found.pasted.region[found.place]).float()
+    height, width = region.shape
+    square = torch.zeros(max(height, width), max(height, width))
+    top, left = (len(square) - height) // 2, (len(square) - width) // 2
+    square[top : top + height, left : left + width] = region
+    region = torch.nn.functional.interpolate(square[None, None], change.shape[:2])[0, 0]
+    return region > 0, change.amax(-1)
+
+
+def wide(region: torch.Tensor) -> torch.Tensor:
+    """Beyond the blocks of JPEG and what enlarging blurs."""
+    reach = len(region) // 6
+    return torch.nn.functional.max_pool2d(region[None].float(), 2 * reach + 1, 1, reach)[0] > 0
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_the_page_shows_edits_in_the_photograph(served, photograph, tmp_path):
+    server, address = served
+    with editor_page(address, tmp_path) as page:
+        page.wait(SETTLED)
+        assert page.run(PRESSED) == "photograph"
+        plain = pixels(page, "#face")
+        before = drawn(page)
+        page.click("#looks button:nth-child(5)")
+        wait_for_revision(page, "hair like face 4")
+        page.wait(SETTLED)
+        region, change = seen(server, (drawn(page) - before).abs())
+        assert change[region].mean() > 2 and change[~wide(region)].max() == 0
+        edited = pixels(page, "#face")
+        page.press("z", control=True)
+        page.wait(SETTLED)
+        assert pixels(page, "#face") == plain
+        page.press("y", control=True)
+        page.wait(SETTLED)
+        page.wait(f"document.querySelector('#face').toDataURL() == {edited!r}")
+        page.run(HOLD.format("keydown"))
+        assert pixels(page, "#face") == plain  # the revision before, while it is held
+        page.run(HOLD.format("keyup"))
+        page.click("#split")
+        page.wait(f"document.querySelector('#face').toDataURL() != {edited!r}")
+        page.click("#split")
+        page.drag("#face", (0.5, 0.5), (0.6, 0.5))
+        assert page.run(PRESSED) == "image"
+        assert not page.run("document.querySelector('#photograph').hidden")
+        photograph.unlink()
+        page.run("document.querySelector('#photograph').click()")
+        page.click("#looks button:nth-child(6)")
+        page.wait(f"!{SHOWN}.hidden")
+        assert page.run(PRESSED) == "image" and "no longer there" in page.run(
+            f"{SHOWN}.textContent"
+        )
+        assert page.run("document.querySelector('#photograph').hidden")
+        shared(page, "send({ type: 'choose', seed: 8 })")
+        page.wait(f"{SHOWN}.hidden")
