@@ -21,7 +21,7 @@ YAWS = (-0.4, 0.0, 0.4)
 FEATURES = ("skin", "nose", "l_eye", "r_eye", "hair", "neck", "cloth")
 
 
-@pytest.fixture(scope="module", params=["procedural", "portraits"])
+@pytest.fixture(scope="module", params=["procedural", "portraits", "portraits-128"])
 def views(request):
     generator, _ = load_generator(Path(request.param))
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """Recipes of `configs/` and of the model card: each describes a run that `train` accepts."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from semfaceedit import train
-from semfaceedit.model.checkpoint import locate_weights
+from semfaceedit.model.checkpoint import load_generator, locate_weights
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "configs").glob("*.toml"))
@@ -77,6 +78,15 @@ def test_the_card_repeats_the_runs_of_procedural(capsys):
     ]
     assert [settings["discriminator"]["paired"] for settings in runs] == [False] * 5 + [True] * 2
     assert [settings["train"]["generator_lr"] for settings in runs[2:4]] == [2e-4, 3e-4]
+
+
+def test_the_card_repeats_the_run_of_portraits_128(capsys):
+    (run,) = (settings_of(arguments, capsys) for arguments in runs_of_the_card("portraits-128"))
+    assert f"{images(run):,} images" in CARD.read_text()
+    assert run["model"]["width"] == 96 and run["train"]["phases"][0]["resolution"] == 128
+    generator, _ = load_generator(Path("portraits-128"))
+    kept = json.loads(json.dumps(dataclasses.asdict(generator.config)))
+    assert kept == run["model"]
 
 
 def test_the_card_repeats_the_runs_of_portraits(capsys):
