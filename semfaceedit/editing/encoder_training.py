@@ -88,7 +88,7 @@ class _Training:
         generator: Generator,
         settings: TrainingSettings,
         data: FaceDataset | None,
-        start: Encoder | None,
+        start: Encoder | None = None,
     ):
         self.generator, self.settings = generator, settings
         self.mean, self.device = mean_codes(generator), generator.device
