@@ -2,8 +2,9 @@
 
     python tools/editor_figure.py --photograph A.jpg --checkpoint portraits --out docs/editor.png
 
-The face of the photograph is found, hair is painted in the page, the face follows and is turned;
-then the window is photographed. Needs Chromium.
+The face of the photograph is found and edited by a button of the page, and the window is
+photographed with the edit in the photograph; with --turn, hair is painted and the face turned.
+Needs Chromium.
 """
 
 import argparse
@@ -23,9 +24,25 @@ STROKES = (
 )  # shares of the map, down both sides of the face
 SHARP = """import('./state.js').then(({{ page }}) =>
     page.state.at === {} && page.state.version > 0)"""
+PASTED = """import('./state.js').then(({ page: { state, viewer: { photograph } } }) =>
+    state.at > 0 && photograph.on && !photograph.waiting && photograph.shown && !photograph.over
+    && photograph.shown.number == photograph.number)"""
 READY = """import('./state.js').then(({ page }) => {
   const { head } = page.viewer;
   return head.ready(page.viewer.pose) && head.baked.texels > 96; })"""
+
+
+def painted_and_turned(page, turn: float) -> None:
+    """Hair down both sides of the face, and the head turned once its layers are there."""
+    page.run(f"import('./panels.js').then((panels) => panels.chooseLabel({HAIR}))")
+    page.run("(s => { s.value = 16; s.oninput({ target: s }) })"
+             "(document.querySelector('#size'))")  # fmt: skip
+    for number, stroke in enumerate(STROKES):
+        page.drag("#map", *stroke)
+        page.wait(SHARP.format(number + 1))
+    page.wait(READY, seconds=300)
+    page.drag("#face", (0.5, 0.5), (0.5 - turn / 2, 0.5), (0.5 - turn, 0.5))
+    page.run("new Promise((done) => setTimeout(done, 3000))")
 
 
 def main() -> None:
@@ -34,7 +51,8 @@ def main() -> None:
     parser.add_argument("--project", type=Path, help="the face, found before")
     parser.add_argument("--checkpoint", default="portraits")
     parser.add_argument("--seed", type=int, default=1, help="the face, without a photograph")
-    parser.add_argument("--turn", type=float, default=0.22, help="drag, in shares of the picture")
+    parser.add_argument("--turn", type=float, default=0.0, help="drag, in shares of the picture")
+    parser.add_argument("--edit", default="wide mouth", help="the button, where nothing is turned")
     parser.add_argument("--out", type=Path, default=Path("docs/editor.png"))
     arguments = parser.parse_args()
     from browser import open_page
@@ -59,17 +77,13 @@ def main() -> None:
         given += ["--project", str(faces / "portrait.safetensors")]
         with started(given) as address, open_page(address, profile, SIZE) as page:
             page.wait("document.querySelectorAll('#looks button').length == 8")
-            page.run(f"import('./panels.js').then((panels) => panels.chooseLabel({HAIR}))")
-            page.run("(s => { s.value = 16; s.oninput({ target: s }) })"
-                     "(document.querySelector('#size'))")  # fmt: skip
-            for number, stroke in enumerate(STROKES):
-                page.drag("#map", *stroke)
-                page.wait(SHARP.format(number + 1))
-            page.wait(READY, seconds=300)
-            page.drag(
-                "#face", (0.5, 0.5), (0.5 - arguments.turn / 2, 0.5), (0.5 - arguments.turn, 0.5)
-            )
-            page.run("new Promise((done) => setTimeout(done, 3000))")
+            if arguments.turn:
+                painted_and_turned(page, arguments.turn)
+            else:
+                page.run(f"""[...document.querySelectorAll('#quick button')]
+                    .find((button) => button.textContent == {arguments.edit!r}).click()""")
+                page.wait(PASTED, seconds=120)
+                page.run("new Promise((done) => setTimeout(done, 3000))")
             page.run("document.activeElement.blur()")
             page.screenshot(arguments.out)
 
