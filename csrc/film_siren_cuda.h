@@ -17,6 +17,7 @@
 
 #include <cstdint>
 #include <string>
+#include <type_traits>
 
 #include "ops_cuda.h"
 
@@ -55,6 +56,17 @@ int64_t film_siren_rows(int device);
 int64_t film_siren_blocks(int64_t tiles, int device);
 void film_siren_forward(int64_t width, int64_t blocks, const FilmSirenChain& chain,
                         const CudaPlace& place);
+
+// Calls `act` with the width that kernels are compiled for, as an integral constant.
+template <class Act>
+void for_width(int64_t width, Act act) {
+  if (width == 64)
+    act(std::integral_constant<int, 64>());
+  else if (width == 128)
+    act(std::integral_constant<int, 128>());
+  else
+    act(std::integral_constant<int, 256>());
+}
 
 // The bodies, on the current device.
 void film_siren_forward_sm80(int64_t width, int64_t blocks, const FilmSirenChain& chain,

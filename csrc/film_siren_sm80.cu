@@ -159,12 +159,8 @@ void launch_chain(int64_t blocks, const FilmSirenChain& chain, const CudaPlace& 
 
 void film_siren_forward_sm80(int64_t width, int64_t blocks, const FilmSirenChain& chain,
                              const CudaPlace& place) {
-  if (width == 64)
-    launch_chain<64>(blocks, chain, place);
-  else if (width == 128)
-    launch_chain<128>(blocks, chain, place);
-  else
-    launch_chain<256>(blocks, chain, place);
+  for_width(width,
+            [&](auto constant) { launch_chain<decltype(constant)::value>(blocks, chain, place); });
 }
 
 }  // namespace semfaceedit
