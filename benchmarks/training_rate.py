@@ -12,6 +12,7 @@ import torch
 from workloads import RandomFaces
 
 from semfaceedit.model import config
+from semfaceedit.threads import FairThreads
 from semfaceedit.training.distributed import World
 from semfaceedit.training.trainer import Trainer
 
@@ -27,14 +28,16 @@ def main(seconds: float) -> None:
 
     def interval() -> int:
         for _ in range(run.train.r1_interval):
+            threads.step()
             trainer.step(faces)  # type: ignore[arg-type]
         return BATCH * run.train.r1_interval
 
-    interval()
-    start, images = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        images += interval()
-    print(json.dumps(images / (time.perf_counter() - start)))
+    with FairThreads() as threads:
+        interval()
+        start, images = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
+            images += interval()
+        print(json.dumps(images / (time.perf_counter() - start)))
 
 
 if __name__ == "__main__":

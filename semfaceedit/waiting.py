@@ -4,7 +4,7 @@ import os
 
 # GNU's OpenMP, which PyTorch brings: tries before a waiting thread sleeps. Its own 300,000 are some
 # ten milliseconds, in which the thread that it waits for may not get the core.
-SPINS = 10_000
+SPINS = 30_000
 
 
 def wait_briefly() -> None:

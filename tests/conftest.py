@@ -15,6 +15,8 @@ import semfaceedit.kernels
 
 # Heads with exact maps, hats and glasses; subprocesses of tests use them too.
 os.environ["SEMFACEEDIT_WEIGHTS"] = "procedural"
+# Trainings keep this number of threads, so that repeated ones are the same bits.
+os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
 
 KERNELS = str(Path(semfaceedit.kernels.__file__).parent)
 

@@ -27,6 +27,7 @@ from ..model.labels import FLIP_IDS
 from ..model.mean_face import fingerprint, mean_codes
 from ..model.renderer import render
 from ..tensor_files import optimizer_tensors, read_kept, restore_optimizer, write_tensors
+from ..threads import FairThreads
 from .encoder import Encoder, EncoderSettings, Estimate, new_encoder
 from .encoder_metric import DEPTH, DEPTH_UNIT, IMAGE, SEMANTIC, coefficient_metric
 from .encoder_samples import add_head, add_samples, head_store, pair_store, sample_store
@@ -125,25 +126,27 @@ class _Training:
         began, before = time.monotonic(), self.elapsed
         said = kept = began
         self._fill(max(self.settings.first, min(self.seen, REFILL)))
-        while (share := self._share()) < 1:
-            rate = self._rate(share)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            early = share < SUPERVISED_SHARE
-            self._fill(self.settings.added if early else max(1, self.settings.added // 4))
-            for _ in range(2 if early else 1):
-                self._supervised()
-            if not early:
-                self._through_generator()
-            self.round += 1
-            now = time.monotonic()
-            self.elapsed = before + now - began
-            if now - said > SAY_EVERY:
-                said = now
-                self._say()
-            if keep is not None and now - kept > KEEP_EVERY:
-                kept = now
-                self.save(keep)
+        with FairThreads() as threads:
+            while (share := self._share()) < 1:
+                threads.step()
+                rate = self._rate(share)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                early = share < SUPERVISED_SHARE
+                self._fill(self.settings.added if early else max(1, self.settings.added // 4))
+                for _ in range(2 if early else 1):
+                    self._supervised()
+                if not early:
+                    self._through_generator()
+                self.round += 1
+                now = time.monotonic()
+                self.elapsed = before + now - began
+                if now - said > SAY_EVERY:
+                    said = now
+                    self._say()
+                if keep is not None and now - kept > KEEP_EVERY:
+                    kept = now
+                    self.save(keep)
         self._say()
 
     def _share(self) -> float:

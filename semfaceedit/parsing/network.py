@@ -27,6 +27,7 @@ from ..errors import UserError
 from ..metrics.segmentation import SegmentationScore, confusion, score_of
 from ..model.labels import NUM_CLASSES
 from ..tensor_files import is_unchanged, write_tensors
+from ..threads import FairThreads
 from ..training.augment import Augmentation
 from .training_state import TrainingState
 
@@ -141,7 +142,8 @@ def train_parser(
     weight = class_weights(data, chosen).to(device) if settings.balance else None
     first = 0 if keep is None else training.restore(keep, key)
     title = "training the parser"
-    for step in progress(range(first, settings.steps), total=settings.steps - first, title=title):
+    left = range(first, settings.steps)
+    for step in FairThreads().over(progress(left, total=len(left), title=title)):
         images, labels = _batch(data, chosen, settings, step)
         optimizer.zero_grad(set_to_none=True)
         scores = parser(images.to(device))

@@ -30,6 +30,7 @@ from ..data.layouts import find_source
 from ..data.seeds import mixed_seed
 from ..files import sha256_of_file, write_atomically
 from ..model.labels import FLIP_IDS, NUM_CLASSES
+from ..threads import FairThreads
 from .mesh_parts import ID, MeshParts
 from .photo_augment import (
     DRAWN,
@@ -269,7 +270,7 @@ def train_photo_network(options: PhotoTrainingOptions) -> None:
     fast = torch.cpu._is_amx_tile_supported()  # type: ignore[attr-defined]
     recent: list[float] = []
     left = range(done, options.steps)
-    for step in progress(left, total=len(left), title="training"):
+    for step in FairThreads().over(progress(left, total=len(left), title="training")):
         if drafts and step == half:
             reader.load_state_dict(averaged.state_dict())
             portraits = relabelled(portraits, reader.eval())

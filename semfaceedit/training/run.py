@@ -23,6 +23,7 @@ from ..model.config_values import to_dict
 from ..model.generator import count_parameters
 from ..model.growth import check_growth
 from ..procedural.sources import open_training_data
+from ..threads import FairThreads
 from .distributed import World, join_world
 from .run_folder import Cadence, Run, RunWriter, TrainingData, locked, new_run_folder
 from .trainer import NonFiniteLossError, Trainer
@@ -156,8 +157,9 @@ def _start_from(trainer: Trainer, path: Path) -> None:
 def _loop(run: Run, writer: RunWriter | None) -> None:
     """Train until the last step, a signal, or a loss that is no number."""
     trainer, world = run.trainer, run.world
-    with _Signals() as signals:
+    with _Signals() as signals, FairThreads() as threads:
         while trainer.completed < trainer.total_steps:
+            threads.step()
             try:
                 trainer.step(run.data)
             except NonFiniteLossError as error:
