@@ -23,16 +23,14 @@ class CoordConv(nn.Conv2d):
     def forward(self, x: Tensor, windows: Windows | None = None) -> Tensor:
         count, _, height, width = x.shape
         if windows is None:
-            y_axis = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)
-            x_axis = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype)
-            grid = torch.stack(torch.meshgrid(y_axis, x_axis, indexing="ij"))
-            return super().forward(torch.cat([x, grid.expand(count, -1, -1, -1)], 1))
-        across, down = windows.axes(width, x)
-        grids = [
-            down[:, None, :, None].expand(-1, -1, -1, width),
-            across[:, None, None, :].expand(-1, -1, height, -1),
-        ]
-        return super().forward(torch.cat([x, *grids], 1))
+            down = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)[None]
+            across = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype)[None]
+        else:
+            across, down = windows.axes(width, x)
+        size = count, height, width
+        # Channels last, as the features are: `cat` would otherwise reorder those.
+        grid = torch.stack([down[:, :, None].expand(size), across[:, None].expand(size)], 3)
+        return super().forward(torch.cat([x, grid.permute(0, 3, 1, 2)], 1))
 
 
 class ResidualBlock(nn.Module):

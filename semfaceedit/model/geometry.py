@@ -81,7 +81,8 @@ class GeometryModule(nn.Module):
             channels=None if describe else 1 + NUM_CLASSES,
         )
         on_plane = (intersections.level == len(intersections.level[0]) - 1).flatten()[hit_index]
-        sigma, logits, descriptor = out.tensor_split([1, 1 + NUM_CLASSES], 1)
+        rest = out.shape[1] - 1 - NUM_CLASSES
+        sigma, logits, descriptor = out.split([1, NUM_CLASSES, rest], 1)  # one gradient, not three
         alpha = torch.where(on_plane, 1.0, self._opacity(sigma[:, 0]))
         scores = self._scores(logits, on_plane)
         # Apart, not as columns of one tensor: the gradient of a column is a copy of all of them.
