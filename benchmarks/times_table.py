@@ -29,7 +29,7 @@ MARKED = re.compile(r"(?<=<!-- times: )(\S+)( -->\n).*?(?=<!-- end of times -->)
 class Layout:
     """Which timings a table shows: a line for each of `titles` that the record has."""
 
-    headings: tuple[str, str, str, str]  # of product, plain, their ratio, other
+    headings: tuple[str, ...]  # of product, plain, their ratio, other; perhaps plain to other
     product: str
     plain: tuple[str, ...]  # names of the one thing that the product is compared with
     other: str
@@ -37,7 +37,7 @@ class Layout:
 
 
 CPU = Layout(
-    ("native fp32", "plain PyTorch fp32", "ratio", "native `fast` (bf16)"),
+    ("native fp32", "plain PyTorch fp32", "ratio", "native `fast` (bf16)", "ratio"),
     product="cpu",
     plain=("reference", "eager"),
     other="cpu_fast",
@@ -77,14 +77,16 @@ def times_table(content: dict[str, Any]) -> str:
     if "records" in content:
         layout, model = GPU, f"`{content['machine'].get('checkpoint') or 'paper'}`, "
     rows = rows_of(content)
-    lines = [f"| | {' | '.join(layout.headings)} |", "|---|---:|---:|---:|---:|"]
+    lines = [f"| | {' | '.join(layout.headings)} |", "|---|" + "---:|" * len(layout.headings)]
     for what, title in layout.titles.items():
         product = _ms(rows, what, (layout.product,))
         if product is None:
             continue
         plain, other = _ms(rows, what, layout.plain), _ms(rows, what, (layout.other,))
-        ratio = "" if plain is None else f"{plain / product:.1f}"
-        cells = (model + title, _cell(product), _cell(plain), ratio, _cell(other))
+        cells = [_cell(product), _cell(plain), _ratio(plain, product), _cell(other)]
+        if len(layout.headings) > len(cells):
+            cells.append(_ratio(plain, other))
+        cells.insert(0, model + title)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -92,6 +94,10 @@ def times_table(content: dict[str, Any]) -> str:
 def _ms(rows: Sequence[Row], what: str, variants: tuple[str, ...]) -> float | None:
     found = [row.ms for row in rows if row.what == what and row.variant in variants]
     return found[0] if found else None
+
+
+def _ratio(plain: float | None, ours: float | None) -> str:
+    return "" if plain is None or ours is None else f"{plain / ours:.1f}"
 
 
 def _cell(ms: float | None) -> str:
