@@ -50,8 +50,8 @@ def test_ray_isosurface(name: str, mode: str, compare: Callable[..., None], benc
 
 @needs_native
 def test_hits_at_accurate(record: dict[str, Any], benchmark: Any) -> None:
-    """Rays of `paper`, 65,536 on AMX and 4,096 on its software model: how far hits move from those of
-    fp32, in coarse steps, and how many change their level or whether they are valid."""
+    """How far hits of `paper` move from those of fp32, in coarse steps, and how many change their
+    level or whether they are valid: 65,536 rays on AMX, 4,096 on its software model."""
     benchmark.group = "hits-paper-accurate"
     on_unit = "amx" in _extension.native().isas()
     sizes = (65536 if on_unit else 4096, *SHAPES["paper"][1:])
