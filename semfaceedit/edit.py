@@ -26,7 +26,7 @@ from .options import EditJob, FitArguments, RefitOptions, open_checkpoint
 class EditOptions(RefitOptions):
     """Change a face by editing its label map, or by sliders.
 
-    Example: semfaceedit edit --project face.safetensors --labels painted.png --no-vgg
+    Example: semfaceedit edit --project face.safetensors --labels painted.png
     --out edited.safetensors
 
     `invert` and `render --save-projects` write the label map beside the project

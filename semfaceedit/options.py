@@ -62,12 +62,12 @@ class FitOptions(EncoderOptions):
     in the paper; edits with an encoder 5)."""
     resolution: int | None = None
     """Width and height in pixels (default: those of the checkpoint or the project)."""
-    vgg: bool = True
-    """Use the VGG term of the loss."""
     vgg_weights: Path | None = None
-    """Weights of torchvision's VGG-16, .pth or .safetensors."""
+    """Weights of torchvision's VGG-16, .pth or .safetensors, for the VGG term of the loss."""
     download_vgg: bool = False
-    """Download torchvision's VGG-16 weights (528 MB) to torch's cache."""
+    """Download torchvision's VGG-16 weights (528 MB) to torch's cache, for that term."""
+    no_vgg: bool = False
+    """Leave the term out without saying so."""
 
 
 @dataclass(kw_only=True)
@@ -149,11 +149,16 @@ def tools(
     device = select_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()
-    if options.vgg and vgg:
+    given = options.vgg_weights is not None or options.download_vgg
+    if given and options.no_vgg:
+        raise UserError("--no-vgg leaves the VGG term out: leave out its weights, or --no-vgg")
+    if vgg and given:
         perceptual, origin = load_perceptual(
             options.vgg_weights, download=options.download_vgg, device=device
         )
         print(origin, file=sys.stderr)
+    elif vgg and not options.no_vgg:
+        remark("the VGG term of the loss is left out; --vgg-weights FILE or --download-vgg adds it")
     with use_backend(options.backend):
         yield Tools(perceptual, LiveFit(out.with_suffix(".preview.png")))
 

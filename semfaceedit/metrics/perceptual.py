@@ -52,7 +52,7 @@ class PerceptualFeatures(nn.Module):
         if min(pictures.shape[-2:]) < SMALLEST:
             raise UserError(
                 f"VGG features need pictures of at least {SMALLEST} pixels, got "
-                f"{tuple(pictures.shape[-2:])}: use --no-vgg or a larger --resolution"
+                f"{tuple(pictures.shape[-2:])}: use a larger --resolution, or leave the VGG weights out"
             )
         h = ((pictures + 1) / 2 - self.mean) / self.std
         found: list[Tensor] = []
@@ -83,7 +83,7 @@ def load_perceptual(
     if path is None and not download:
         raise UserError(
             "the VGG term needs weights: give --vgg-weights FILE (torchvision's vgg16), or "
-            "--download-vgg to fetch them, or --no-vgg to leave the term out"
+            "--download-vgg to fetch them"
         )
     if path is None:
         state = torch.hub.load_state_dict_from_url(

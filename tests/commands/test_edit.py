@@ -308,7 +308,7 @@ def test_edits_painted_by_code(tmp_path, editor, project, capsys):
         ({"extra": ["--dilation", "-1"]}, "--dilation -1"),
         ({"extra": ["--iterations", "-3"]}, "iterations is -3"),
         ({"extra": ["--learning-rate", "-1"]}, "learning_rate is -1"),
-        ({"extra": ["--vgg"]}, "--vgg-weights FILE"),
+        ({"extra": ["--download-vgg"]}, "--no-vgg"),
         ({"out": "."}, "name a file that ends in .safetensors"),
         ({"out": "a.1"}, "name a file that ends in .safetensors"),
         ({"out": "face.safetensors/a.safetensors"}, "face.safetensors is or lies in a file"),

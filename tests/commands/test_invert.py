@@ -337,7 +337,7 @@ def test_ctrl_c_in_the_command_saves_and_says_so(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "arguments,said",
     [
-        (["--seed", "1"], "--vgg-weights FILE"),
+        (["--seed", "1", "--vgg-weights", "NONE", "--no-vgg"], "--no-vgg"),
         (["--no-vgg"], "give --image, with --labels if there is a label map, or --seed"),
         (["--no-vgg", "--seed", "1", "--image", "PHOTO", "--labels", "MASK"], "or --seed"),
         (["--no-vgg", "--seed", "1", "--image", "NONE"], "or --seed"),

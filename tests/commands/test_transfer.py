@@ -189,11 +189,14 @@ def test_the_command_swaps_without_vgg_weights(files, pair, capsys):
     assert Image.open(files / "out" / "c.views.png").size == (3 * SIZE, 4 * SIZE)
 
 
-def test_the_command_fits_geometry(files, capsys):
-    arguments = ["--region", "hair", "--what", "geometry", "--no-vgg", "--iterations", "5"]
-    assert run(files, *arguments) == 0
+@pytest.mark.parametrize("quietly", [False, True])
+def test_the_command_fits_geometry(files, capsys, quietly):
+    """Without VGG weights, which it says unless it is told not to."""
+    arguments = ["--region", "hair", "--what", "geometry", "--iterations", "5"]
+    assert run(files, *arguments, *["--no-vgg"] * quietly) == 0
     said = capsys.readouterr().err
     assert "after 5 iterations" in said
+    assert ("note: the VGG term of the loss is left out; --vgg-weights FILE" in said) != quietly
     assert FaceProject.load(files / "out" / "c.safetensors").iterations == 5
 
 
@@ -202,7 +205,6 @@ def test_the_command_fits_geometry(files, capsys):
     [
         (["--region", "whiskers"], "'whiskers' is unknown"),
         (["--region", "nose"], "belongs to whole groups"),
-        (["--region", "hair", "--what", "geometry"], "--vgg-weights FILE"),
     ],
 )
 def test_bad_input_is_one_line(files, capsys, arguments, said):
