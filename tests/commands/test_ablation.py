@@ -141,14 +141,18 @@ def test_other_data_in_the_same_folder_is_refused(data, tmp_path, monkeypatch):
 
 def test_what_a_variant_is_measured_on_can_change(data, tmp_path, monkeypatch, capsys):
     options = quick(tmp_path, data, variants=("stage1",))
+
+    def written() -> dict:
+        return json.loads((tmp_path / "ablation.json").read_text())["variants"]["stage1"]
+
     ablate(options)
+    before = written()
     monkeypatch.setattr(ablation, "train", None)
     more = replace(options, count=10)
     assert ablation.row(more, "stage1", [0]) is None
     assert "stage1, seed 0: measured with other settings" in capsys.readouterr().err
-    before = ablation.row(options, "stage1", [0])
     ablate(more)
-    after = json.loads((tmp_path / "ablation.json").read_text())["variants"]["stage1"]
+    after = written()
     assert before["images"] == after["images"] and before["leakage"] == after["leakage"]
     assert before["SWD x 1000"] != after["SWD x 1000"]
 

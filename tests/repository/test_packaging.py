@@ -160,8 +160,11 @@ def test_op_tests_under_sanitizers(checkout: Path) -> None:
     environment["PYTHONPATH"] = str(checkout)
     tests = [
         f"tests/kernels/test_{op}.py"
-        for op in ("film_siren", "ray_isosurface", "semantic_composite")
-    ]
+        for op in (
+            "film_siren", "film_siren_bf16", "ray_isosurface", "ray_isosurface_arguments",
+            "ray_isosurface_bf16", "semantic_composite",
+        )
+    ]  # fmt: skip
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-k", "not registered", "-p", "no:cacheprovider",
          *tests],
