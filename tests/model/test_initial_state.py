@@ -80,8 +80,8 @@ def test_rough_spheres_have_the_mean_radius() -> None:
     assert 0.9 < torch.stack(means).mean() < 1.1
 
 
-def affordable(preset: str) -> config.Config:
-    """The preset; large ones at 8 x 8 pixels in batches of 4, all else unchanged."""
+def affordable(preset: str, batch: int) -> config.Config:
+    """The preset; large ones at 8 x 8 pixels in batches of this size, all else unchanged."""
     run = config.preset(preset)
     if not preset.startswith(("paper", "medium")):
         return run
@@ -89,19 +89,21 @@ def affordable(preset: str) -> config.Config:
         run,
         model=dataclasses.replace(run.model, resolution=8),
         train=dataclasses.replace(
-            run.train, phases=(Phase(until=1.0, resolution=8, batch=4),), micro_batch=4
+            run.train, phases=(Phase(until=1.0, resolution=8, batch=batch),), micro_batch=4
         ),
     )
 
 
-def one_step(preset: str, seed: int, folder: Path) -> None:
+def one_step(preset: str, seed: int, folder: Path, batch: int = 4) -> None:
     """One step of stage 1 reaches every parameter of the generator, and the first render has
     relief: it stands before the plane, in the middle more than at the corners.
 
     Under a prior for the background few points or none are of another group at first, so that the
     mapping networks of those may have to wait.
     """
-    trainer = Trainer(affordable(preset), seed=seed, device=torch.device("cpu"), world=World())
+    trainer = Trainer(
+        affordable(preset, batch), seed=seed, device=torch.device("cpu"), world=World()
+    )
     model = trainer.config.model
     pose, random = torch.zeros(1, 2), torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -113,7 +115,7 @@ def one_step(preset: str, seed: int, folder: Path) -> None:
     assert middle.mean() > 0.025 and middle.mean() > corners.mean()
     assert before_plane.std() > 0.004  # of the plane alone it is zero
 
-    log = trainer.step(drawn_faces(folder, count=4, resolution=16))
+    log = trainer.step(drawn_faces(folder, count=batch, resolution=16))
     assert all(torch.as_tensor(value).isfinite().all() for value in log.values())
     for name, parameter in trainer.generator.named_parameters():
         if not (model.background_prior and name.startswith("appearance.mappings.")):
@@ -129,4 +131,7 @@ def test_the_first_step_of_every_preset(preset: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", SEEDS[1:])
 @pytest.mark.parametrize("preset", ["paper", *VARIANTS])
 def test_the_first_step_of_other_seeds(preset: str, seed: int, tmp_path: Path) -> None:
-    one_step(preset, seed, tmp_path)
+    """In the batches of the preset: some groups have 0.5 % of the points, and four faces of 8 x 8
+    pixels may show none of them."""
+    batch = config.preset(preset).train.phases[0].batch
+    one_step(preset, seed, tmp_path, batch)
