@@ -1,13 +1,13 @@
 """A face and an edited label map (Eq. 10), or sliders -> edited face: `python -m
 semfaceedit.edit`."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from .cli import run_command
 from .editing.map_edit import compare_unmasked, edit
 from .editing.mask_edits import paint
-from .editing.project import FaceProject
+from .editing.project import FORMAT, FaceProject
 from .editing.refit import EditedFace
 from .editing.sliders import (
     adjust,
@@ -18,8 +18,11 @@ from .editing.sliders import (
 )
 from .editing.target import read_edited_labels
 from .errors import UserError
+from .invert import InvertOptions
+from .invert import run as run_invert
 from .model.generator import Generator
-from .options import EditJob, FitArguments, RefitOptions, open_checkpoint
+from .options import EditJob, FitArguments, FitOptions, RefitOptions, open_checkpoint
+from .outputs import check_outputs
 
 
 @dataclass(kw_only=True)
@@ -33,10 +36,15 @@ class EditOptions(RefitOptions):
     (FACE.labels.png). Paint over it in an image editor and pass it as --labels; an edited copy of
     the photograph's original mask works too. Or let --paint draw the edit, as in --paint hat.
     --set moves sliders, as in --set "mouth opening=+1.5", at once; --list-sliders names them.
+
+    A photograph at once: semfaceedit edit --image photo.jpg --set smile=+2 --paste smiling.png
     """
 
     project: Path | None = None
     """Face to edit."""
+    image: Path | None = None
+    """Photograph to edit, in place of --project: as `invert` does it first, into
+    OUT.face.safetensors, from which further edits can start."""
     labels: Path | None = None
     """Edited label map."""
     paint: tuple[str, ...] = ()
@@ -62,13 +70,14 @@ def run(options: EditOptions) -> None:
         generator, _ = open_checkpoint(options)
         print(table(need_directions(find_sliders(generator, options.directions))))
         return
-    if options.project is None:
-        raise UserError("give the face to edit with --project")
+    if (options.project is None) == (options.image is None):
+        raise UserError("give the face to edit with --project, or a photograph with --image")
     fits = options.labels is not None or bool(options.paint)
     if not fits and not options.set:
         raise UserError("nothing to do: give --labels with an edited label map, --paint or --set")
     changes = parse_changes(options.set)
-    job = EditJob(options, options.project, options.out, needs_fit=fits)
+    project = options.project or _inverted(options)
+    job = EditJob(options, project, options.out, needs_fit=fits)
     with job.arguments(vgg=fits) as fit:
         edited, face = None, job.face
         if changes:
@@ -79,6 +88,20 @@ def run(options: EditOptions) -> None:
             edited = _edit_map(options, job.generator, face, fit)
         assert edited is not None
         job.finish(edited)
+
+
+def _inverted(options: EditOptions) -> Path:
+    """The project of --image, made by `invert` with what both commands take."""
+    path = options.out.with_suffix(".face.safetensors")
+    check_outputs([options.out], [path], kind=FORMAT)
+    kept = ("learning_rate", "image_weight")  # of the edit
+    shared = {
+        field.name: getattr(options, field.name)
+        for field in fields(FitOptions)
+        if field.name not in kept
+    }
+    run_invert(InvertOptions(**shared, image=options.image, out=path))
+    return path
 
 
 def _edit_map(

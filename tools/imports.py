@@ -28,7 +28,8 @@ LAYERS = (
     ("options", "api", "machine"),
     ("evaluation",),
     ("web_editor",),
-)  # and below all of them the commands, which import no other command
+    ("invert",),  # `edit` begins with it where it is given a photograph
+)  # and below all of them the other commands, which import none of each other
 
 
 def modules() -> dict[str, Path]:

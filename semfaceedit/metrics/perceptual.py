@@ -52,7 +52,7 @@ class PerceptualFeatures(nn.Module):
         if min(pictures.shape[-2:]) < SMALLEST:
             raise UserError(
                 f"VGG features need pictures of at least {SMALLEST} pixels, got "
-                f"{tuple(pictures.shape[-2:])}: use a larger --resolution, or leave the VGG weights out"
+                f"{tuple(pictures.shape[-2:])}: use a larger --resolution, or no VGG weights"
             )
         h = ((pictures + 1) / 2 - self.mean) / self.std
         found: list[Tensor] = []

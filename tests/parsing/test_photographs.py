@@ -12,7 +12,7 @@ import torch
 from faces import write_checkpoint
 from PIL import Image
 
-from semfaceedit import invert, prepare
+from semfaceedit import edit, invert, prepare
 from semfaceedit import parse as command
 from semfaceedit.data.align import fit_window
 from semfaceedit.data.dataset import open_packed
@@ -226,6 +226,27 @@ def test_invert_reads_the_map_off_the_photograph(heads, read, tmp_path, capsys):
     one, two = FaceProject.load(out), FaceProject.load(again)
     assert np.array_equal(one.labels, two.labels) and one.labels.any()
     assert torch.equal(one.geometry.phases, two.geometry.phases)
+
+
+def test_edit_inverts_a_photograph_first(heads, tmp_path, capsys):
+    photo, out = tmp_path / "photo.png", tmp_path / "new.safetensors"
+    Image.fromarray(heads[0][0]).save(photo)
+    common = ["--checkpoint", str(write_checkpoint(tmp_path)), "--image", str(photo),
+              "--resolution", "8"]  # fmt: skip
+    extra = ["--paint", "fringe", "--iterations", "1"]
+    assert edit.main([*common, *extra, "--out", str(out)]) == 0
+    assert f"wrote {out}" in capsys.readouterr().err
+    assert invert.main([*common, "--out", str(tmp_path / "face.safetensors")]) == 0
+    alone = FaceProject.load(tmp_path / "face.safetensors")
+    first = FaceProject.load(tmp_path / "new.face.safetensors")
+    assert torch.equal(first.geometry.phases, alone.geometry.phases)
+    assert first.crop == alone.crop is not None
+    assert (FaceProject.load(out).labels != first.labels).any()
+    capsys.readouterr()
+    for other in ([], ["--project", str(out), "--image", str(photo)]):
+        assert edit.main([*other, *extra, "--out", str(out)]) == 1
+        said = capsys.readouterr().err
+        assert "--project, or a photograph with --image" in said and said.count("\n") == 1
 
 
 def test_a_network_of_ones_own_reads_the_crop(heads, tmp_path):
