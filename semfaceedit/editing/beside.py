@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -22,6 +23,43 @@ DAMAGE = (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeErro
 """What reading a damaged file may raise."""
 
 
+LEAST_IN_BYTES = 8192  # numbers of a matrix whose rows are kept as bytes
+SCALE = ".scale"
+
+
+def in_bytes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of layers (rows, ...) as int8 with a scale each row, all else in fp16.
+
+    A row of NAME is NAME times NAME.scale; the largest number of a row becomes 127.
+    """
+    kept = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach()
+        if not name.endswith(".weight") or tensor.numel() < LEAST_IN_BYTES:
+            kept[name] = tensor.half()
+            continue
+        rows = tensor.float().flatten(1)
+        scales = (rows.abs().amax(1, keepdim=True) / 127).clamp(min=1e-30)
+        kept[name] = (rows / scales).round().to(torch.int8).view_as(tensor)
+        kept[name + SCALE] = scales[:, 0]
+    return kept
+
+
+def from_bytes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """fp32 tensors of what `in_bytes` gave, or of plain ones."""
+    found = {}
+    for name, tensor in tensors.items():
+        if name.endswith(SCALE):
+            continue
+        scales = tensors.get(name + SCALE)
+        if (scales is None) != (tensor.dtype != torch.int8):
+            raise ValueError(f"{name} and its scales do not fit")
+        found[name] = tensor.float()
+        if scales is not None:
+            found[name] *= scales.float().view(-1, *[1] * (tensor.dim() - 1))
+    return found
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of file that belongs to weights, and the words of its errors."""
@@ -32,6 +70,7 @@ class Kind:
     version: int
     command: str  # that writes it
     way_out: str  # what to do about one that does not fit
+    bytes: bool = False  # large weights are kept as `in_bytes` has them
 
     def beside(self, weights: Path) -> Path:
         """Where the file of the weights file `weights` is looked for."""
@@ -52,8 +91,11 @@ class Kind:
         generator: Generator,
         facts: Mapping[str, Any],
     ) -> None:
-        """Write tensors in fp16; the header says whose they are, and `facts`."""
-        halves = {name: t.detach().half() for name, t in tensors.items()}
+        """Write tensors in fp16 or `in_bytes`; the header says whose they are, and `facts`."""
+        if self.bytes:
+            kept = in_bytes(tensors)
+        else:
+            kept = {name: t.detach().half() for name, t in tensors.items()}
         header = {
             "format": self.format,
             "version": self.version,
@@ -62,7 +104,7 @@ class Kind:
             "group_of_class": list(generator.config.group_of_class),
             **facts,
         }
-        write_tensors(path, halves, header)
+        write_tensors(path, kept, header)
 
     def read(self, path: Path, generator: Generator) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Header and fp32 tensors of a file of this generator; UserError for any other file."""
@@ -83,11 +125,12 @@ class Kind:
                 raise UserError(
                     f"{path} is the {self.noun} of other weights than these: {self.way_out}"
                 )
-            tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
-            if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            kept = load_file(path)
+            if not all(bool(tensor.float().isfinite().all()) for tensor in kept.values()):
                 raise ValueError("it holds NaN or infinity")
-            if "sha256" not in header or not is_unchanged(header, tensors):
+            if "sha256" not in header or not is_unchanged(header, kept):
                 raise ValueError("it was changed since it was written")
+            tensors = from_bytes(kept)
         except FileNotFoundError:
             raise UserError(f"no {self.noun} at {path}: `{self.command}` writes one") from None
         except DAMAGE as error:

@@ -31,9 +31,10 @@ KIND = Kind(
     name="encoder",
     what="an encoder",
     format=FORMAT,
-    version=1,
+    version=2,  # 1: all in fp16
     command="train-encoder",
     way_out="train it again with `train-encoder`, or leave it out with --no-encoder",
+    bytes=True,
 )
 SIZE = 32  # pixels along an edge of what the network reads
 COMPONENTS = 64  # of each part's codes, at most
@@ -255,7 +256,7 @@ def find_encoder(generator: Generator, path: Path | None = None) -> Encoder | No
 def save_encoder(
     path: Path, encoder: Encoder, generator: Generator, facts: Mapping[str, Any]
 ) -> None:
-    """Write an encoder in fp16; the header says whose it is, and `facts`."""
+    """Write an encoder, its large weights in bytes; the header says whose it is, and `facts`."""
     KIND.save(
         path, encoder.state_dict(), generator, {"settings": asdict(encoder.settings), **facts}
     )
