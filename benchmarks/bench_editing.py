@@ -80,11 +80,11 @@ def test_a_changed_look(
     compare({"cpu": change}, rounds=15)
 
 
-def test_the_face_follows_a_hat(
+def test_the_face_follows_a_fringe(
     session: EditingSession, record: dict[str, Any], compare: Callable[..., None]
 ) -> None:
     """A whole edit, 150 iterations at the checkpoint's resolution."""
-    labels = paint(session.face.labels, ["hat"])
+    labels = paint(session.face.labels, ["fringe"])
 
     def follow() -> None:
         session.go(0)
