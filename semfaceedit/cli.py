@@ -223,7 +223,7 @@ def describe(options_type: type) -> list[Option]:
     for level, base in enumerate(options_type.__mro__):
         for name, text in _docstrings(base).items():
             helps.setdefault(name, text)
-        for name in vars(base).get("__annotations__", {}):
+        for name in inspect.get_annotations(base):
             depth.setdefault(name, level)
     options = [
         Option(field, hints[field.name], helps.get(field.name, ""))
