@@ -17,13 +17,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from measuring import RESULTS, fail  # noqa: E402
 
+from semfaceedit.errors import UserError  # noqa: E402
 from semfaceedit.files import write_atomically  # noqa: E402
 from semfaceedit.pictures.plots import bar_plot  # noqa: E402
 
 PAPER_MODE = ("eager AMP", "autocast")  # what ratios are given to
 BASELINES = (*PAPER_MODE, "eager fp32", "compile AMP", "eager", "chunked", "compiled", "reference")
 HEADINGS = ("#", "what", "variant", "ms", "vs. autocast", "vs. fastest baseline", "peak MiB",
-            "TFLOP/s", "of floor")  # fmt: skip
+            "TFLOP/s", "of peak")  # fmt: skip
 PLOTTED = 12  # groups of bars
 
 
@@ -36,7 +37,7 @@ class Row:
     ms: float | None
     peak_bytes: float | None = None
     tflops_per_s: float | None = None
-    floor_share: float | None = None
+    peak_share: float | None = None  # of the least time that the device's peak allows
 
 
 def rows_of(content: dict[str, Any]) -> list[Row]:
@@ -70,6 +71,7 @@ def _pytest_rows(entry: dict[str, Any]) -> Iterable[Row]:
                 ms,
                 None if peak is None else peak * 2**20,
                 None if rate is None else rate / 1e3,
+                facts.get(f"{name}_peak_share"),
             )
 
 
@@ -106,7 +108,7 @@ def markdown(content: dict[str, Any]) -> str:
             _ratio(rival, row.ms),
             _cell(row.peak_bytes, lambda value: f"{value / 2**20:,.0f}"),
             _cell(row.tflops_per_s, lambda value: f"{value:.3g}"),
-            _cell(row.floor_share, lambda value: f"{value:.0%}"),
+            _cell(row.peak_share, lambda value: f"{value:.0%}"),
         )
         lines.append(f"| {' | '.join(cells)} |")
     checks = [r for r in content.get("records", ()) if r.get("kind") == "check"]
@@ -176,7 +178,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (OSError, ValueError, KeyError, TypeError) as error:
             return fail(f"table: {file}: not benchmark records ({error!r})")
         write_atomically(file.with_suffix(".md"), lambda path, text=text: path.write_text(text))
-        plot(content, file.with_suffix(".png"))
+        try:
+            plot(content, file.with_suffix(".png"))
+        except UserError as error:  # a picture that is not ours
+            return fail(f"table: {error}")
         print(f"wrote {file.with_suffix('.md')} and .png")
     return 0
 
