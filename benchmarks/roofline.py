@@ -1,10 +1,10 @@
 """What `film_siren` should take on a GPU, counted from the code: predictions, not measurements.
 
-    python benchmarks/roofline.py [--markdown]
+    python benchmarks/roofline.py [--write]
 
 For each kernel and GPU: bytes through L2, multiplications of the matrix units, sines and the
 instructions around them for a tile of points, the least time of each resource, and the time if they
-follow each other as the kernel makes them. Needs no GPU.
+follow each other as the kernel makes them; then the same of gradients. Needs no GPU.
 """
 
 import argparse
@@ -18,11 +18,12 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from semfaceedit.kernels import FilmSirenWeights, film_siren_cuda  # noqa: E402
+from semfaceedit.kernels import FilmSirenWeights, film_siren_cuda_streams  # noqa: E402
 from semfaceedit.kernels import film_siren_triton_tiling as triton_tiling  # noqa: E402
 from semfaceedit.model import config  # noqa: E402
 from semfaceedit.model.labels import NUM_CLASSES  # noqa: E402
 
+PAGE = ROOT / "docs" / "performance.md"
 HALF, FLOAT = 2, 4  # bytes
 # Instructions an element of an epilogue; CUDA's as tests/kernels/test_cuda_compile.py counts them.
 PER_SINE = {"triton": 8.5, "sm80": 7.1, "sm90": 7.0}
@@ -97,6 +98,13 @@ def cuda_constants() -> dict[str, int]:
     return {name: int(value) for name, value in re.findall(r"FILM_(\w+) = (\d+);", text)}
 
 
+def stream_constants() -> film_siren_cuda_streams.Constants:
+    constants = cuda_constants()
+    return film_siren_cuda_streams.Constants(
+        constants["NARROW"], constants["INPUTS"], constants["COORDINATES"]
+    )
+
+
 def cuda_work(stack: Stack, body: str) -> Work:
     """The stream of weights, FiLM, points, outputs, and fragments kept for the wide heads.
 
@@ -106,11 +114,8 @@ def cuda_work(stack: Stack, body: str) -> Work:
     """
     constants = cuda_constants()
     narrow, depth = constants["NARROW"], constants["INPUTS"]
-    stream = film_siren_cuda.weight_stream(
-        weights_of(stack),
-        stack.trunk,
-        stack.width,
-        film_siren_cuda.Constants(narrow, depth, constants["COORDINATES"]),
+    stream = film_siren_cuda_streams.weight_stream(
+        weights_of(stack), stack.trunk, stack.width, stream_constants()
     )
     slabs, width = stream.shape[1], stack.width
     wide = -(-(stack.channels - narrow) // width) if stack.channels > narrow else 0
@@ -245,16 +250,40 @@ HEADER = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--markdown", action="store_true")
-    options = parser.parse_args()
-    table = lines()
-    if options.markdown:
-        for row in (HEADER, ["---"] * len(HEADER), *table):
-            print("| " + " | ".join(row) + " |")
+    parser.add_argument(
+        "--write", action="store_true", help=f"renew the tables of {PAGE.relative_to(ROOT)}"
+    )
+    if parser.parse_args().write:
+        PAGE.write_text(with_tables(PAGE.read_text()))
         return
-    widths = [max(len(row[i]) for row in (HEADER, *table)) for i in range(len(HEADER))]
-    for row in (HEADER, *table):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+    for table in tables():
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for row in table:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+        print()
+
+
+def tables() -> list[list[list[str]]]:
+    """Of the forward pass, of gradients, of whole steps; the first row of each is its header."""
+    import roofline_gradients as gradients
+
+    return [
+        [HEADER, *lines()],
+        [gradients.HEADER, *gradients.lines()],
+        [gradients.STEPS_HEADER, *gradients.steps()],
+    ]
+
+
+def with_tables(text: str) -> str:
+    """The page with the tables of now between its marks."""
+    begin, end = "<!-- predictions -->\n", "<!-- end of predictions -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    parts = []
+    for header, *rows in tables():
+        cells = (header, ["---"] * len(header), *rows)
+        parts.append("".join("| " + " | ".join(row) + " |\n" for row in cells))
+    return before + begin + "\n" + "\n".join(parts) + "\n" + end + after
 
 
 if __name__ == "__main__":

@@ -43,10 +43,18 @@ struct FilmSirenTile {
 };
 
 // Whole turns are taken off: adding 1.5 * 2^23 leaves no place for a fraction of one.
-SEMFACEEDIT_DEVICE inline float sine(float angle) {
+SEMFACEEDIT_DEVICE inline float within_a_turn(float angle) {
   constexpr float TURN = 6.283185307f, WHOLE = 12582912.0f;
   const float turns = sm80::add_rounded(angle * (1.0f / TURN) + WHOLE, -WHOLE);
-  return sm80::approximate_sine(angle - turns * TURN);
+  return angle - turns * TURN;
+}
+
+SEMFACEEDIT_DEVICE inline float sine(float angle) {
+  return sm80::approximate_sine(within_a_turn(angle));
+}
+
+SEMFACEEDIT_DEVICE inline float cosine(float angle) {
+  return sm80::approximate_cosine(within_a_turn(angle));
 }
 
 // What a layer says: sines of modulated sums, as the next product's operand.

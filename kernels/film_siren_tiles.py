@@ -33,6 +33,12 @@ def point_tiles(row_offsets: Tensor, points: int, rows: int) -> Tiles:
     return Tiles(torch.stack([start, stop, film_row]), first[-1:], first, bound)
 
 
+def groups_of_tiles(tiles: Tiles, row_groups: Tensor) -> Tensor:  # (T,), -1: not used
+    groups = row_groups[tiles.table[2]] if tiles.bound else row_groups[:0]
+    used = torch.arange(tiles.bound, device=groups.device) < tiles.used
+    return torch.where(used, groups, -1)
+
+
 def folded_film(call: FilmSirenCall, unit: float) -> tuple[Tensor, Tensor]:
     """(M, L + 1, W) each: a layer is sin((scale W h + shift) / unit), biases and all."""
     shifts = torch.addcmul(call.phases, call.frequencies, layer_biases(call))

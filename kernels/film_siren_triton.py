@@ -17,9 +17,10 @@ from ._triton import (
     padded,
     unavailable,
 )
+from .film_siren_gradients import Sums, gradients_of
 from .film_siren_ops import empty_output, register
 from .film_siren_reference import FilmSirenCall, FilmSirenGradients
-from .film_siren_tiles import TURN, Tiles, folded_film, layer_biases, point_tiles
+from .film_siren_tiles import TURN, Tiles, folded_film, groups_of_tiles, point_tiles
 from .film_siren_triton_tiling import (
     PRECISIONS,
     Tiling,
@@ -244,7 +245,7 @@ class _Backward:
             self.row_sums.new_empty(self.slots, self.layers + 2),
             self.row_sums.new_empty(self.slots, self.row_sums.shape[1]),
         )
-        bounds, tile_groups = self._bounds(), self._tile_groups()
+        bounds, tile_groups = self._bounds(), groups_of_tiles(self.tiles, self.call.row_groups)
         for first_tile in range(0, self.tiles.bound, max(self.slots, 1)):
             _launch_forward(
                 network, self.tiles, self.tiling, self.row_sums, scratch, first_tile=first_tile,
@@ -255,13 +256,6 @@ class _Backward:
             groups = tile_groups[first_tile : first_tile + self.slots]
             self._add_weight_gradients(scratch, chunk, groups)
         return self._gradients()
-
-    def _tile_groups(self) -> Tensor:  # (T,), -1 for tiles that are not used
-        groups = self.call.row_groups
-        if self.tiles.bound:
-            groups = groups[self.tiles.table[2]]
-        used = torch.arange(len(groups), device=groups.device) < self.tiles.used
-        return torch.where(used, groups, -1)
 
     def _bounds(self) -> Bounds:
         operands = self.network.operands
@@ -380,42 +374,24 @@ class _Backward:
         total += product.sum(0)
 
     def _gradients(self) -> FilmSirenGradients[Tensor]:
-        sizes, width, layers = self.network.sizes, len(self.call.weights.first_bias), self.layers
-        channels, split = sizes.channels, sizes.trunk_channels
-        channel_sums = self.row_sums[:, self.layer_sums :][:, :channels]  # (M, C)
+        layers = self.layers
         by_layer = self.row_sums[:, : self.layer_sums].unflatten(1, (layers + 1, 5, self.width))
-        phases = by_layer[:, :, 0, :width]
-        frequencies = torch.addcmul(by_layer[:, :, 1, :width], layer_biases(self.call), phases)
-        coordinates = by_layer[:, :, 2:, :width]  # (M, L + 1, 3, W)
-        biases = self.call.frequencies * phases  # (M, L + 1, W)
-        if self.network.constants["THIN"]:
-            first = coordinates[:, 0].sum(0).T[:, : sizes.inputs]
-        else:
-            first = self.first[0, 0, :width, : sizes.inputs]
-        view = self.view[0, :, :width, :width]
-        heads = self.heads.transpose(0, 1)[:, :, :channels, :width]  # (G, L, C, W)
-        last = torch.cat([heads[:, -2:-1, :split], heads[:, -1:, split:]], 2)
-        view_direction = self._by_group(coordinates[:, layers]).transpose(1, 2)
-        return FilmSirenGradients(
-            points=self.grad_points,
-            directions=self.grad_directions,
-            frequencies=frequencies,
-            phases=phases,
-            first_weight=first,
-            first_bias=biases[:, 0].sum(0),
-            hidden_weight=self.trunk[:, 0, :width, :width],
-            hidden_bias=biases[:, 1:layers].sum(0),
-            view_weight=torch.cat([view_direction, view], 2),
-            view_bias=self._by_group(biases[:, layers]),
-            head_weight=torch.cat([heads[:, :-2], last], 1),
-            head_bias=self._by_group(channel_sums)[:, None].expand(-1, layers - 1, -1),
+        return gradients_of(
+            self.call,
+            Sums(
+                angles=by_layer[:, :, 0],
+                factors=by_layer[:, :, 1],
+                points=by_layer[:, 0, 2:] if self.network.constants["THIN"] else None,
+                directions=by_layer[:, layers, 2:],
+                channels=self.row_sums[:, self.layer_sums :],
+                first=self.first[0, 0],
+                hidden=self.trunk[:, 0],
+                view=self.view[0],
+                heads=self.heads,
+            ),
+            self.grad_points,
+            self.grad_directions,
         )
-
-    def _by_group(self, values: Tensor) -> Tensor:
-        """(M, ...) summed over the FiLM rows of each group: (G, ...)."""
-        group = torch.arange(self.groups, device=values.device)[:, None]
-        mine = (self.call.row_groups == group).view(self.groups, -1, *[1] * (values.dim() - 1))
-        return torch.where(mine, values, 0.0).sum(1)
 
 
 forward, backward = register("triton", launch_forward, launch_backward)

@@ -58,7 +58,7 @@ auto cuda_on_host_exchange(unsigned mask, float value, const Function& function)
 }
 
 inline float __shfl_xor_sync(unsigned mask, float value, int step) {
-  const unsigned other = threadIdx.x % 32 ^ step;
+  const unsigned other = threadIdx.x % 32 ^ (cuda_on_host::fault("a lane gets its own") ? 0 : step);
   if (!(mask >> other & 1))
     throw std::runtime_error("__shfl_xor_sync: a thread is not in the mask");
   return cuda_on_host_exchange(

@@ -5,12 +5,15 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #define SEMFACEEDIT_UNROLL
 #define SEMFACEEDIT_NO_UNROLL
+#define SEMFACEEDIT_UNROLL_FOUR
 
 namespace semfaceedit {
 namespace sm80 {
@@ -70,6 +73,8 @@ inline void copy_async(uint32_t to, const void* from) {
   this_lane().copies.push_back({shared_bytes() + to, from, bytes, this_lane().groups});
 }
 
+inline void prefetch(const void*) {}
+
 inline void close_copies() { ++this_lane().groups; }
 
 template <int pending>
@@ -79,8 +84,9 @@ void wait_for_copies() {
   finish_copies(this_lane(), this_lane().groups - wanted);
 }
 
-inline void block_sync() {
-  if (!cuda_on_host::fault("no barrier between slabs")) cuda_on_host::wait_block();
+inline void block_sync(const char* what) {
+  if (!cuda_on_host::fault((std::string("no barrier: ") + what).c_str()))
+    cuda_on_host::wait_block();
 }
 
 // What the threads of a warp have put down, once all of them have. Two places in turn: nobody can be
@@ -107,6 +113,21 @@ void load_matrices(uint32_t (&to)[count], uint32_t address) {
     if (row % 16 != 0) throw std::runtime_error("load_matrices: an address is not aligned");
     std::memcpy(&to[i], shared_bytes() + row + lane % 4 * 4, 4);
   }
+}
+
+template <int count>
+void load_transposed(uint32_t (&to)[count], uint32_t address) {
+  const Lane* warp = exchange({address});
+  const unsigned lane = threadIdx.x % 32, turn = this_lane().turn;
+  const bool plain = cuda_on_host::fault("matrices are not transposed");
+  for (int i = 0; i < count; ++i)
+    for (unsigned half = 0; half < 2; ++half) {
+      const unsigned column = lane / 4, row = lane % 4 * 2 + half;
+      const uint32_t at = warp[8 * i + (plain ? column : row)].operands[turn][0];
+      if (at % 16 != 0) throw std::runtime_error("load_transposed: an address is not aligned");
+      std::memcpy(reinterpret_cast<char*>(&to[i]) + 2 * half,
+                  shared_bytes() + at + 2 * (plain ? row : column), 2);
+    }
 }
 
 inline float half_of(uint32_t packed, int which) {
@@ -141,6 +162,24 @@ inline float add_rounded(float a, float b) {
 }
 
 inline float approximate_sine(float x) { return std::sin(x); }
+inline float approximate_cosine(float x) { return std::cos(x); }
+
+inline float larger_magnitude(float a, float b) {
+  if (std::isnan(a) || std::isnan(b)) return NAN;
+  return std::max(a, std::abs(b));
+}
+
+inline uint32_t bits_of(float number) {
+  uint32_t bits;
+  std::memcpy(&bits, &number, 4);
+  return bits;
+}
+
+inline float number_of(uint32_t bits) {
+  float number;
+  std::memcpy(&number, &bits, 4);
+  return number;
+}
 
 inline uint32_t pack_halves(float low, float high) {
   const _Float16 values[] = {static_cast<_Float16>(low), static_cast<_Float16>(high)};

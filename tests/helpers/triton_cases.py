@@ -110,6 +110,7 @@ def color(backend: str) -> Function:
     return function
 
 
+@pytest.mark.gradients
 @pytest.mark.parametrize("sizes", COMPOSITES, ids=str)
 @pytest.mark.parametrize("op", [semantic, color])
 def test_composite(op: Callable[[str], Function], sizes: tuple[int, int, int]) -> None:
@@ -214,6 +215,7 @@ def compare_field(
     return actual
 
 
+@pytest.mark.gradients
 @pytest.mark.parametrize("name", FIELDS)
 def test_field(name: str) -> None:
     result = compare_field(FIELDS[name], field_inputs(FIELDS[name]))
@@ -334,6 +336,7 @@ def compare_stack(sizes: tuple[int, ...], precision: str) -> None:
     assert_matches(actual, exact, plain)
 
 
+@pytest.mark.gradients
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("name", STACKS)
 def test_stack(name: str, precision: str) -> None:

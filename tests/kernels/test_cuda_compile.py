@@ -24,10 +24,20 @@ KERNELS = {
         "add_rays_kernel": 64, "add_parts_kernel": 64,
     },
     "film_siren_sm80": {"chain_kernel": 255}, "film_siren_sm90": {"chain_kernel": 168},
+    "film_siren_backward_sm80": {
+        "backward_chain_kernel": 255, "weight_gradient_kernel": 255, "row_sums_kernel": 64,
+    },
 }  # fmt: skip
-SPILLS = {"backward_kernel": 384}  # bytes; outside the innermost loops
+SPILLS = {  # bytes; outside the innermost loops
+    "backward_kernel": 384,
+    "backward_chain_kernel": 192,  # six words, the same for a launch, once a slab or a layer
+}
 SHIPPED = ("80", "89", "90a")
-BODIES = {"film_siren_sm80": ("80", "89"), "film_siren_sm90": ("90a",)}  # where they run
+BODIES = {  # where they run
+    "film_siren_sm80": ("80", "89"),
+    "film_siren_sm90": ("90a",),
+    "film_siren_backward_sm80": SHIPPED,
+}
 CASES = [
     pytest.param(
         stem, architecture,
@@ -35,7 +45,8 @@ CASES = [
     )
     for stem in KERNELS for architecture in BODIES.get(stem, SHIPPED)
 ]  # fmt: skip
-FILM_CASES = [case for case in CASES if case.values[0] in BODIES]
+FORWARD_CASES = [case for case in CASES if case.values[0] in ("film_siren_sm80", "film_siren_sm90")]
+BACKWARD_CASES = [case for case in CASES if case.values[0] == "film_siren_backward_sm80"]
 
 Use = tuple[str, int, int, int]  # kernel, registers, bytes of spills, bytes of stack
 
@@ -129,7 +140,7 @@ def products_of(stem: str, width: int) -> int:
     return points_and_wide + coordinates + inputs * (outputs + narrow) + inputs * narrow
 
 
-@pytest.mark.parametrize(("stem", "architecture"), FILM_CASES)
+@pytest.mark.parametrize(("stem", "architecture"), FORWARD_CASES)
 def test_machine_code_of_film_siren(stem: str, architecture: str) -> None:
     """Products by the matrix unit, each of them in the code once; short epilogues."""
     _, functions = compiled(stem, architecture)
@@ -146,3 +157,38 @@ def test_machine_code_of_film_siren(stem: str, architecture: str) -> None:
         assert code.count("MUFU.SIN") == width // 2, function  # one epilogue for all layers
         print(function, instructions_per_sine(code))
         assert instructions_per_sine(code) <= PER_SINE[width], function
+
+
+# Instructions an element of the way back through a layer: cosine, its product, sums over points,
+# the largest, and what a layer needs once.
+PER_COSINE = {64: 30.0, 128: 30.0, 256: 30.0}
+
+
+@pytest.mark.parametrize(("stem", "architecture"), BACKWARD_CASES)
+def test_machine_code_of_the_gradients_of_film_siren(stem: str, architecture: str) -> None:
+    """Products by the matrix unit, each in the code once, a layer's twice: there and back."""
+    _, functions = compiled(stem, architecture)
+    assert len(functions) == 3 + 6 + 1
+    for function, code in functions.items():
+        products = [part for part in code if part.startswith(("HMMA", "HGMMA"))]
+        if match := re.search(r"backward_chain_kernelILi(\d+)", function):
+            width = int(match[1])
+            outputs = width // 8
+            layers = 4 * width // 16 * outputs  # points, a layer; a layer, points
+            assert len(products) == layers + 2 * outputs + 4 * outputs, function
+            assert code.count("MUFU.SIN") == code.count("MUFU.COS") == width // 2, function
+            per_cosine = instructions_per_cosine(code)
+            print(function, per_cosine)
+            assert per_cosine <= PER_COSINE[width], function
+        elif match := re.search(r"weight_gradient_kernelILi(\d+)ELi(\d+)", function):
+            left, right = int(match[1]), int(match[2])
+            columns = right // (8 // (left // 64))
+            assert len(products) == 2 * 4 * columns // 8, function  # 32 points
+        assert all(part.startswith("HMMA.16816.F32") for part in products)
+
+
+def instructions_per_cosine(code: list[str]) -> float:
+    """From the first cosine's barrier to the next one."""
+    first, last = code.index("MUFU.COS"), len(code) - code[::-1].index("MUFU.COS")
+    own = [part for part in code[first:last] if part.split(".")[0] not in PRODUCTS]
+    return len(own) / code.count("MUFU.COS")

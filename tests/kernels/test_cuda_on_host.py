@@ -60,6 +60,7 @@ def composite_inputs(op: Callable, sizes: tuple[int, int, int]) -> dict[str, tor
 COMPOSITES = [(37, 9, 19), (63, 1, 1), (1, 24, 19), (9, 24, 84), (13, 40, 3), (7, 5, 16), (0, 4, 5)]
 
 
+@pytest.mark.gradients
 @pytest.mark.parametrize("sizes", COMPOSITES, ids=str)
 @pytest.mark.parametrize("op", [semantic, color])
 def test_composite(op: Callable[[str], Callable], sizes: tuple[int, int, int]) -> None:
@@ -114,6 +115,7 @@ FIELDS: dict[str, Sizes] = {
 LARGE = ("paper's width", "more surfaces than a tile has points")
 
 
+@pytest.mark.gradients
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else []) for name in FIELDS]
 )

@@ -58,6 +58,7 @@ def test_rows_choose_their_film_and_their_group() -> None:
         torch.testing.assert_close(both[points], output)
 
 
+@pytest.mark.gradients
 def test_reference_gradcheck() -> None:
     inputs, offsets, groups = problem((6, 3, 4, 3, 4, 2, 5))
     names = list(inputs)
@@ -80,6 +81,7 @@ def test_trunk_channels_do_not_depend_on_the_direction(backend: str) -> None:
     assert (before[:, 4:] != after[:, 4:]).any(0).all()
 
 
+@pytest.mark.gradients
 @needs_native
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("name", SHAPES)

@@ -94,6 +94,7 @@ bf16 = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.gradients
 @bf16
 @pytest.mark.parametrize("name", SHAPES)
 def test_bf16_matches_reference(name: str, isa: str, precision: str) -> None:

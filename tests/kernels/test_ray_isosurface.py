@@ -283,6 +283,7 @@ def without_ties(depths: Tensor) -> Tensor:
     return ((gaps > 1e-5) | (gaps == 0)).all(-1)
 
 
+@pytest.mark.gradients
 @needs_native
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("name", SHAPES)
@@ -321,6 +322,7 @@ def test_cpu_matches_reference_at_large_sizes(name: str, isa: str) -> None:
         compare(LARGE_SHAPES[name])
 
 
+@pytest.mark.gradients
 def test_reference_gradcheck() -> None:
     sizes = (3, 4, 8, 4, 2)
     inputs = problem(sizes)

@@ -94,6 +94,7 @@ def argmax_gap(inputs: dict[str, Tensor]) -> Tensor:
     return torch.stack(gaps[::-1], 1)
 
 
+@pytest.mark.gradients
 @needs_native
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
@@ -143,6 +144,7 @@ def test_a_defect_is_caught(
         assert_matches({**right, name: defect(right[name])}, {name: exact[name]}, right)
 
 
+@pytest.mark.gradients
 @pytest.mark.parametrize("op", [semantic, color])
 def test_reference_gradcheck(op: Callable[[str], Callable]) -> None:
     inputs = problem((4, 5, 3))

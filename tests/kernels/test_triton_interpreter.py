@@ -36,6 +36,7 @@ def run_cases(selection: str, file: str = "triton_cases.py") -> None:
     assert " passed" in result.stdout, result.stdout
 
 
+@pytest.mark.gradients
 @needs_triton
 def test_kernels_in_the_interpreter() -> None:
     run_cases("not slow")

@@ -17,6 +17,7 @@ import gpu_checks  # noqa: E402
 import gpu_suite  # noqa: E402
 import measuring  # noqa: E402
 import roofline  # noqa: E402
+import roofline_gradients  # noqa: E402
 import table  # noqa: E402
 import times_table  # noqa: E402
 from baselines import NAMES  # noqa: E402
@@ -197,6 +198,33 @@ def test_counted_work_of_film_siren() -> None:
     kib = roofline.triton_work(stacks["geometry"], 90).l2 * 128 / 1024
     by_hand = 9 * 64 + 8 * (2 * 64 + 128) + 7 * (5 * 64 + 288 / 2) + 64 + 16 + 141  # of each tile
     assert kib == pytest.approx(by_hand, rel=0.03)
+
+
+def test_counted_work_of_gradients() -> None:
+    stack = roofline.stacks()["appearance"]
+    there, back = 4 * (1 + 8) + 1, 4 * 8 + 4  # layers, directions; layers, points
+    heads = 6 + 1  # of layers 2 to 7, of the view layer: 3 channels a slab
+    slabs, angles = there + back + heads, 9 * 256
+    counted = roofline_gradients.gradients_pass(stack, weights=False)
+    by_hand = (slabs * 256 * 64 * 2 + 2 * angles * 8) / 128  # weights and FiLM of a tile
+    by_hand += 2 * angles * 4  # W h
+    by_hand += 2 * 4 * (256 + 3 + 3) + 2 * (64 + heads * 64)
+    assert counted.chain.l2 == pytest.approx(by_hand)
+    inputs = (there - 1 + back) * 64 + 16 + heads * 16
+    assert counted.chain.matrix == 2 * 256 * inputs
+    assert counted.products.matrix == 0
+    counted = roofline_gradients.gradients_pass(stack, weights=True)
+    assert counted.chain.l2 == pytest.approx(by_hand + 2 * angles * 2)
+    assert counted.products.matrix == 2 * 256 * (9 * 256 + 7 * 64)
+    assert counted.products.l2 == 2 * (9 * (256 + 2 * 256) + 7 * (64 + 256))
+    table = roofline_gradients.steps()
+    for _, render, culled, inversion, training in table:
+        assert float(culled) < float(render) < float(inversion) < float(training)
+
+
+def test_predictions_in_the_documentation_are_those_of_now() -> None:
+    text = roofline.PAGE.read_text()
+    assert roofline.with_tables(text) == text
 
 
 def test_each_byte_through_l2_is_used_often_enough() -> None:

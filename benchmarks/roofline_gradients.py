@@ -1,0 +1,154 @@
+"""What `film_siren`'s gradients in CUDA, steps of training and culled renders should take: counted
+as `roofline.py` counts, which prints these tables too.
+"""
+
+from dataclasses import dataclass
+
+from roofline import (
+    FLOAT,
+    GPUS,
+    HALF,
+    LANES,
+    PER_SINE,
+    SINES,
+    Gpu,
+    Stack,
+    Work,
+    cuda_constants,
+    cuda_work,
+    predict,
+    stacks,
+    stream_constants,
+    weights_of,
+)
+
+from semfaceedit.kernels import film_siren_cuda_streams
+from semfaceedit.model import config
+
+# Instructions an element on the way back, as tests/kernels/test_cuda_compile.py counts them.
+PER_COSINE = 22.0
+STEP = 16  # inputs that the matrix unit takes at a time
+# Points that are coloured in a render with --cull 1e-4: of eight faces of `portraits` at 64x64.
+SEEN = 0.31
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Of one point: the way there and back, and products over points."""
+
+    chain: Work
+    kept: float  # bytes written and read again, through memory
+    products: Work
+    read: float  # bytes from memory for these
+
+
+def gradients_pass(stack: Stack, *, weights: bool) -> Pass:
+    """csrc/film_siren_backward_sm80.cu: gradients of FiLM and points, or of all."""
+    constants = cuda_constants()
+    width, layers, depth, rows = stack.width, stack.layers, constants["INPUTS"], constants["ROWS"]
+    thin = stack.inputs <= constants["COORDINATES"]
+    stream = film_siren_cuda_streams.backward_stream(
+        weights_of(stack), stack.trunk, width, stream_constants(), points=True
+    )
+    slabs = stream.shape[1]
+    of_heads = [stack.channels] * (layers - 2) + [stack.trunk]  # channels that layers 2 to L read
+    multiplied = [-(-channels // STEP) * STEP for channels in of_heads]
+    first = stack.trunk // depth * depth
+    multiplied.append(-(-(stack.channels - first) // STEP) * STEP)
+    held = sum(-(-channels // depth) * depth for channels in (*of_heads, stack.channels - first))
+    coordinates = 1 + thin  # slabs
+    inputs = slabs * depth - held - coordinates * (depth - STEP) + sum(multiplied)
+    film = 2 * (layers + 1) * width * 2 * FLOAT
+    affine = 2 * (layers + 1) * width * FLOAT
+    outputs = 64 if stack.channels <= 64 else -(-stack.channels // 128) * 128
+    own = 2 * (stack.inputs + 3) * FLOAT + 2 * stack.channels * FLOAT + (outputs + held) * HALF
+    kept = 2 * (layers + 1) * width * HALF if weights else 0
+    chain = Work(
+        0, 2 * width * inputs, (slabs * width * depth * HALF + film) / rows + affine + own + kept,
+        (layers + 1) * width,
+    )  # fmt: skip
+    if not weights:
+        return Pass(chain, affine + own, Work(0, 0, 0, 0), 0)
+    across = -(-stack.inputs // width)
+    pairs = [(width, width, layers)] + ([] if thin else [(width, across * width, 1)])
+    matrix = 2.0 * sum(left * right * count for left, right, count in pairs)
+    block = 128 if outputs % 128 == 0 else 64  # left columns
+    trunk = -(-stack.trunk // block) * block - stack.trunk // block * block
+    columns = (layers - 1) * outputs + trunk  # of layers 2 to L - 1, layer L and the view layer
+    matrix += 2.0 * width * columns
+    down = width // 128 or 1
+    moved = sum(count * (left * right // width + right * down) for left, right, count in pairs)
+    moved += columns + width * columns // block
+    read = (2 * (layers + 1) * width + outputs) * HALF
+    return Pass(chain, affine + own + kept, Work(0, matrix, moved * HALF, 0), read)
+
+
+def milliseconds(each: Pass, points: int, gpu: Gpu) -> dict[str, float]:
+    """Products of the chain, its sines and cosines, memory for what it keeps; products over points;
+    the whole."""
+    rate = gpu.tflops * 1e12 * gpu.by_warp
+    processors = gpu.processors * gpu.ghz * 1e9
+    clocks = each.chain.sines * max(2 / SINES, (PER_SINE["sm80"] + PER_COSINE) / LANES)
+    parts = {
+        "products": each.chain.matrix / rate,
+        "sines": clocks / processors,
+        "kept": each.kept / (gpu.memory * 1e12),
+        "over points": max(
+            each.products.matrix / rate, each.products.l2 / (gpu.l2 * 1e12),
+            each.read / (gpu.memory * 1e12),
+        ),
+    }  # fmt: skip
+    # Memory is written and asked for beside products; what comes from L2 is waited for.
+    chain = parts["products"] + parts["sines"] + each.kept / (gpu.l2 * 1e12)
+    chain = max(chain, parts["kept"], each.chain.l2 / (gpu.l2 * 1e12))
+    parts["total"] = chain + parts["over points"]
+    return {name: 1e3 * points * seconds for name, seconds in parts.items()}
+
+
+def forward_milliseconds(stack: Stack, points: int, gpu: Gpu) -> float:
+    return predict(cuda_work(stack, gpu.body), points, gpu, gpu.body).total
+
+
+HEADER = [
+    "GPU", "stack", "gradients of", "GB through L2", "GB of memory", "products, ms", "sines, ms",
+    "kept, ms", "over points, ms", "predicted, ms",
+]  # fmt: skip
+STEPS_HEADER = [
+    "GPU", "render, ms", "culled render, ms", "step of an inversion, ms", "step of training, ms",
+]  # fmt: skip
+
+
+def lines(resolution: int = 256) -> list[list[str]]:
+    points = resolution**2 * config.preset("paper").model.manifolds
+    table = []
+    for name, gpu in GPUS.items():
+        for stack_name, stack in stacks().items():
+            for weights in (False, True):
+                each = gradients_pass(stack, weights=weights)
+                time = milliseconds(each, points, gpu)
+                l2 = each.chain.l2 + each.products.l2
+                memory = each.kept + each.read
+                table.append([
+                    name, stack_name, "all" if weights else "FiLM, points",
+                    f"{l2 * points / 1e9:.0f}", f"{memory * points / 1e9:.0f}",
+                    *(f"{value:.1f}" for value in time.values()),
+                ])  # fmt: skip
+    return table
+
+
+def steps(resolution: int = 256) -> list[list[str]]:
+    """Both stacks over all points of a picture: forward, and forward and backward."""
+    points = resolution**2 * config.preset("paper").model.manifolds
+    table = []
+    for name, gpu in GPUS.items():
+        forward = {key: forward_milliseconds(stack, points, gpu) for key, stack in stacks().items()}
+        back = [
+            sum(milliseconds(gradients_pass(stack, weights=weights), points, gpu)["total"]
+                for stack in stacks().values())
+            for weights in (False, True)
+        ]  # fmt: skip
+        render = sum(forward.values())
+        culled = forward["geometry"] + SEEN * forward["appearance"]
+        times = (render, culled, render + back[0], render + back[1])
+        table.append([name, *(f"{time:.1f}" for time in times)])
+    return table
