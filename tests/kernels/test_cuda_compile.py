@@ -28,10 +28,10 @@ KERNELS = {
         "backward_chain_kernel": 255, "weight_gradient_kernel": 255, "row_sums_kernel": 64,
     },
 }  # fmt: skip
-SPILLS = {  # bytes; outside the innermost loops
-    "backward_kernel": 384,
-    "backward_chain_kernel": 192,  # six words, the same for a launch, once a slab or a layer
-}
+# Bytes of spills in the code and of a thread's stack, outside the innermost loops. The chain of
+# width 256 has six words there that stay the same: one or two are read once a slab or a layer.
+SPILLS = {"backward_kernel": 384, "backward_chain_kernel": 224}
+STACK = {"backward_kernel": 384, "backward_chain_kernel": 24}
 SHIPPED = ("80", "89", "90a")
 BODIES = {  # where they run
     "film_siren_sm80": ("80", "89"),
@@ -90,7 +90,7 @@ def test_registers_and_spills(stem: str, architecture: str) -> None:
     for name, registers, spilled, stack in uses:
         assert registers <= KERNELS[stem][name], (name, registers)
         assert spilled <= SPILLS.get(name, 0), (name, spilled)
-        assert stack <= SPILLS.get(name, 0), (name, stack)
+        assert stack <= STACK.get(name, 0), (name, stack)
 
 
 # Instructions an element of an epilogue, matrix instructions aside: FiLM, whole turns off, sine,
@@ -159,9 +159,9 @@ def test_machine_code_of_film_siren(stem: str, architecture: str) -> None:
         assert instructions_per_sine(code) <= PER_SINE[width], function
 
 
-# Instructions an element of the way back through a layer: cosine, its product, sums over points,
-# the largest, and what a layer needs once.
-PER_COSINE = {64: 30.0, 128: 30.0, 256: 30.0}
+# Instructions an element of the way back through a layer, from the first cosine to the last: FiLM,
+# whole turns off, cosine, products with it, sums over points, the largest.
+PER_COSINE = {64: 9.0, 128: 12.0, 256: 14.0}
 
 
 @pytest.mark.parametrize(("stem", "architecture"), BACKWARD_CASES)
@@ -188,7 +188,6 @@ def test_machine_code_of_the_gradients_of_film_siren(stem: str, architecture: st
 
 
 def instructions_per_cosine(code: list[str]) -> float:
-    """From the first cosine's barrier to the next one."""
     first, last = code.index("MUFU.COS"), len(code) - code[::-1].index("MUFU.COS")
     own = [part for part in code[first:last] if part.split(".")[0] not in PRODUCTS]
     return len(own) / code.count("MUFU.COS")
