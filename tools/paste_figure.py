@@ -43,7 +43,7 @@ def pasted(
     height, width = pixels.shape[:2]
     assert face.crop is not None
     window = window_on(face.crop, width, height)
-    return paste(editor.generator, face, edited, pixels, window).pixels
+    return paste(editor.generator, face, edited.project, edited.region, pixels, window).pixels
 
 
 def row(editor: api.Editor, photograph: Path, hair: int, edits: list[str]) -> Row:

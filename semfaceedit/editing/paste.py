@@ -7,6 +7,7 @@ its place, with colours and details of the photograph beside it (`new_shapes.py`
 edited face brings all edits since the inversion.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,11 @@ RENDERED = 256  # at most, of both renderings
 FADE = 0.08  # along an edge of the crop that lies within the photograph, in sides
 STRANDS = (CLASS_NAMES.index("hair"),)  # classes whose border frays
 THIN = 0.012  # sides: what is twice as thin at the border of a moved part is no new shape
+
+
+CULL = 1e-4  # least weight of a point that is coloured: no value moves by a tenth of a step of 255
+
+Rendered = Callable[[Generator, FaceProject, int], RenderOutput]
 
 
 class NoPhotograph(UserError):
@@ -117,7 +123,7 @@ def paste_to_file(
     height, width = original.pixels.shape[:2]
     assert before.crop is not None
     window = window_on(before.crop, width, height)
-    pasted = paste(generator, before, edited, original.pixels, window)
+    pasted = paste(generator, before, edited.project, edited.region, original.pixels, window)
     save_like(out, pasted.pixels, original)
     share = f"{100 * pasted.region.mean():.1f} % of its pixels"
     wrote(out, f"the photograph at {width}x{height}, changed in {share}")
@@ -131,25 +137,17 @@ def paste_to_file(
     return pasted
 
 
-def since(generator: Generator, before: FaceProject, project: FaceProject) -> EditedFace:
-    """All that was done to a face, as one edit: `paste` finds in it where the face changed.
+def region_since(before: FaceProject, after: FaceProject, resolution: int) -> Tensor:
+    """(1, 1, r, r) bool: where `after` may differ from `before` by all that was done since.
 
-    Its region is where the label map changed, a little wider, and the groups of other looks.
+    That is where the label map changed, a little wider, and the groups of other looks.
     """
-    resolution = generator.config.resolution
     group_of = np.array(before.group_of_class)
-    groups = _changed_groups(before, project)
-    where = dilate(before.labels != project.labels, EditSettings.dilation)
-    for labels in (before.labels, project.labels):
+    groups = _changed_groups(before, after)
+    where = dilate(before.labels != after.labels, EditSettings.dilation)
+    for labels in (before.labels, after.labels):
         where |= np.isin(group_of[labels], groups)
-    shown = render_project(generator, before, resolution)
-    return EditedFace(
-        project=project,
-        region=footprint(where, shown.image),
-        before=shown,
-        after=render_project(generator, project, resolution),
-        history=[],
-    )
+    return footprint(where, torch.empty(resolution, resolution))
 
 
 def window_on(source: SourceCrop, width: int, height: int) -> Window:
@@ -164,31 +162,38 @@ def window_on(source: SourceCrop, width: int, height: int) -> Window:
     return source.window.scaled(width / source.width)
 
 
+def rendering(generator: Generator, face: FaceProject, resolution: int) -> RenderOutput:
+    """A face at its own pose, as its photograph shows it."""
+    return render_project(generator, face, resolution, cull=CULL)
+
+
 @torch.no_grad()
 def paste(
     generator: Generator,
     before: FaceProject,
-    edited: EditedFace,
+    after: FaceProject,
+    region: Tensor,  # (1, 1, r, r) bool: where it was to change
     pixels: np.ndarray,  # (H, W, 3) uint8, upright
     window: Window,  # of the crop, in these pixels
     *,
     working: int = WORKING,
+    rendered: Rendered | None = None,
 ) -> Pasted:
-    """Carry what `edited` changed to the photograph that the face was inverted from.
+    """Carry what became of a face to the photograph that it was inverted from.
 
     A face that was edited before brings all of its edits. A change of look goes on beyond the crop
     through like colours. NothingChanged where nothing changed within the photograph. working:
     pixels along the crop, at which outlines and changes are found; fewer are quicker and coarser.
+    rendered: renders a face at a resolution, by default `rendering`.
     """
-    after = edited.project
-    region = edited.region
     if after.origin is not None:
         before = after.as_inverted()
         known = after.origin.grown(region[0, 0].cpu().numpy()).region
         region = torch.from_numpy(known)[None, None]
     size = int(min(max(round(window.side), 64), working))
     most = RENDERED * working // WORKING
-    renderings = [render_project(generator, p, min(size, most)) for p in (before, after)]
+    rendered = rendered or rendering
+    renderings = [rendered(generator, p, min(size, most)) for p in (before, after)]
     fitted, changed = ((r.image.cpu().clamp(-1, 1) + 1) / 2 for r in renderings)
     labels = [_labels(r, size) for r in renderings]
     own = torch.from_numpy(resize_labels(before.labels, size).astype(np.int64))[None, None]

@@ -157,12 +157,13 @@ def render_project(
     *,
     shade: bool = True,
     keep_shading: bool = False,
+    cull: float = 0.0,
 ) -> RenderOutput:
     """The face of a project at its own pose; without colours where `shade` is False."""
     codes = project.codes(generator)
     pose = project.pose[None].to(codes.geometry.phases.device)
     own = project.generator(generator)
-    return render(own, codes, pose, resolution, shade=shade, keep_shading=keep_shading)
+    return render(own, codes, pose, resolution, shade=shade, keep_shading=keep_shading, cull=cull)
 
 
 def render_before(

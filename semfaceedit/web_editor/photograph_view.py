@@ -23,13 +23,17 @@ from ..editing.paste import (
     NoPhotograph,
     find_photograph,
     paste,
-    since,
+    region_since,
+    rendering,
     window_on,
 )
 from ..editing.photograph_file import Photograph, read_original
 from ..editing.project import FaceProject
 from ..errors import UserError
 from ..kernels import use_backend
+from ..model.codes import Film
+from ..model.generator import Generator
+from ..model.renderer import RenderOutput
 from . import answers
 from .background import Background
 from .messages import pack_message
@@ -98,12 +102,37 @@ class PastedFace:
         return slice(top, bottom), slice(left, right)
 
 
+class Renderings:
+    """Renders faces at their own pose, and keeps what it made of one of them."""
+
+    def __init__(self) -> None:
+        self._shape: Film | None = None  # of the face that is kept
+        self._look: Film | None = None
+        self._kept: dict[int, RenderOutput] = {}  # by resolution
+
+    def keep(self, face: FaceProject) -> None:
+        """Of all faces, keep those with these offsets from now on."""
+        if not self._is_kept(face):
+            self._shape, self._look, self._kept = face.geometry, face.appearance, {}
+
+    def __call__(self, generator: Generator, face: FaceProject, resolution: int) -> RenderOutput:
+        if not self._is_kept(face):
+            return rendering(generator, face, resolution)
+        if resolution not in self._kept:
+            self._kept[resolution] = rendering(generator, face, resolution)
+        return self._kept[resolution]
+
+    def _is_kept(self, face: FaceProject) -> bool:
+        return face.geometry is self._shape and face.appearance is self._look
+
+
 class PastedFaces:
     """Pastes faces into their photograph, one at a time, and keeps the last ones."""
 
     def __init__(self, session: EditingSession):
         self.session = session
         self._lock = threading.Lock()
+        self._renderings = Renderings()
         self._original: tuple[FaceProject, Original] | None = None
         self._kept: list[PastedFace] = []  # the newest last
 
@@ -144,9 +173,13 @@ class PastedFaces:
         unchanged = Pasted(sized.pixels, np.zeros(sized.pixels.shape[:2], bool))
         if after is before:
             return unchanged
-        edited = since(generator, before, after)
+        region = region_since(before, after, generator.config.resolution)
+        self._renderings.keep(before)
         try:
-            return paste(generator, before, edited, sized.pixels, sized.window, working=working)
+            return paste(
+                generator, before, after, region, sized.pixels, sized.window, working=working,
+                rendered=self._renderings,
+            )  # fmt: skip
         except NothingChanged:
             return unchanged
 

@@ -15,6 +15,7 @@ from semfaceedit import transfer as command
 from semfaceedit.data.align import Window
 from semfaceedit.editing import composition, photograph_file
 from semfaceedit.editing import paste as paste_module
+from semfaceedit.editing.composition import Pasted
 from semfaceedit.editing.guided import blur, guided_coefficients, spread
 from semfaceedit.editing.new_shapes import details
 from semfaceedit.editing.oklab import oklab, srgb
@@ -83,12 +84,16 @@ def photo_file(path: Path, pixels: np.ndarray, **settings) -> Path:
     return path
 
 
+def pasted_edit(editor, project, edited, pixels, window: Window = WINDOW) -> Pasted:
+    return paste(editor.generator, project, edited.project, edited.region, pixels, window)
+
+
 @pytest.fixture(scope="module")
 def change(editor, pixels):
     """A recoloured face, and the photograph with it."""
     project = project_of(editor, None)
     edited = recoloured_face(editor, project)
-    return project, edited, paste(editor.generator, project, edited, pixels, WINDOW)
+    return project, edited, pasted_edit(editor, project, edited, pixels)
 
 
 def test_outside_the_region_no_pixel_changes(change, pixels):
@@ -135,7 +140,7 @@ def test_a_new_shape_is_blended_in(editor, pixels, monkeypatch):
         project, labels, settings=EditSettings(iterations=40, perceptual_weight=0,
                                                learning_rate=1e-2)
     )  # fmt: skip
-    pasted = paste(editor.generator, project, edited, pixels, WINDOW)
+    pasted = pasted_edit(editor, project, edited, pixels)
     rows = torch.nn.functional.interpolate(edited.region.float(), size=384)[0, 0].numpy() > 0
     reach = blur(torch.from_numpy(rows)[None, None].float(), 10.0)[0, 0].numpy() > 1e-4
     allowed = np.zeros(pixels.shape[:2], bool)
@@ -180,11 +185,11 @@ def test_a_chain_of_edits_brings_all_of_them(editor, pixels, tmp_path):
     out = tmp_path / "out.png"
     assert check_paste(twice.project, out) == path
     pasted = paste_to_file(editor.generator, read, twice, path, out)
-    alone = paste(editor.generator, project, once, pixels, WINDOW)
+    alone = pasted_edit(editor, project, once, pixels)
     bare = dataclasses.replace(twice, project=dataclasses.replace(twice.project, origin=None))
-    whole = paste(editor.generator, project, bare, pixels, WINDOW)
+    whole = pasted_edit(editor, project, bare, pixels)
     assert np.array_equal(pasted.pixels, whole.pixels)
-    second = paste(editor.generator, read, bare, pixels, WINDOW)
+    second = pasted_edit(editor, read, bare, pixels)
     only = alone.region & ~second.region
     assert only.sum() > 100
     assert np.abs(pasted.pixels[only].astype(int) - pixels[only]).mean() > 1
@@ -388,8 +393,8 @@ def test_what_cannot_be_pasted(editor, pixels, tmp_path, capsys):
 def test_a_region_outside_the_photograph(editor, pixels):
     project = project_of(editor, None)
     with pytest.raises(UserError, match="outside the photograph"):
-        paste(editor.generator, project, recoloured_face(editor, project), pixels,
-              Window(-400.0, -400.0, 384.0))  # fmt: skip
+        away = Window(-400.0, -400.0, 384.0)
+        pasted_edit(editor, project, recoloured_face(editor, project), pixels, away)
 
 
 def test_a_full_disk_leaves_no_part(editor, pixels, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from editor_server import KEY
 from photographs import HEIGHT, WIDTH, WINDOW, open_photograph
 from PIL import Image
 
-from semfaceedit.editing.paste import paste, since
+from semfaceedit.editing.paste import paste, region_since
 from semfaceedit.web_editor import exports
 from semfaceedit.web_editor.photograph_view import root_of
 from semfaceedit.web_editor.uploads import keep_picture
@@ -50,8 +50,10 @@ def test_the_edit_comes_in_the_photograph_at_its_full_size(served, client, photo
     moved = (edited != original).any(-1)
     assert edited.shape == original.shape and moved.any()
     before = root_of(session.history[0], session.revision)
-    made = since(session.generator, before, session.face)
-    pasted = paste(session.generator, before, made, original.astype(np.uint8), WINDOW)
+    region = region_since(before, session.face, session.generator.config.resolution)
+    pasted = paste(
+        session.generator, before, session.face, region, original.astype(np.uint8), WINDOW
+    )
     assert np.array_equal(edited, pasted.pixels) and not moved[~pasted.region].any()
 
 

@@ -11,6 +11,7 @@ from editor_page import editor_page, pixels, shared, wait_for_revision
 from photographs import HEIGHT, WIDTH, WINDOW, open_photograph
 from PIL import Image
 
+from semfaceedit.editing.paste import WORKING
 from semfaceedit.web_editor import photograph_view
 from semfaceedit.web_editor.photograph_view import PastedFaces
 
@@ -62,6 +63,26 @@ def test_one_paste_serves_the_page_and_the_export(served, client, photograph, mo
         assert "problem" not in client.wait("made", what=what)[0]
     ask(client, session.revision.number, fine=True)
     assert len(pastes) == 2
+
+
+def test_the_face_as_inverted_is_rendered_once(served, photograph, monkeypatch):
+    """Of two edits, each seen coarse and fine; every picture is as that of a first paste."""
+    session, sizes = served[0].session, []
+    inverted, real = session.face, photograph_view.rendering
+
+    def counted(generator, face, resolution):
+        if face.appearance is inverted.appearance:
+            sizes.append(resolution)
+        return real(generator, face, resolution)
+
+    monkeypatch.setattr(photograph_view, "rendering", counted)
+    faces = PastedFaces(session)
+    for seed in (4, 9):
+        session.look("hair", seed)
+        found = [faces.pasted(session.revision, w) for w in (photograph_view.QUICK, WORKING)]
+        fresh = PastedFaces(session).pasted(session.revision)
+        assert np.array_equal(found[1].pasted.pixels, fresh.pasted.pixels)
+    assert len(sizes) == 1 + 2  # once, and for each of the fresh ones
 
 
 def test_a_large_photograph_is_shown_smaller_and_exported_whole(served, photograph, monkeypatch):
