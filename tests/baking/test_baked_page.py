@@ -53,9 +53,9 @@ def test_the_shader_draws_what_the_reference_draws(
     assert same.mean() > 0.99
     assert psnr(found["depth"], expected["depth"][0].numpy()) > 35
     moving = drawn(page, *pose, 96, coarse=True)
-    assert psnr(moving, expected["image"][0].numpy()) > 31
+    assert psnr(moving, expected["image"][0].numpy()) > 37
     labels = drawn(page, *pose, 96, "labels", coarse=True)
-    assert (labels == expected["semantics"][0].numpy()).all(-1).mean() > 0.985
+    assert (labels == expected["semantics"][0].numpy()).all(-1).mean() > 0.995
 
 
 def test_a_group_takes_another_look(page: Page, face: BakedFace) -> None:

@@ -81,3 +81,22 @@ export function leaders(header, alpha, scores) {
   }
   return out;
 }
+
+// A byte for each of four groups a texel: its part of the opacity. The four sum to the opacity.
+export function groupMasses(header, alpha, scores) {
+  const { classes } = header, area = alpha.length, out = new Uint8Array(4 * area);
+  for (let i = 0; i < area; i++) {
+    if (!alpha[i]) continue;
+    const shares = [0, 0, 0, 0];
+    let sum = 0;
+    classes.forEach(({ group }, c) => { shares[group] += scores[c * area + i]; sum += scores[c * area + i]; });
+    let before = 0, given = 0;
+    for (let g = 0; g < 4; g++) {
+      before += shares[g];
+      const upTo = sum ? Math.round((alpha[i] * before) / sum) : 0;
+      out[4 * i + g] = upTo - given;
+      given = upTo;
+    }
+  }
+  return out;
+}

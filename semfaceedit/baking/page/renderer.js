@@ -1,13 +1,13 @@
 // Draws a baked face with WebGL 2, tile by tile: each with the layers that it may show.
 
-import { leaders } from "./layers.js";
-import { EVERYWHERE, JOINED, NORMALS, corner, depth, mixed, plain, solid } from "./shaders.js";
+import { groupMasses, leaders } from "./layers.js";
+import { EVERYWHERE, JOINED, NORMALS, corner, depth, mixed, plain, quick, solid } from "./shaders.js";
 import { Tiles } from "./tiles.js";
 
 export const VIEWS = ["face", "labels", "depth", "normals"];
 const TILES = { moving: 64, still: 128 };  // along an edge of the picture
 const EXACT = 6;  // programs for as many layers at most; those for more take some for nothing
-const ARRAYS = ["sheets", "scores", "colors"], PLAIN = ["picture", "depths"];
+const ARRAYS = ["sheets", "masses", "scores", "colors"], PLAIN = ["picture", "depths"];
 
 // Corners of tiles with some number of layers, for one program.
 class Batch {
@@ -72,6 +72,8 @@ export class FaceRenderer {
     Object.assign(this, { layers, tiles, quads, textures: {} });
     this.batches.clear();
     this._array("sheets", h.layers, leaders(h, alpha, scores));
+    this.quick = h.exclusive && h.groups.length <= 4;
+    if (this.quick) this._array("masses", h.layers, groupMasses(h, alpha, scores));
     this._array("scores", h.layers * quads, this._scores(scores));
     this._array("colors", h.layers * h.groups.length + 1);  // the last is empty
     this._plain("picture", h.width, h.height);
@@ -89,8 +91,9 @@ export class FaceRenderer {
     const { gl } = this;
     if (this.canvas.width !== size) this.canvas.width = this.canvas.height = size;
     const camera = this._camera(yaw, pitch), tiles = coarse ? TILES.moving : TILES.still;
-    const kind = view === "depth" || view === "normals" ? "depth" : coarse ? "quick" : "exact";
-    this._sort(camera, tiles, kind, view === "face" ? "group" : view === "labels" && coarse ? "class" : "");
+    const labelled = !coarse || !this.quick ? "exact" : view === "face" ? "quick" : "named";
+    const kind = view === "depth" || view === "normals" ? "depth" : labelled;
+    this._sort(camera, tiles, kind, view === "face" ? "group" : view === "labels" && coarse ? "class" : "", coarse && kind !== "depth");
     const normals = view === "normals";
     if (normals) this._depthTarget(size);
     else gl.bindFramebuffer(gl.FRAMEBUFFER, null);
@@ -123,11 +126,11 @@ export class FaceRenderer {
   }
 
   // Tiles by the program that draws them.
-  _sort(camera, tiles, kind, by) {
+  _sort(camera, tiles, kind, by, moving) {
     const { layers, groups } = this.layers.header, { order, owner, found } = this.tiles;
     for (const batch of this.batches.values()) batch.used = 0;
     const indices = new Uint8Array(layers);
-    this.tiles.look(camera, tiles, { by, moving: kind === "quick" }, (x, y, shown, sure) => {
+    this.tiles.look(camera, tiles, { by, moving }, (x, y, shown, sure) => {
       if (sure && by === "class") return this._batch("solid", 1).add(x, y, 1, found, owner, 0);
       for (let j = 0; j < shown; j++) indices[j] = (sure ? owner[j] * layers : 0) + order[j];
       this._batch(sure ? "plain" : kind, shown).add(x, y, shown, found, indices, sure ? layers * groups.length : 0);
@@ -144,8 +147,8 @@ export class FaceRenderer {
 
   _drawn(name, batch, values) {
     const { gl } = this, [kind] = name.split(" "), { count, words, fours } = batch;
-    const sizes = { count, layers: this.layers.header.layers, quads: this.quads, quick: kind === "quick" };
-    const source = { plain, depth, solid }[kind] ?? mixed;
+    const sizes = { count, layers: this.layers.header.layers, quads: this.quads, painted: kind === "quick" };
+    const source = { plain, depth, solid, quick, named: quick }[kind] ?? mixed;
     this._use(this._program(corner(count), source(sizes)), values);
     gl.bindVertexArray(this.corners);
     gl.bindBuffer(gl.ARRAY_BUFFER, this.buffer);

@@ -48,9 +48,14 @@ const lines = (count, layers) => `
     lastAhead = ray.xy * planeBox.zw;
   }`;
 // Whether a ray reaches its tile's j-th layer between near and far and before the plane.
-const reached = (j, count) =>
-  `passing > .002 && (${reach(j)} * stretch >= near && ${reach(j)} <= end${j === count - 1 ? " || onPlane" : ""})`;
+const inside = (j, count) =>
+  `(${reach(j)} * stretch >= near && ${reach(j)} <= end${j === count - 1 ? " || onPlane" : ""})`;
+const reached = (j, count) => `passing > .002 && ${inside(j, count)}`;
 const place = (j, count) => (j === count - 1 ? `lastStart + ${reach(j)} * lastAhead` : `start + ${reach(j)} * ahead`);
+
+// The class with the largest of the sums c0, c1, ...
+const leading = (quads) => unrolled(quads, (q) => [0, 1, 2, 3].map((i) =>
+  `if (c${q}.${XYZW[i]} > most) { most = c${q}.${XYZW[i]}; lead = ${4 * q + i}; }`).join("\n"));
 
 // Tiles in which every layer has one group's colours: indices name layers of `colors`.
 export const plain = ({ count, layers }) => RAYS(count, layers) + `
@@ -97,9 +102,7 @@ ${unrolled(count, (j) => `
 // All other tiles, and labels. The class that leads behind and at each surface (Eq. 2) decides whose
 // colour the surface has there. Where one class holds more than half of the running sum at every surface
 // that shows, it leads for sure, and its index is in the layer; elsewhere all class scores are composited.
-// quick: elsewhere the nearest texel's class stands for a mixture. That is a program of its own, since
-// what it leaves out costs time without a GPU even where no ray gets there.
-export const mixed = ({ count, layers, quads, quick }) => RAYS(count, layers) + `
+export const mixed = ({ count, layers, quads }) => RAYS(count, layers) + `
 uniform sampler2DArray sheets;   // opacity, share of the leading class, its index, its group
 uniform sampler2DArray scores;   // ${quads} layers a surface, four classes each
 uniform sampler2DArray colors;   // ${layers} layers a group
@@ -131,18 +134,13 @@ ${unrolled(count, (index) => { const j = count - 1 - index; return `
     vec2 uv = ${place(j, count)};
     float share = 0., kept = held * (1. - sheet.r);
     if (sheet.g > .502) share = sheet.r * sheet.g;
-    ${!quick ? "" : `else {
-      share = .6 * sheet.r;
-      sheet.ba = texelFetch(sheets, ivec3(uv * vec2(textureSize(sheets, 0).xy), int(layer${j}())), 0).ba;
-    }`}
     bool same = abs(sheet.b - leader.x) < .001, taken = !same && share > kept;
     held = same ? kept + share : max(share, kept);
     leader = taken ? sheet.ba : leader;
-    ${quick ? "" : "sure = sure && held > .502;"}
+    sure = sure && held > .502;
     if (painted) seen = mix(seen, colorOf(uv, floor(max(leader.y, 0.) * 255. + .5), layer${j}()), sheet.r);
   }`; })}
   int lead = int(leader.x * 255. + .5);
-${quick ? "" : `
   if (!sure) {
     ${unrolled(quads, (q) => `vec4 c${q} = vec4(0.);`)}
     seen = vec3(0.);
@@ -152,12 +150,47 @@ ${unrolled(count, (index) => { const j = count - 1 - index; return `
       float first = ${quads}. * layer${j}();
       ${unrolled(quads, (q) => `c${q} = mix(c${q}, textureLod(scores, vec3(uv, first + ${q}.), 0.), sheet${j}.r);`)}
       most = -1.;
-      ${unrolled(quads, (q) => [0, 1, 2, 3].map((i) =>
-        `if (c${q}.${XYZW[i]} > most) { most = c${q}.${XYZW[i]}; lead = ${4 * q + i}; }`).join("\n      "))}
+      ${leading(quads)}
       if (painted) seen = mix(seen, colorOf(uv, classColors[lead].w, layer${j}()), sheet${j}.r);
     }`; })}
-  }`}
+  }
   color = vec4(painted ? seen : classColors[lead].rgb, 1.);
+}`;
+
+// The same for a head that moves, where the scores of a point sum to one: Eq. 2's sums of whole groups decide whose
+// colour a surface has (painted); for labels, those of all classes. Without a GPU a ray pays for every branch, so
+// there are none.
+export const quick = ({ count, layers, quads, painted }) => RAYS(count, layers) + `
+uniform sampler2DArray masses;   // opacity times the score of each of four groups
+${painted ? "uniform sampler2DArray colors;   // a layer for each group and surface" : `
+uniform sampler2DArray scores;   // ${quads} layers a surface, four classes each
+uniform vec4 classColors[${4 * quads}];`}
+
+void main() {
+${lines(count, layers)}
+  float stretch = length(ray), end = min(far / stretch, (planeZ - camera[2].z) / min(ray.z, -1e-4));
+  vec2 uv;
+  vec4 here;
+  float alpha;
+${painted ? "  vec3 seen = vec3(0.);\n  vec4 sums = vec4(0.), c;\n  float top, group;"
+    : unrolled(quads, (q) => `  vec4 c${q} = vec4(0.);`)}
+${unrolled(count, (index) => { const j = count - 1 - index, met = `met${j}`; return `
+  uv = ${place(j, count)};
+  float ${met} = ${inside(j, count)} ? 1. : 0.;
+  here = ${met} * textureLod(masses, vec3(uv, layer${j}()), 0.);
+  alpha = dot(here, vec4(1.));
+${painted ? `
+  sums = sums * (1. - alpha) + here;
+  top = max(max(sums.x, sums.y), max(sums.z, sums.w));
+  group = sums.x == top ? 0. : sums.y == top ? 1. : sums.z == top ? 2. : 3.;
+  c = textureLod(colors, vec3(uv, group * ${layers}. + layer${j}()), 0.);
+  seen = mix(seen, c.rgb, ${met} * c.a);`
+    : unrolled(quads, (q) => `  c${q} = mix(c${q}, textureLod(scores, vec3(uv, ${quads}. * layer${j}() + ${q}.), 0.), alpha);`)}`; })}
+${painted ? "  color = vec4(seen, 1.);" : `
+  float most = -1.;
+  int lead = 0;
+  ${leading(quads)}
+  color = vec4(classColors[lead].rgb, 1.);`}
 }`;
 
 // The colours of a layer and its opacity, from two pictures.
