@@ -218,7 +218,12 @@ def _save_video(options: RenderOptions, kind: str, pictures: list[Tensor], frame
         stacked = stacked.unflatten(0, (-1, frames)).permute(1, 2, 0, 3, 4).flatten(2, 3)
     path = _video_path(options, kind)
     make_folder(path.parent)
-    save_animation(path, list(stacked.numpy()), fps=options.fps)
+    save_animation(
+        path,
+        list(stacked.numpy()),
+        fps=options.fps,
+        watch=lambda frames: progress(frames, total=len(frames), title=f"writing {path.name}"),
+    )
     wrote(path)
 
 

@@ -1,7 +1,7 @@
 """Video: GIF and WebP through Pillow, MP4 through imageio's bundled ffmpeg."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from ..files import write_atomically
 from ..outputs import MARK, SOFTWARE, check_replaceable
 
 SUFFIXES = (".mp4", ".gif", ".webp")
+Frames = Sequence[np.ndarray]  # (H, W, 3) uint8 each
+Watch = Callable[[Frames], Iterable[np.ndarray]]  # gives them one by one, showing progress
 MOST_GIF_FPS = 50  # a frame takes whole hundredths of a second, and viewers slow one of 1 down
 
 
@@ -46,20 +48,29 @@ def forms_here() -> list[str]:
     return found
 
 
-def save_animation(path: Path, frames: Sequence[np.ndarray], *, fps: int) -> None:
-    """Write frames (H, W, 3) uint8 that play endlessly at `fps`."""
+def every(frames: Frames) -> Frames:
+    """A `Watch` that shows nothing."""
+    return frames
+
+
+def save_animation(path: Path, frames: Frames, *, fps: int, watch: Watch = every) -> None:
+    """Write frames (H, W, 3) uint8 that play endlessly at `fps`.
+
+    watch: is asked for each frame when its turn has come; where it raises, no file is left.
+    """
     check_animation(path, fps)
     check_replaceable(path)
     if path.suffix.lower() == ".mp4":
-        write_atomically(path, lambda temporary: _write_mp4(temporary, frames, fps))
+        write_atomically(path, lambda temporary: _write_mp4(temporary, frames, fps, watch))
         return
-    pictures = [Image.fromarray(frame) for frame in frames]
     kind = path.suffix[1:].upper()
     settings: dict[str, Any] = {"comment": MARK.encode()}
     if kind == "WEBP":
         exif = Image.Exif()
         exif[SOFTWARE] = MARK
         settings = {"lossless": True, "exif": exif}
+    seen = iter(watch(frames))
+    pictures = [_Frame(frame, seen) for frame in frames]
     write_atomically(
         path,
         lambda temporary: pictures[0].save(
@@ -72,9 +83,24 @@ def save_animation(path: Path, frames: Sequence[np.ndarray], *, fps: int) -> Non
             **settings,
         ),
     )
+    next(seen, None)  # past the last one
 
 
-def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: int) -> None:
+class _Frame(Image.Image):
+    """A picture that counts itself as seen when it is first written."""
+
+    def __init__(self, values: np.ndarray, seen: Iterator[np.ndarray]):
+        self.__dict__ |= vars(Image.fromarray(np.ascontiguousarray(values)))
+        self._seen: Iterator[np.ndarray] | None = seen
+
+    def seek(self, frame: int) -> None:
+        if self._seen is not None:
+            next(self._seen, None)
+            self._seen = None
+        super().seek(frame)
+
+
+def _write_mp4(path: Path, frames: Frames, fps: int, watch: Watch) -> None:
     from imageio_ffmpeg import write_frames
 
     height, width = frames[0].shape[:2]
@@ -86,5 +112,5 @@ def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: int) -> None:
         )
     ) as writer:  # fmt: skip
         writer.send(None)
-        for frame in frames:
+        for frame in watch(frames):
             writer.send(np.ascontiguousarray(frame))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from ..baking.bake import TEXELS, bake, looks_of
@@ -25,7 +26,7 @@ from ..model.generator import seed_codes
 from ..model.renderer import render
 from ..outputs import save_page
 from ..pictures.grids import picture_rows
-from ..pictures.video import check_animation, save_animation
+from ..pictures.video import Frames, check_animation, save_animation
 from . import answers
 from .face_views import CHUNK_RAYS
 from .messages import pack_message
@@ -173,7 +174,7 @@ class Exporter:
             views = [*there, *[there[-1]] * (FPS // 2)]
         frames, count = [], len(views)
         for done, (shown, pose) in enumerate(views):
-            tell(done, count + 1)
+            tell(done, 2 * count)
             output = render(
                 with_weights(generator, shown.tuned),
                 shown.codes,
@@ -183,10 +184,15 @@ class Exporter:
                 shade=wanted.kind == "image",
             )
             frames.append(picture_rows(output, generator.config.camera)[wanted.kind][0].numpy())
-        tell(count, count + 1)
+
+        def watch(pictures: Frames) -> Iterable[np.ndarray]:
+            for done, picture in enumerate(pictures):
+                tell(count + done, 2 * count)
+                yield picture
+
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, name)
-            save_animation(file, frames, fps=FPS)
+            save_animation(file, frames, fps=FPS, watch=watch)
             return _file(name), file.read_bytes()
 
     def _start(self, start: int | FaceProject) -> RenderedFace:
