@@ -106,12 +106,12 @@ def test_a_picture_that_is_outdated_is_left(served, client, photograph, monkeypa
     session.look("hair", 7)
     started, real = [], photograph_view.paste
 
-    def endless(generator, before, edited, pixels, window, *, working):
-        if edited.project.appearance is session.history[0][-2].project.appearance:
+    def endless(generator, before, after, *rest, **settings):
+        if after.appearance is session.history[0][-2].project.appearance:
             started.append(True)
             while True:
                 torch.zeros(1) + 1
-        return real(generator, before, edited, pixels, window, working=working)
+        return real(generator, before, after, *rest, **settings)
 
     monkeypatch.setattr(photograph_view, "paste", endless)
     stuck = session.revision.number
