@@ -40,10 +40,13 @@ def even_rows(sizes: Sizes) -> tuple[Inputs, Tensor, Tensor]:
     return inputs, torch.linspace(0, sizes[0], sizes[4] + 1).long(), groups
 
 
-def multiply_adds(sizes: Sizes) -> int:
+def multiply_adds(sizes: Sizes, mode: str) -> int:
+    """Forward; with gradients the layers once more, then backward, and for weights again."""
     count, inputs, width, layers, _, _, channels = sizes
-    per_point = width * (inputs + (layers - 1) * width + 3 + width + (layers - 1) * channels)
-    return count * per_point
+    chain = width * (inputs + (layers - 1) * width + 3 + width)
+    heads = width * (layers - 1) * channels  # which nothing needs a second time
+    again, backward = {"forward": (0, 0), "full": (1, 2), "latents": (1, 1)}[mode]
+    return count * ((1 + again + backward) * chain + (1 + backward) * heads)
 
 
 def chunked(inputs: Inputs, offsets: Tensor, groups: Tensor, trunk: int) -> Tensor:
@@ -100,10 +103,9 @@ def measure(
 
         return run
 
-    products = {"forward": 1, "full": 4, "latents": 3}[mode]  # forward, again, and backward
     compare(
         {key: step(function) for key, function in variants.items()},
-        2 * products * multiply_adds(sizes),
+        2 * multiply_adds(sizes, mode),
         precisions,
     )
 

@@ -69,14 +69,19 @@ def run_command(
         print(f"semfaceedit {name}: error: {_memory_advice(options_type)}", file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
         where = f" ({error.filename})" if error.filename else ""
         said = {
+            errno.ENOSPC: f"no space left on the disk{where}: free some space or",
+            errno.EDQUOT: f"no space left on the disk{where}: free some space or",
             errno.EACCES: f"permission denied{where}: check its permissions, or",
             errno.EROFS: f"read-only file system{where}:",
         }
-        what = said.get(error.errno or 0, f"no space left on the disk{where}: free some space or")
+        if where:  # folders that cannot be made, names that are too long
+            for number in (errno.ENOENT, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR):
+                said[number] = f"{os.strerror(number).lower()}{where}:"
+        what = said.get(error.errno or 0)
+        if what is None:
+            raise
         print(
             f"semfaceedit {name}: error: {what} choose another --out; files already written are "
             "intact",
