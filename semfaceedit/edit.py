@@ -94,6 +94,11 @@ def _inverted(options: EditOptions) -> Path:
     """The project of --image, made by `invert` with what both commands take."""
     path = options.out.with_suffix(".face.safetensors")
     check_outputs([options.out], [path], kind=FORMAT)
+    if options.set:  # which might ask for what there is not
+        generator, _ = open_checkpoint(options)
+        need_directions(find_sliders(generator, options.directions)).columns(
+            parse_changes(options.set)
+        )
     kept = ("learning_rate", "image_weight")  # of the edit
     shared = {
         field.name: getattr(options, field.name)

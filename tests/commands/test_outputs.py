@@ -202,3 +202,12 @@ def test_a_report_is_known_by_its_format(tmp_path):
     assert not is_own(path)
     path.write_text(json.dumps({"format": "semfaceedit-evaluation"}))
     assert is_own(path)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(editor, here, capsys):
+    name = 300 * "n"
+    command = ["--checkpoint", str(editor.generator.source), "--seeds", "1", "--out", name]
+    assert render.main(command) == 1
+    said = capsys.readouterr().err
+    assert "error: file name too long (" in said and "): choose another --out" in said
+    assert said.count("\n") == 1

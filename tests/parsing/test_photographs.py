@@ -243,6 +243,9 @@ def test_edit_inverts_a_photograph_first(heads, tmp_path, capsys):
     assert first.crop == alone.crop is not None
     assert (FaceProject.load(out).labels != first.labels).any()
     capsys.readouterr()
+    early = ["--set", "smle=+1", "--out", str(tmp_path / "early.safetensors")]
+    assert edit.main([*common, *early]) == 1
+    assert "sliders" in capsys.readouterr().err and not list(tmp_path.glob("early*"))
     for other in ([], ["--project", str(out), "--image", str(photo)]):
         assert edit.main([*other, *extra, "--out", str(out)]) == 1
         said = capsys.readouterr().err
