@@ -150,8 +150,13 @@ class Changes:
         await asyncio.to_thread(give_back_memory)
 
     def _keep_soon(self, after: float | None = None) -> None:
-        """Write the face into the session's own file after some seconds without another change."""
-        self.keep_at = time.monotonic() + (KEEP_AFTER if after is None else after)
+        """Write the face into the session's own file after some seconds without another change.
+
+        What is due already is not put off: the fit after a stroke may end before it is written.
+        """
+        now = time.monotonic()
+        if not (self.unkept and self.keep_at <= now):
+            self.keep_at = now + (KEEP_AFTER if after is None else after)
         self.unkept = True
         if self.keeper is None or self.keeper.done():
             self.keeper = asyncio.create_task(self._keep())
