@@ -47,6 +47,7 @@ class Photograph:
     settings: dict[str, Any]  # icc_profile, dpi and XMP data, as Pillow takes them
     subsampling: int  # of JPEG's colours, as Pillow counts
     deep: bool  # the file has 16 bits a channel, of which Pillow keeps eight
+    grey: bool  # it has no colours, and shall have none
 
 
 def read_original(path: Path) -> Photograph:
@@ -68,7 +69,8 @@ def read_original(path: Path) -> Photograph:
         xmp = info.get("xmp") or info.get(PNG_XMP)
         if xmp:
             kept["xmp"] = xmp if isinstance(xmp, bytes) else str(xmp).encode()
-        if picture.mode not in ("RGB", "RGBA"):  # a profile of grey or CMYK describes no RGB
+        grey = picture.mode in ("1", "L", "LA") or picture.mode.startswith("I;16")
+        if picture.mode not in ("RGB", "RGBA", "L", "LA"):  # a profile of CMYK describes no RGB
             kept.pop("icc_profile", None)
         if picture.mode.startswith("I;16"):
             picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
@@ -78,7 +80,14 @@ def read_original(path: Path) -> Photograph:
         values = np.asarray(picture)
         alpha = values[..., 3] if values.shape[2] == 4 else None
         return Photograph(
-            values[..., :3], alpha, turn, exif, kept, sampling if sampling in (0, 1, 2) else 0, deep
+            pixels=values[..., :3],
+            alpha=alpha,
+            turn=turn,
+            exif=exif,
+            settings=kept,
+            subsampling=sampling if sampling in (0, 1, 2) else 0,
+            deep=deep,
+            grey=grey,
         )
 
 
@@ -111,6 +120,8 @@ def save_like(path: Path, pixels: np.ndarray, original: Photograph) -> None:
     if original.alpha is not None:
         pixels = np.concatenate([pixels, original.alpha[..., None]], 2)
     picture = Image.fromarray(np.ascontiguousarray(pixels))
+    if original.grey:
+        picture = picture.convert("L" if original.alpha is None else "LA")
     if original.turn is not None and kind != "TIFF":
         picture = picture.transpose(BACK.get(original.turn, original.turn))
     settings: dict[str, Any] = dict(original.settings)

@@ -316,6 +316,26 @@ def test_transparency_stays(editor, pixels, tmp_path):
         check_paste(project, tmp_path / "out.jpg")
 
 
+@pytest.mark.parametrize(
+    "suffix, transparent",
+    [("jpg", False), ("png", False), ("tif", False), ("png", True), ("tif", True)],
+)
+def test_a_grey_photograph_stays_grey(editor, pixels, tmp_path, suffix, transparent):
+    grey = pixels.mean(-1).astype(np.uint8)
+    values = np.dstack([grey, grey // 2 + 1]) if transparent else grey
+    path, out = photo_file(tmp_path / "photo.png", values), tmp_path / f"out.{suffix}"
+    project = project_of(editor, path)
+    pasted = paste_to_file(editor.generator, project, recoloured_face(editor, project), path, out)
+    with Image.open(out) as picture:
+        assert picture.mode == ("LA" if transparent else "L")
+        shown = np.asarray(picture)
+    shown = shown[..., 0] if transparent else shown
+    if suffix != "jpg":
+        assert np.array_equal(shown[~pasted.region], grey[~pasted.region])
+    assert (shown != grey).any()
+    check_paste(project, out)  # it is known as ours
+
+
 @pytest.mark.parametrize("source", ["jpg", "png", "tif"])
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
 def test_xmp_stays(pixels, tmp_path, source, suffix):
