@@ -46,10 +46,19 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
+    def _asked(self, script: str) -> Any:
+        """As `run`; None where the page went away meanwhile, so that the next one is asked."""
+        try:
+            return self.run(script)
+        except AssertionError as error:
+            if "navigated" not in str(error):
+                raise
+            return None
+
     def wait(self, script: str, seconds: float = 60) -> Any:
         """Until the expression is true."""
         end = time.monotonic() + seconds
-        while not (value := self.run(script)):
+        while not (value := self._asked(script)):
             if time.monotonic() > end:
                 said = self.run("document.querySelector('#status')?.textContent")
                 raise AssertionError(f"{script} did not come true: {self.problems}, {said!r}")
