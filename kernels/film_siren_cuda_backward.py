@@ -12,7 +12,7 @@ from torch import Tensor
 from ._extension import addresses, native_cuda, on_stream
 from ._triton import ceil_div, padded
 from .film_siren_cuda_streams import backward_stream, constants_of
-from .film_siren_gradients import Sums, gradients_of
+from .film_siren_gradients import Sums, gradients_of, only_needed
 from .film_siren_reference import FilmSirenCall, FilmSirenGradients
 from .film_siren_tiles import folded_film, groups_of_tiles, point_tiles
 
@@ -25,11 +25,7 @@ SUM_KINDS = 2  # sums over a tile of each angle: see csrc/film_siren_backward.h
 def launch_backward(
     grad_output: Tensor, call: FilmSirenCall, needed: FilmSirenGradients[bool]
 ) -> list[Tensor]:
-    grads = _Backward(grad_output, call, needed).run()
-    return [
-        grad.contiguous() if need else grad_output.new_empty(0)
-        for need, grad in zip(needed, grads, strict=True)
-    ]
+    return only_needed(_Backward(grad_output, call, needed).run(), needed, grad_output)
 
 
 class Chunk(NamedTuple):

@@ -1,5 +1,6 @@
 """The gradients of `film_siren` from the sums over points that GPU kernels leave."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -59,3 +60,11 @@ def _by_group(call: FilmSirenCall, values: Tensor) -> Tensor:
     group = torch.arange(groups, device=values.device)[:, None]
     mine = (call.row_groups == group).view(groups, -1, *[1] * (values.dim() - 1))
     return torch.where(mine, values, 0.0).sum(1)
+
+
+def only_needed(grads: Iterable[Tensor], needed: Iterable[bool], like: Tensor) -> list[Tensor]:
+    """What `launch_backward` returns: of size 0 where nothing is needed."""
+    return [
+        grad.contiguous() if need else like.new_empty(0)
+        for need, grad in zip(needed, grads, strict=True)
+    ]

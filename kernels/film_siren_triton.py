@@ -17,7 +17,7 @@ from ._triton import (
     padded,
     unavailable,
 )
-from .film_siren_gradients import Sums, gradients_of
+from .film_siren_gradients import Sums, gradients_of, only_needed
 from .film_siren_ops import empty_output, register
 from .film_siren_reference import FilmSirenCall, FilmSirenGradients
 from .film_siren_tiles import TURN, Tiles, folded_film, groups_of_tiles, point_tiles
@@ -54,11 +54,7 @@ def launch_forward(call: FilmSirenCall) -> Tensor:
 def launch_backward(
     grad_output: Tensor, call: FilmSirenCall, needed: FilmSirenGradients[bool]
 ) -> list[Tensor]:
-    grads = _Backward(grad_output, call, needed).run()
-    return [
-        grad.contiguous() if need else grad_output.new_empty(0)
-        for need, grad in zip(needed, grads, strict=True)
-    ]
+    return only_needed(_Backward(grad_output, call, needed).run(), needed, grad_output)
 
 
 class Operands(NamedTuple):
