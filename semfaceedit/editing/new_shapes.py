@@ -85,17 +85,17 @@ def _strands(new: Tensor, old: Tensor, lightness: Tensor) -> Tensor:
 
 def details(photo: Tensor, source: Tensor, target: Tensor) -> Tensor:
     """Details (1, 3, w, w) for `target`, of those that the photograph has in `source`, both
-    (1, 1, w, w) bool; zero where the source is nowhere as wide as a patch."""
+    (1, 1, w, w) bool; zero where the source is nowhere as wide as a patch, or the target empty."""
     size = photo.shape[-1]
     made = torch.zeros_like(photo)
     mask = source.float()
     fine = mask * (photo - spread(photo, mask, (3 * DETAILS * size, DETAILS * size)))
     side = max(8, 2 * round(PATCH * size / 2))
-    covered = avg_pool2d(avg_pool2d(mask, (side, 1), 1), (1, side), 1)[0, 0]
-    if float(covered.max()) < 0.8:
+    covered = avg_pool2d(avg_pool2d(mask, (side, 1), 1), (1, side), 1)[0, 0, ::2, ::2]
+    if float(covered.max()) < 0.8 or not bool(target.any()):
         return made
     step = side // 2
-    ys, xs = (covered[::2, ::2] >= min(0.97, 0.98 * float(covered.max()))).nonzero().unbind(1)
+    ys, xs = (covered >= min(0.97, 0.98 * float(covered.max()))).nonzero().unbind(1)
     places = 2 * torch.stack([ys, xs], 1)
     ramp = torch.sin(
         torch.pi * (torch.arange(side) + 0.5) / side

@@ -17,7 +17,7 @@ from semfaceedit.editing import composition, photograph_file
 from semfaceedit.editing import paste as paste_module
 from semfaceedit.editing.composition import Pasted
 from semfaceedit.editing.guided import blur, guided_coefficients, spread
-from semfaceedit.editing.new_shapes import details
+from semfaceedit.editing.new_shapes import PATCH, details
 from semfaceedit.editing.oklab import oklab, srgb
 from semfaceedit.editing.paste import (
     check_paste,
@@ -253,6 +253,19 @@ def test_details_are_those_of_the_photograph():
     assert float(inner.std(1).mean()) > 2 * float(inner.std(0).mean())  # across, not along
     none = details(stripes, torch.zeros_like(source), target)
     assert float(none.abs().max()) == 0
+    assert float(details(stripes, source, torch.zeros_like(source)).abs().max()) == 0
+
+
+@pytest.mark.parametrize("corner", [40, 41])
+def test_details_of_a_source_as_wide_as_one_patch(corner):
+    """Wherever it lies, it has a place to take details from."""
+    noise = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    side = max(8, 2 * round(PATCH * 256 / 2))
+    source, target = torch.zeros(2, 1, 1, 256, 256, dtype=torch.bool)
+    source[..., corner : corner + side, corner : corner + side] = True
+    target[..., 150:200, 150:200] = True
+    found = details(noise, source, target)[target.expand(1, 3, -1, -1)]
+    assert 0.5 < float(found.std() / noise.std()) < 1.5
 
 
 def exif_of(orientation: int) -> Image.Exif:
