@@ -32,8 +32,8 @@ class CheckpointOptions:
     """Which weights, and where they run."""
 
     checkpoint: Path | None = None
-    """Weights file, or the name of weights in the package: portraits or procedural (default: what
-    SEMFACEEDIT_WEIGHTS names, or portraits)."""
+    """Weights file, or the name of weights in the package: portraits, portraits-128 or procedural
+    (default: what SEMFACEEDIT_WEIGHTS names, or portraits)."""
     device: str | None = None
     """cpu, cuda or cuda:N (default: CUDA if available)."""
     backend: str | None = None
