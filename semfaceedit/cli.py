@@ -31,6 +31,7 @@ import torch
 
 from .errors import UserError
 from .kernels import BackendError
+from .usage import check_options, errors_in_one_line, gathered, refuse
 
 Options = TypeVar("Options")
 
@@ -125,32 +126,55 @@ def _terminable() -> Iterator[None]:
 
 
 def parse(options_type: type[Options], argv: Sequence[str] | None, *, name: str) -> Options:
-    """Parse command-line arguments into a flat options dataclass (tyro, else argparse)."""
+    """Parse command-line arguments into a flat options dataclass (tyro, else argparse).
+
+    Options that take several values may be given more than once. What cannot be parsed is said in
+    one line and leaves with 2 (SystemExit).
+    """
     try:
         import tyro
     except ImportError:
         return _parse_plain(options_type, argv, name=name)
     arguments = []
-    for option in describe(options_type):
+    options = describe(options_type)
+    for option in options:
         annotation = tyro.conf.arg(
             metavar=option.metavar, help=option.help, help_behavior_hint=option.hint
         )
         arguments.append((option.field.name, Annotated[option.type, annotation], option.field))
     described = dataclasses.make_dataclass(options_type.__name__, arguments, kw_only=True)
-    words = sys.argv[1:] if argv is None else list(argv)
+    words = _words(options, argv, name)
     if {"-h", "--help"} & set(words):
         print(description(options_type) + "\n")  # tyro would join its lines
-    parsed: Any = tyro.cli(described, args=words, prog=f"semfaceedit {name}", description="")
+    with errors_in_one_line(name):
+        parsed: Any = tyro.cli(described, args=words, prog=f"semfaceedit {name}", description="")
     return options_type(**vars(parsed))
 
 
+def _words(options: "Sequence[Option]", argv: Sequence[str] | None, name: str) -> list[str]:
+    """The words to parse; unknown options are refused, repeated ones of several values joined."""
+    words = sys.argv[1:] if argv is None else argv
+    known = {"--help", *(option.flag for option in options)}
+    known |= {f"--no-{option.flag[2:]}" for option in options if option.type is bool}
+    check_options(name, words, known)
+    return gathered(words, {option.flag for option in options if option.several})
+
+
+class _PlainParser(argparse.ArgumentParser):
+    """One whose errors are one line."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        refuse(self.prog.removeprefix("semfaceedit "), message)
+
+
 def _parse_plain(options_type: type[Options], argv: Sequence[str] | None, *, name: str) -> Options:
-    parser = argparse.ArgumentParser(
+    parser = _PlainParser(
         prog=f"semfaceedit {name}",
         description=description(options_type),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for option in describe(options_type):
+    options = describe(options_type)
+    for option in options:
         kind, default = _without_none(option.type), option.default
         settings: dict[str, Any] = {"dest": option.field.name}
         settings["help"] = f"{option.help} {option.hint}".strip().replace("%", "%%")
@@ -159,12 +183,12 @@ def _parse_plain(options_type: type[Options], argv: Sequence[str] | None, *, nam
             settings["action"] = argparse.BooleanOptionalAction
         elif typing.get_origin(kind) is typing.Literal:
             settings["choices"] = typing.get_args(kind)
-        elif typing.get_origin(kind) in (tuple, list):
+        elif option.several:
             settings |= {"nargs": "*", "type": typing.get_args(kind)[0]}
         else:
             settings |= {"type": kind, "metavar": option.metavar}
         parser.add_argument(option.flag, **settings)
-    values = vars(parser.parse_args(argv))
+    values = vars(parser.parse_args(_words(options, argv, name)))
     return options_type(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
@@ -181,6 +205,11 @@ class Option:
         return "--" + self.field.name.replace("_", "-")
 
     @property
+    def several(self) -> bool:
+        """It takes any number of values."""
+        return typing.get_origin(_without_none(self.type)) in (tuple, list)
+
+    @property
     def default(self) -> Any:
         """dataclasses.MISSING where the option is required."""
         if self.field.default_factory is not dataclasses.MISSING:
@@ -193,10 +222,9 @@ class Option:
         kind = _without_none(self.type)
         if typing.get_origin(kind) is typing.Literal:
             return "{" + ",".join(map(str, typing.get_args(kind))) + "}"
-        several = typing.get_origin(kind) in (tuple, list)
-        kind = typing.get_args(kind)[0] if several else kind
+        kind = typing.get_args(kind)[0] if self.several else kind
         names = {Path: "PATH", str: "TEXT", int: "INT", float: "FLOAT"}
-        return names[kind] + " ..." * several if kind in names else None
+        return names[kind] + " ..." * self.several if kind in names else None
 
     @property
     def hint(self) -> str:

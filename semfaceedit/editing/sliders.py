@@ -176,7 +176,8 @@ def need_directions(directions: Directions | None) -> Directions:
 
 
 def parse_changes(texts: tuple[str, ...]) -> dict[str, float]:
-    """`NAME=STEPS` texts, such as "mouth opening=+1.5"; of a name given twice, the sum."""
+    """`NAME=STEPS` texts, such as "mouth opening=+1.5"; UserError for others, and for a name
+    given twice."""
     changes: dict[str, float] = {}
     for text in texts:
         name, equals, number = text.rpartition("=")
@@ -187,7 +188,9 @@ def parse_changes(texts: tuple[str, ...]) -> dict[str, float]:
         name = " ".join(name.split()).lower()
         if not name or not math.isfinite(steps):
             raise UserError(f'--set {text!r}: write NAME=STEPS, as in "mouth opening=+1.5"')
-        changes[name] = changes.get(name, 0.0) + steps
+        if name in changes:
+            raise UserError(f"--set gives {name!r} twice: give it once")
+        changes[name] = steps
     return changes
 
 

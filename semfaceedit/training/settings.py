@@ -51,16 +51,19 @@ def _flat(values: Mapping[str, Any], prefix: str) -> typing.Iterator[tuple[str, 
 
 def read_assignments(texts: Sequence[str]) -> dict[str, Any]:
     """`train.generator_lr=2e-4` -> {"train.generator_lr": 2e-4}; values are read as TOML, and as
-    text where they are not."""
-    changes = {}
+    text where they are not. UserError for a name given twice."""
+    changes: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise UserError(f"--set {text!r}: write NAME=VALUE, such as train.generator_lr=2e-4")
+        name = name.strip()
+        if name in changes:
+            raise UserError(f"--set gives {name} twice: give it once")
         try:
-            changes[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+            changes[name] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
-            changes[name.strip()] = value.strip()
+            changes[name] = value.strip()
     return changes
 
 

@@ -297,8 +297,10 @@ def test_changes_are_names_and_numbers(text):
         parse_changes((text,))
 
 
-def test_changes_add_up():
-    assert parse_changes(("Mouth  opening=+1.5", "mouth opening=-1")) == {"mouth opening": 0.5}
+def test_a_slider_is_given_once():
+    assert parse_changes(("Mouth  opening=+1.5",)) == {"mouth opening": 1.5}
+    with pytest.raises(UserError, match="gives 'mouth opening' twice"):
+        parse_changes(("Mouth  opening=+1.5", "mouth opening=-1"))
 
 
 def test_the_file_beside_the_weights_is_found(tmp_path, directions):

@@ -62,6 +62,11 @@ def test_a_file_and_assignments_change_a_preset(tmp_path):
     assert isinstance(config.train.image_r1, float)
 
 
+def test_a_setting_is_given_once():
+    with pytest.raises(UserError, match="gives train.image_r1 twice"):
+        read_assignments(["train.image_r1=2", "train.image_r1=3"])
+
+
 @pytest.mark.parametrize(
     "text, message",
     [

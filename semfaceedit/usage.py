@@ -1,0 +1,87 @@
+"""Words of a command line before and after the parser: options given twice, errors in one line."""
+
+import contextlib
+import difflib
+import io
+import re
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from typing import NoReturn
+
+SIDES, RULES = " │|", " ─-╰╯+"  # of tyro's frames
+WORDINGS = (  # of tyro's messages
+    (r"^Error parsing (--\S+): .*?(\w+) could be instantiated from \[(.*)\]",
+     r"\1 \3: expected \2"),
+    (r"^Error parsing (--\S+): invalid literal for int.*: ", r"\1 expected INT, got "),
+    (r"^Error parsing (--\S+): Could not find valid parse for arguments:", r"\1 cannot be"),
+    (r"^Error parsing (--\S+): ", r"\1: "),
+    (r"^Missing value for argument '(--[\w-]+)'.*", r"\1 needs a value"),
+    (r"^Unrecognized options: ", "unexpected: "),
+    (r"^Missing from [^:]*: ", "missing: "),
+)  # fmt: skip
+
+
+def gathered(words: Sequence[str], several: Collection[str]) -> list[str]:
+    """Options of `several` that are given more than once, as one: `--set a --set b` is
+    `--set a b`. Parsers would keep the last alone."""
+    kept: list[str] = []
+    values: dict[str, list[str]] = {}
+    current = kept
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag in several and word.startswith("--"):
+            current = values.setdefault(flag, [])
+            current += [value] if equals else []
+            continue
+        if word.startswith("--") or word == "-h":
+            current = kept
+        current.append(word)
+    for flag, given in values.items():
+        kept += [flag, *given]
+    return kept
+
+
+def check_options(name: str, words: Sequence[str], known: Collection[str]) -> None:
+    """Refuse an option that the command has not, and name those that may be meant."""
+    for word in words:
+        flag = word.partition("=")[0].replace("_", "-")
+        if word.startswith("--") and flag not in known:
+            near = difflib.get_close_matches(flag, known, n=2, cutoff=0.7)
+            meant = f": did you mean {' or '.join(near)}?" if near else ""
+            refuse(name, f"no option {word.partition('=')[0]}{meant}")
+
+
+def refuse(name: str, message: str) -> NoReturn:
+    """Say in one line what is wrong with the words given to a command, and leave with 2."""
+    advice = f"(semfaceedit {name} --help shows the options)"
+    print(f"semfaceedit {name}: error: {message} {advice}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+@contextlib.contextmanager
+def errors_in_one_line(name: str) -> Iterator[None]:
+    """Errors that tyro frames and prints within the block, as `refuse` says them."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+        refuse(name, unframed(said.getvalue()))
+    sys.stderr.write(said.getvalue())
+
+
+def unframed(text: str) -> str:
+    """What a framed message says, in one line, without its title and what follows a rule."""
+    said = []
+    for line in text.splitlines()[1:]:
+        words = re.sub(r"\x1b\[[0-9;]*m", "", line).strip(SIDES)
+        if words.strip(RULES):
+            said.append(words)
+        elif said:
+            break
+    message = " ".join(said).rstrip(".")
+    for pattern, words in WORDINGS:
+        message = re.sub(pattern, words, message)
+    return message[:1].lower() + message[1:]
