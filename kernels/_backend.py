@@ -6,7 +6,8 @@ file. It defines
 * `PRECISIONS`: the precisions it offers, the first that can be had being its automatic choice;
 * `unavailable(device=None) -> str | None`: why it cannot run on the device of that number (default:
   the current one); None: it can;
-* where precisions depend on the machine, `precision_unavailable(precision) -> str | None`;
+* where precisions depend on the machine, `precision_unavailable(precision) -> str | None`, and
+  `gains_nothing(precision) -> bool`: it can be had but is no faster than the automatic choice;
 * the functions that the op's `autograd.Function` calls (named in the op's own file).
 
 Nothing is compiled, and neither Triton nor CUDA is touched, before a backend is first considered.
@@ -44,6 +45,7 @@ class _Chosen(threading.local):
     def __init__(self) -> None:
         self.backend: str | None = None
         self.precision: str | None = None
+        self.preferred: str | None = None
 
 
 _chosen = _Chosen()
@@ -66,22 +68,30 @@ class Choice:
 
 
 @contextmanager
-def use_backend(backend: str | None = None, precision: str | None = None) -> Iterator[None]:
+def use_backend(
+    backend: str | None = None, precision: str | None = None, *, preferred: str | None = None
+) -> Iterator[None]:
     """Within the block, every op without an explicit argument uses this backend and precision.
 
+    preferred: the precision of ops that offer it, in place of their automatic choice: it yields to
+    one that an argument, a `precision` of this or a surrounding block, or the environment names.
     None keeps the surrounding choice. Raises ValueError for an unknown name.
     """
     _check_names(backend, precision)
-    outer_backend, outer_precision = _chosen.backend, _chosen.precision
-    _chosen.backend, _chosen.precision = backend or outer_backend, precision or outer_precision
+    _check_names(None, preferred)
+    outer = _chosen.backend, _chosen.precision, _chosen.preferred
+    names = backend, precision, preferred
+    now = [name or before for name, before in zip(names, outer, strict=True)]
+    _chosen.backend, _chosen.precision, _chosen.preferred = now
     try:
         yield
     finally:
-        _chosen.backend, _chosen.precision = outer_backend, outer_precision
+        _chosen.backend, _chosen.precision, _chosen.preferred = outer
 
 
 def resolve(op: str, backend: str | None, precision: str | None, *tensors: Tensor) -> Choice:
-    """Choose for one call: explicit argument, then `use_backend`, then environment, then auto.
+    """Choose for one call: explicit argument, then `use_backend`, then environment, then a
+    `preferred` precision, then auto.
 
     What was asked for by name never falls back: if it cannot run, RuntimeError says what was
     asked, why it cannot be, and what to do. Only `auto` may fall back, and logs each reason once.
@@ -89,7 +99,8 @@ def resolve(op: str, backend: str | None, precision: str | None, *tensors: Tenso
     """
     backend, precision = backend or _chosen.backend, precision or _chosen.precision
     device = tensors[0].device
-    return _choose(op, backend, precision, device.type, device.index, tensors[0].dtype)
+    dtype, preferred = tensors[0].dtype, _chosen.preferred
+    return _choose(op, backend, precision, device.type, device.index, dtype, preferred)
 
 
 def _choose(
@@ -99,6 +110,7 @@ def _choose(
     device: str,
     index: int | None,
     dtype: torch.dtype,
+    preferred: str | None = None,
 ) -> Choice:
     backend = backend or os.environ.get("SEMFACEEDIT_BACKEND") or "auto"
     precision = precision or os.environ.get("SEMFACEEDIT_PRECISION") or None
@@ -110,6 +122,8 @@ def _choose(
         if reason is None and backend == "auto" and precision is None:
             reason = _reason_against_auto(op, candidate, device)
         if reason is None:
+            if precision is None and _is_of_use(op, candidate, preferred, device):
+                precision = preferred
             return Choice(candidate, precision or _auto_precision(op, candidate, device))
         reasons.append(f"backend {candidate!r} cannot be used: {reason}")
         if backend == "auto":
@@ -199,6 +213,14 @@ def _precisions(op: str, backend: str, device: str) -> tuple[str, ...]:
         return REFERENCE_PRECISIONS.get(device, ("fp32",))
     reasons = precisions(op, backend)
     return tuple(precision for precision, reason in reasons.items() if reason is None)
+
+
+def _is_of_use(op: str, backend: str, preferred: str | None, device: str) -> bool:
+    """Whether a preferred precision is offered and worth taking."""
+    if preferred is None or preferred not in _precisions(op, backend, device):
+        return False
+    gains_nothing = getattr(implementation(op, backend), "gains_nothing", lambda precision: False)
+    return not gains_nothing(preferred)
 
 
 def _auto_precision(op: str, backend: str, device: str) -> str:

@@ -54,7 +54,7 @@ class InvertOptions(FitOptions):
     geometry_iterations: int | None = None
     """Iterations of the geometry offsets alone (default: 200, with an encoder 0)."""
     appearance_iterations: int | None = None
-    """Iterations of all offsets under all terms (default: 300, with an encoder 24, each on a
+    """Iterations of all offsets under all terms (default: 300, with an encoder 40, each on a
     quarter of the pixels)."""
     patience: int | None = None
     """Evaluations without progress that end a stage; 0: never (default: 10, one in ten iterations;

@@ -55,6 +55,9 @@ class EncoderOptions(CheckpointOptions):
 class FitOptions(EncoderOptions):
     """What every fit takes."""
 
+    precision: str | None = None
+    """fp32, accurate or fast, of the layers (default: the backend's choice; steps of a fit are fast
+    where the CPU has bf16 products)."""
     learning_rate: float | None = None
     """Learning rate (Adam) at the start of each stage (default: 0.01, with an encoder 0.025)."""
     image_weight: float | None = None
@@ -159,7 +162,7 @@ def tools(
         print(origin, file=sys.stderr)
     elif vgg and not options.no_vgg:
         remark("the VGG term of the loss is left out; --vgg-weights FILE or --download-vgg adds it")
-    with use_backend(options.backend):
+    with use_backend(options.backend, options.precision):
         yield Tools(perceptual, LiveFit(out.with_suffix(".preview.png")))
 
 

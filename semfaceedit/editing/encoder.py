@@ -72,6 +72,7 @@ class Encoder(nn.Module):
     def __init__(self, model: ModelConfig, settings: EncoderSettings | None = None):
         super().__init__()
         self.model, self.settings = model, settings or EncoderSettings()
+        self.learned_depth = False  # from heads whose depth is known
         width, features, groups = self.settings.width, self.settings.features, model.groups
         count = self.settings.components
         geometry = 2 * (model.geometry_depth + 1) * model.width
@@ -257,9 +258,8 @@ def save_encoder(
     path: Path, encoder: Encoder, generator: Generator, facts: Mapping[str, Any]
 ) -> None:
     """Write an encoder, its large weights in bytes; the header says whose it is, and `facts`."""
-    KIND.save(
-        path, encoder.state_dict(), generator, {"settings": asdict(encoder.settings), **facts}
-    )
+    own = {"settings": asdict(encoder.settings), "learned_depth": encoder.learned_depth}
+    KIND.save(path, encoder.state_dict(), generator, {**own, **facts})
 
 
 def load_encoder(path: Path, generator: Generator) -> Encoder:
@@ -273,6 +273,7 @@ def load_encoder(path: Path, generator: Generator) -> Encoder:
         with torch.device("meta"):
             encoder = Encoder(generator.config, settings)
         encoder.load_state_dict(tensors, assign=True)
+        encoder.learned_depth = header.get("learned_depth") is True
     except DAMAGE as error:
         raise KIND.unreadable(path, error) from None
     device = generator.device

@@ -11,11 +11,10 @@ from ..model.generator import Generator
 from ..model.renderer import RenderOutput, render
 from .encoder import Encoder, film_of
 from .encoder_samples import draw_codes
-from .fit import FitSettings
+from .fit import DEPTH_UNIT, FitSettings
 
 SEMANTIC, IMAGE = FitSettings.semantic_weight, FitSettings.image_weight
-DEPTH = 0.1  # weight of the depth term ...
-DEPTH_UNIT = 0.01  # ... in these world units, where the squared error turns linear
+DEPTH = 0.4  # weight of the depth term
 FLOOR = 0.02  # share of the metric that counts every component alike
 FACES, SIZE, STEP = 8, 16, 0.5  # faces measured at, pixels along an edge, deviations moved by
 AT_ONCE = 16  # components

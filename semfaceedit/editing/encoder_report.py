@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from ..procedural.render import render_faces
 from .encoder import Encoder
 from .encoder_samples import HEAD_SEEDS, head_depth, held_out
 from .fit import Fit, FitRecord, Goal, Stage
-from .inversion import near_settings, seed_target
+from .inversion import default_invert_settings, head_relief, seed_target
 from .target import pictures
 
 AFTER = (0, 5, 20, 50)  # steps
@@ -91,10 +91,17 @@ def measured(generator: Generator, encoder: Encoder, face: KnownFace) -> dict[st
             )
 
     read = encoder.read(face.goal.image, face.goal.semantics)
-    settings = near_settings(
-        perceptual_weight=0.0, patience=0, interleave=False, evaluate_every=math.gcd(*AFTER)
+    settings = default_invert_settings(
+        encoder,
+        perceptual_weight=0.0,
+        patience=0,
+        interleave=False,
+        evaluate_every=math.gcd(*AFTER),
     )
-    fit = Fit(generator, face.goal, read.offsets, read.pose, settings, watch=watch)
+    goal = face.goal
+    if settings.depth_weight:
+        goal = replace(goal, depth=head_relief(generator, read.offsets, read.pose, goal))
+    fit = Fit(generator, goal, read.offsets, read.pose, settings, watch=watch)
     fit.run(Stage(name="all", iterations=max(AFTER), appearance=True, image=True, pose=True))
     if fit.interrupted:
         raise KeyboardInterrupt

@@ -121,13 +121,15 @@ def head_store(count: int, size: int) -> FaceStore:
     return store
 
 
-def add_head(store: FaceStore, camera: CameraConfig) -> None:
-    """Render one procedural head more into a `head_store`, while there is room."""
-    if store.full:
-        return
+def add_heads(store: FaceStore, camera: CameraConfig, count: int) -> None:
+    """Render so many procedural heads more into a `head_store`, while there is room."""
     assert store.depth is not None
     size = store.images.shape[-1]
-    made = render_faces([HEAD_SEEDS + store.count], 2 * size, camera)
+    first = HEAD_SEEDS + store.count
+    seeds = range(first, first + min(count, len(store.images) - store.count))
+    if not seeds:
+        return
+    made = render_faces(list(seeds), 2 * size, camera)
     images = adaptive_avg_pool2d(made.images, size)
     rows = store.write(images, area_one_hot(made.labels.numpy(), size), made.poses)
     store.depth[rows] = head_depth(made.depth, made.labels, size).half()

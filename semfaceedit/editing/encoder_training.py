@@ -29,15 +29,17 @@ from ..model.renderer import render
 from ..tensor_files import optimizer_tensors, read_kept, restore_optimizer, write_tensors
 from ..threads import FairThreads
 from .encoder import Encoder, EncoderSettings, Estimate, new_encoder
-from .encoder_metric import DEPTH, DEPTH_UNIT, IMAGE, SEMANTIC, coefficient_metric
-from .encoder_samples import add_head, add_samples, head_store, pair_store, sample_store
+from .encoder_metric import DEPTH, IMAGE, SEMANTIC, coefficient_metric
+from .encoder_samples import add_heads, add_samples, head_store, pair_store, sample_store
+from .fit import DEPTH_UNIT, depth_gap
 from .mask_edits import EDITS, paint
 
 STATE_FORMAT = "semfaceedit-encoder-training"
-VERSION = 1  # changes when the same settings train another encoder
+VERSION = 2  # changes when the same settings train another encoder
 POSE, POSE_UNIT = 0.5, 0.05  # weight of the pose term; radians
 SUPERVISED_SHARE = 0.25  # of the time: samples and supervised steps alone
-REFILL = 1024  # samples drawn anew where a training goes on, at most
+HEADS_A_ROUND = 2
+REFILL = 1024  # samples, and heads, drawn anew where a training goes on, at most
 SAY_EVERY, KEEP_EVERY = 10.0, 60.0  # seconds
 
 
@@ -80,6 +82,7 @@ def train_encoder(
     if keep is not None:
         training.restore(keep)
     training.run(keep)
+    training.encoder.learned_depth = settings.heads > 0
     return training.encoder.eval().requires_grad_(False)
 
 
@@ -177,10 +180,10 @@ class _Training:
         self.said[name] = 0.97 * self.said.get(name, now) + 0.03 * now
 
     def _fill(self, count: int) -> None:
-        """Render so many samples, and in every second round a head."""
+        """Render so many samples, and two heads."""
         add_samples(self.samples, self.generator, self.encoder, count, self.random)
-        if self.heads is not None and self.round % 2 == 0:
-            add_head(self.heads, self.generator.config.camera)
+        if self.heads is not None:
+            add_heads(self.heads, self.generator.config.camera, HEADS_A_ROUND)
 
     # Steps.
 
@@ -266,7 +269,7 @@ class _Training:
         colours = (output.image - rays(image)).square().mean((1, 2, 3)) * shown
         depth = rays(depth)
         deep = depth.isfinite()
-        gap = torch.where(deep, output.depth - depth.nan_to_num(), 0.0) / DEPTH_UNIT
+        gap = depth_gap(output.depth, depth)
         relief = huber_loss(gap, torch.zeros_like(gap), reduction="sum") / deep.sum().clamp(min=1)
         pose_error = self._pose_error(read.pose, pose)
         total = (
@@ -367,8 +370,8 @@ class _Training:
         self.encoder.load_state_dict({n.removeprefix("encoder."): t for n, t in tensors.items()})
         self.round, self.elapsed = int(header["round"]), float(header["elapsed"])
         self.seen = int(header["samples"])
-        for _ in range(int(header["heads"])):
-            if self.heads is not None:
-                add_head(self.heads, self.generator.config.camera)
+        if self.heads is not None:
+            again = min(int(header["heads"]), REFILL)
+            add_heads(self.heads, self.generator.config.camera, again)
         self.random.manual_seed(mixed_seed(self.settings.seed, self.round))
         print(f"going on after {self.elapsed / 60:.1f} minutes", file=sys.stderr)

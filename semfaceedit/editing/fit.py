@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
+from torch.nn.functional import huber_loss, mse_loss
 
 from ..errors import UserError
-from ..kernels import Intersections
+from ..kernels import Intersections, use_backend
 from ..metrics.perceptual import PerceptualFeatures
 from ..metrics.pictures import psnr
 from ..metrics.segmentation import SegmentationScore, segmentation_score
@@ -42,6 +43,7 @@ from .tuning import (
 MIN_GAIN = 2e-3  # what a score must gain to count as progress
 TRIAL = 10  # iterations from each start of a stage; the lowest loss goes on
 POSE_LIMIT = math.radians(75)
+DEPTH_UNIT = 0.01  # world units, where the squared error of depth turns linear
 NAMES = ("frequencies", "phases")
 OFFSETS = ((0, 0), (1, 1), (0, 1), (1, 0))  # row and column where an interleaved step begins
 
@@ -56,6 +58,7 @@ class FitSettings:
     semantic_weight: float = 10.0  # lambda_s of Eq. 9
     image_weight: float = 1.0  # lambda_im
     perceptual_weight: float = 1.0  # lambda_vgg; 0 leaves the term out
+    depth_weight: float = 0.0  # of the goal's depth, where it has one
     learning_rate: float = 1e-2
     decay: float = 0.75  # the rate is multiplied by this ...
     decay_every: int = 100  # ... after so many iterations of a stage
@@ -67,6 +70,7 @@ class FitSettings:
     evaluate_every: int = 10  # iterations between evaluations without noise
     patience: int = 10  # evaluations without progress that end a stage; 0: never
     interleave: bool = False  # a step sees every other row and column, the four offsets in turn
+    fast: bool = True  # steps of offsets and pose at `fast`, unless a precision is chosen
     seed: int = 0  # of the noise
 
     def __post_init__(self) -> None:
@@ -83,6 +87,7 @@ class Goal:
     semantics: Tensor  # (1, N, r, r) class shares in [0, 1]
     image: Tensor  # (1, 3, r, r) in [-1, 1]
     keep: Tensor | None = None  # (1, 1, r, r) bool: where the image counts; None: everywhere
+    depth: Tensor | None = None  # (1, 1, r, r) world units; NaN where it does not count
 
     @property
     def resolution(self) -> int:
@@ -291,7 +296,8 @@ class Fit:
             return offset + scale * self._normal(offset) if offset.requires_grad else offset
 
         view = self._view(self.iteration)
-        output = self._render(mapped(self.offsets, shake), view, shade=stage.image)
+        with self._layers(stage):
+            output = self._render(mapped(self.offsets, shake), view, shade=stage.image)
         loss, _ = self._loss(output, stage, view)
         gradients = torch.autograd.grad(loss, optimizer.leaves, materialize_grads=True)
         if stage.still:
@@ -321,8 +327,10 @@ class Fit:
         row, column = OFFSETS[number % len(OFFSETS)]
         if (row, column) not in self._views:
             every = (..., slice(row, None, 2), slice(column, None, 2))
-            keep = None if self.goal.keep is None else self.goal.keep[every]
-            goal = Goal(self.goal.semantics[every], self.goal.image[every], keep)
+            whole = self.goal
+            keep = None if whole.keep is None else whole.keep[every]
+            depth = None if whole.depth is None else whole.depth[every]
+            goal = Goal(whole.semantics[every], whole.image[every], keep, depth)
             shift = self.pose.new_tensor([[column - 0.5, row - 0.5]]) / 2
             intersections = find_intersections(
                 self.generator, self.pose, goal.resolution, shift=shift
@@ -344,7 +352,13 @@ class Fit:
     def _loss(
         self, output: RenderOutput, stage: Stage, view: _View
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        terms = loss_terms(output, view.goal, self.perceptual, image=stage.image)
+        terms = loss_terms(
+            output,
+            view.goal,
+            self.perceptual,
+            image=stage.image,
+            depth=self.settings.depth_weight > 0,
+        )
         return weighted(terms, self.settings), terms
 
     @torch.no_grad()
@@ -394,8 +408,14 @@ class Fit:
     def _loss_at(self, pose: Tensor, stage: Stage) -> float:
         self._move(pose)
         view = self._view(0)
-        output = self._render(self.offsets, view, shade=stage.image)
+        with self._layers(stage):
+            output = self._render(self.offsets, view, shade=stage.image)
         return float(self._loss(output, stage, view)[0])
+
+    def _layers(self, stage: Stage) -> AbstractContextManager[None]:
+        """The precision of a step; evaluations, and steps of weights, have that of all else."""
+        fast = self.settings.fast and not stage.weights
+        return use_backend(preferred="fast" if fast else None)
 
     def _move(self, pose: Tensor) -> None:
         self.pose = pose.detach().clamp(-POSE_LIMIT, POSE_LIMIT)
@@ -438,14 +458,23 @@ class _Best:
 
 
 def loss_terms(
-    output: RenderOutput, goal: Goal, perceptual: PerceptualFeatures | None, *, image: bool
+    output: RenderOutput,
+    goal: Goal,
+    perceptual: PerceptualFeatures | None,
+    *,
+    image: bool,
+    depth: bool = False,
 ) -> dict[str, Tensor]:
     """The terms of Eq. 9 and 10, unweighted.
 
     The semantic term is over the whole map, between maps in [-1, 1]. Image and VGG terms see the
-    goal's own pixels where it does not keep the image, so nothing there has a gradient.
+    goal's own pixels where it does not keep the image, so nothing there has a gradient. The depth
+    term, not in the paper, is the Huber loss of differences in `DEPTH_UNIT`.
     """
     terms = {"semantic": mse_loss(2 * output.semantics, 2 * goal.semantics)}
+    if depth and goal.depth is not None:
+        gap = depth_gap(output.depth, goal.depth)
+        terms["depth"] = huber_loss(gap, torch.zeros_like(gap))
     if not image:
         return terms
     shown = output.image
@@ -455,6 +484,11 @@ def loss_terms(
     if perceptual is not None:
         terms["perceptual"] = perceptual(shown, goal.image)
     return terms
+
+
+def depth_gap(depth: Tensor, goal: Tensor) -> Tensor:
+    """Differences of depth in `DEPTH_UNIT`; 0 where the goal is NaN."""
+    return torch.where(goal.isfinite(), depth - goal.nan_to_num(), 0.0) / DEPTH_UNIT
 
 
 def weighted(terms: dict[str, Tensor], settings: FitSettings) -> Tensor:

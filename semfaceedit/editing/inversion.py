@@ -1,5 +1,6 @@
 """Photograph and label map -> face project (Eq. 9)."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,8 @@ from .target import (
     pictures,
     pose_from_labels,
 )
+
+DEPTH_HELD = 0.3  # weight of the depth that an encoder read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +100,8 @@ def invert(
     offsets = zero_offsets(generator)
     if encoder is not None:
         offsets, start = read_face(generator, encoder, goal, given)
+        if settings.depth_weight:
+            goal = replace(goal, depth=head_relief(generator, offsets, start, goal))
     else:
         start = start_pose(generator, labels, goal) if given is None else given
 
@@ -108,8 +113,12 @@ def invert(
 
 
 def default_invert_settings(encoder: Encoder | None, **changes: Any) -> InvertSettings:
-    """Settings for a start at the mean face, or at what an encoder reads; with changes."""
-    return replace(InvertSettings() if encoder is None else near_settings(), **changes)
+    """Settings for a start at the mean face, or at what an encoder reads, whose depth is held if it
+    learned of depth; with changes."""
+    if encoder is None:
+        return replace(InvertSettings(), **changes)
+    held = DEPTH_HELD if encoder.learned_depth else 0.0
+    return near_settings(**{"depth_weight": held, **changes})
 
 
 def near_settings(**changes: Any) -> InvertSettings:
@@ -149,6 +158,20 @@ def read_face(
         mse_loss(render(generator, codes, p, size, shade=False).semantics, wanted) for p in poses
     ]
     return read.offsets, poses[int(torch.stack(errors).argmin())]
+
+
+@torch.no_grad()
+def head_relief(generator: Generator, offsets: Codes, pose: Tensor, goal: Goal) -> Tensor:
+    """The depth (1, 1, r, r) of a face where it shows the group that is asked for; NaN elsewhere
+    and in the background.
+
+    Maps and colours leave depth open, and a fit that follows them alone drifts from what an encoder
+    learned of it.
+    """
+    made = render(generator, mean_codes(generator) + offsets, pose, goal.resolution, shade=False)
+    wanted = goal.semantics.argmax(1)
+    alike = generator.group_table(made.labels) == generator.group_table(wanted)
+    return torch.where((alike & (wanted > 0))[:, None], made.depth, math.nan)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ import torch
 from ..cli import progress
 from ..editing.encoder import Encoder
 from ..editing.fit import FitRecord, Goal, perceptual_weight
-from ..editing.inversion import InversionResult, InvertSettings, invert, near_settings
+from ..editing.inversion import InversionResult, InvertSettings, default_invert_settings, invert
 from ..editing.project import FaceProject
 from ..editing.target import OVERSAMPLING, Target, pictures
 from ..errors import UserError
@@ -229,7 +229,8 @@ def encoder_curves(evaluation: Evaluation, encoder: Encoder) -> dict[str, Any]:
                 raise KeyboardInterrupt
             return result
 
-        steps = near_settings(
+        steps = default_invert_settings(
+            encoder,
             interleave=False,
             appearance_iterations=max(AFTER),
             evaluate_every=5,
@@ -240,7 +241,7 @@ def encoder_curves(evaluation: Evaluation, encoder: Encoder) -> dict[str, Any]:
         for count, found in rows.items():
             found.append(_scores(history[count]))
         began = time.monotonic()
-        result = fit(near_settings(**shared))
+        result = fit(default_invert_settings(encoder, **shared))
         seconds.append(time.monotonic() - began)
         last.append([*_scores(result.history[-1]), result.project.iterations])
         if chosen.seed is not None:

@@ -8,6 +8,7 @@ import torch
 from face_maps import draw_labels, paint
 from faces import SIZE, face, write_checkpoint
 from PIL import Image
+from support import needs_native, use_isa
 
 from semfaceedit import invert as command
 from semfaceedit.editing import inversion
@@ -17,8 +18,10 @@ from semfaceedit.editing.project import FaceProject
 from semfaceedit.editing.target import pictures
 from semfaceedit.errors import UserError
 from semfaceedit.invert import InvertSettings, invert, seed_target
+from semfaceedit.kernels import film_siren, resolve, use_backend
 from semfaceedit.metrics.perceptual import PerceptualFeatures
 from semfaceedit.metrics.pictures import psnr
+from semfaceedit.model import film
 from semfaceedit.model.checkpoint import discriminators_beside, save_discriminators
 from semfaceedit.model.discriminator import build_discriminators
 from semfaceedit.model.labels import NUM_CLASSES, PALETTE
@@ -74,6 +77,38 @@ def test_the_result_is_what_its_project_renders(editor, inverted):
     torch.testing.assert_close(output.image, result.output.image)
     metric = project.metrics["psnr"]
     assert metric == pytest.approx(max(s.psnr for s in result.history), abs=3)
+
+
+@needs_native
+def test_steps_are_fast_unless_a_precision_is_chosen(editor, monkeypatch):
+    """Evaluations are as exact as all else; so are the steps of weights."""
+    asked = []
+
+    def watched(points, weights, *arguments, **named):
+        chosen = resolve("film_siren", None, None, points).precision
+        asked.append((torch.is_grad_enabled(), chosen))
+        return film_siren(points, weights, *arguments, **named)
+
+    monkeypatch.setattr(film, "film_siren", watched)
+    goal, pose = goal_of(editor)
+    quiet = FitSettings(perceptual_weight=0, noise=0, pose_every=2, evaluate_every=2)
+    stage = Stage(name="all", iterations=2, appearance=True, image=True, pose=True)
+
+    def precisions(settings=quiet, stage=stage):
+        asked.clear()
+        Fit(editor.generator, goal, zero_offsets(editor.generator), pose, settings).run(stage)
+        steps = {name for moves, name in asked if moves}
+        return steps, {name for moves, name in asked if not moves}
+
+    with use_isa("amx_model"), use_backend("cpu"):
+        assert precisions() == ({"fast"}, {"fast", "accurate"})  # trials of poses are fast
+        assert precisions(dataclasses.replace(quiet, fast=False)) == ({"accurate"}, {"accurate"})
+        tuned = dataclasses.replace(stage, geometry=False, appearance=False, weights=True)
+        assert precisions(stage=dataclasses.replace(tuned, pose=False))[0] == {"accurate"}
+        with use_backend(precision="fp32"):
+            assert precisions() == ({"fp32"}, {"fp32"})
+    with use_isa("portable"), use_backend("cpu"):
+        assert precisions() == ({"fp32"}, {"fp32"})
 
 
 def test_the_first_stage_leaves_appearance_alone(editor):

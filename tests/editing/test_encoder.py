@@ -36,10 +36,12 @@ from semfaceedit.editing.encoder_metric import coefficient_metric
 from semfaceedit.editing.encoder_report import heads_not_seen
 from semfaceedit.editing.encoder_samples import head_depth
 from semfaceedit.editing.encoder_training import TrainingSettings, train_encoder
-from semfaceedit.editing.fit import OFFSETS, Fit, Goal, Stage, zero_offsets
+from semfaceedit.editing.fit import OFFSETS, Fit, Goal, Stage, depth_gap, zero_offsets
 from semfaceedit.editing.initialisation import best_along
 from semfaceedit.editing.inversion import (
     InvertSettings,
+    default_invert_settings,
+    head_relief,
     invert,
     near_settings,
     read_face,
@@ -328,6 +330,53 @@ def test_inversion_starts_at_what_it_reads(generator, encoder):
     assert found.history[0].pose == pytest.approx(read.pose[0].tolist(), abs=1e-6)
     assert found.history[-1].loss < found.history[0].loss
     assert found.project.iterations == 10
+
+
+def test_the_depth_of_an_encoder_that_learned_of_it_is_held(generator, encoder):
+    """Where it shows the group that is asked for; each step sees its part of it."""
+    target = seed_target(generator, 5, 8)
+    image, shares = pictures(target, 8)
+    goal, pose = Goal(shares, image), torch.tensor([[0.1, 0.0]])
+    offsets = zero_offsets(generator)
+    held = head_relief(generator, offsets, pose, goal)
+    shown = render(generator, mean_codes(generator), pose, 8)
+    alike = generator.group_table(shown.labels) == generator.group_table(shares.argmax(1))
+    assert torch.equal(held.isfinite()[:, 0], alike & (shares.argmax(1) > 0))
+    assert 0 < held.isfinite().sum() < held.numel()
+    goal = dataclasses.replace(goal, depth=held)
+
+    def drift(weight):
+        settings = near_settings(perceptual_weight=0, patience=0, depth_weight=weight)
+        fit = Fit(generator, goal, offsets, pose, settings)
+        fit.run(Stage(name="all", iterations=12, appearance=True, image=True))
+        assert ("depth" in fit.history[0].terms) == (weight > 0)
+        return float(depth_gap(fit.render().depth, held).abs().mean())
+
+    assert drift(10.0) < 0.95 * drift(0.0)
+    encoder = copy.deepcopy(encoder)
+    for learned in (False, True):
+        encoder.learned_depth = learned
+        assert (default_invert_settings(encoder).depth_weight > 0) == learned
+        assert default_invert_settings(encoder, depth_weight=2.0).depth_weight == 2
+        quick = default_invert_settings(
+            encoder, perceptual_weight=0, resolution=8, appearance_iterations=2
+        )
+        found = invert(generator, target.image, target.labels, encoder=encoder, settings=quick)
+        assert ("depth" in found.history[-1].terms) == learned
+
+
+def test_a_file_tells_whether_depth_was_learned(tmp_path, generator, encoder):
+    path = tmp_path / "e.safetensors"
+    assert not load_encoder(_saved(path, encoder, generator), generator).learned_depth
+    made = train_encoder(generator, dataclasses.replace(SHORT, steps=1))
+    assert load_encoder(_saved(path, made, generator), generator).learned_depth
+    other = train_encoder(generator, dataclasses.replace(SHORT, steps=1, heads=0))
+    assert not load_encoder(_saved(path, other, generator), generator).learned_depth
+
+
+def _saved(path, encoder, generator):
+    save_encoder(path, encoder, generator, {})
+    return path
 
 
 def test_interleaved_steps_see_all_pixels_in_turn(generator, monkeypatch):

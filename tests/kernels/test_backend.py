@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +22,7 @@ from semfaceedit.kernels import (
     _extension,
     _triton,
     available_backends,
+    film_siren_cpu,
     resolve,
     semantic_composite,
     use_backend,
@@ -77,6 +78,50 @@ def test_precision_is_chosen_in_the_same_order(monkeypatch: pytest.MonkeyPatch) 
     with use_backend(precision="fp32"):
         assert resolve(OP, None, None, CPU).precision == "fp32"
         assert resolve(OP, None, "fast", CPU).precision == "fast"
+
+
+def test_a_preferred_precision_yields_to_all_that_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    offered(monkeypatch, cpu=None)
+    with use_backend(preferred="fast"):
+        assert resolve(OP, None, None, CPU) == _backend.Choice("cpu", "fast")
+        assert resolve(OP, "reference", None, CPU).precision == "fp32"  # which has no `fast`
+        assert resolve(OP, None, "fp32", CPU).precision == "fp32"
+        with use_backend(precision="fp32"):
+            assert resolve(OP, None, None, CPU).precision == "fp32"
+        with use_backend("cpu"):
+            assert resolve(OP, None, None, CPU).precision == "fast"
+        monkeypatch.setenv("SEMFACEEDIT_PRECISION", "fp32")
+        assert resolve(OP, None, None, CPU).precision == "fp32"
+    with use_backend(precision="fp32"), use_backend(preferred="fast"):
+        assert resolve(OP, None, None, CPU).precision == "fp32"
+    monkeypatch.delenv("SEMFACEEDIT_PRECISION")
+    assert resolve(OP, None, None, CPU).precision == "fp32"
+    with pytest.raises(ValueError, match="unknown precision"), use_backend(preferred="quick"):
+        pass
+
+
+def test_a_preferred_precision_that_gains_nothing_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    offered(monkeypatch, cpu=None)
+    module = _backend.implementation(OP, "cpu")
+    monkeypatch.setattr(module, "gains_nothing", lambda name: name == "fast", raising=False)
+    with use_backend(preferred="fast"):
+        assert resolve(OP, None, None, CPU).precision == "fp32"
+    with use_backend(precision="fast"):
+        assert resolve(OP, None, None, CPU).precision == "fast"
+
+
+@needs_native
+@pytest.mark.parametrize("isa", ["amx", "avx512_bf16"])
+@pytest.mark.parametrize("intel", [True, False])
+def test_bf16_pays_with_amx_and_on_amd(
+    monkeypatch: pytest.MonkeyPatch, isa: str, intel: bool
+) -> None:
+    monkeypatch.setattr(film_siren_cpu, "_is_intel", lambda: intel)
+    monkeypatch.setattr(film_siren_cpu, "native", lambda: SimpleNamespace(isa=lambda: isa))
+    assert film_siren_cpu.gains_nothing("fast") == (intel and isa == "avx512_bf16")
+    assert not film_siren_cpu.gains_nothing("fp32")
 
 
 def test_nested_choices_keep_what_they_do_not_name(monkeypatch: pytest.MonkeyPatch) -> None:
