@@ -30,6 +30,7 @@ from typing import Annotated, Any, TypeVar
 import torch
 
 from .errors import UserError
+from .files import check_writable
 from .kernels import BackendError
 from .usage import check_options, errors_in_one_line, gathered, refuse
 
@@ -56,6 +57,8 @@ def run_command(
             options = parse(options_type, argv, name=name)
             if isinstance(seed := getattr(options, "seed", None), int):
                 check_seed(seed)
+            if isinstance(out := getattr(options, "out", None), Path) and not _only_says(options):
+                check_writable(out)  # before work that would be lost
             command(options)
             sys.stdout.flush()  # here, where a reader that has left is no defect
     except (UserError, BackendError) as error:
@@ -93,6 +96,11 @@ def run_command(
         print(f"semfaceedit {name}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _only_says(options: Any) -> bool:
+    """The command writes nothing this time."""
+    return any(getattr(options, name, False) for name in ("dry_run", "list_sliders"))
 
 
 def _is_lack_of_memory(error: Exception) -> bool:

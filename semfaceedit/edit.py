@@ -70,7 +70,9 @@ def run(options: EditOptions) -> None:
         generator, _ = open_checkpoint(options)
         print(table(need_directions(find_sliders(generator, options.directions))))
         return
-    if (options.project is None) == (options.image is None):
+    if options.project is not None and options.image is not None:
+        raise UserError("--project and --image both name a face: leave out one of them")
+    if options.project is None and options.image is None:
         raise UserError("give the face to edit with --project, or a photograph with --image")
     fits = options.labels is not None or bool(options.paint)
     if not fits and not options.set:

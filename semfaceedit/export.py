@@ -89,7 +89,7 @@ def run(options: ExportOptions) -> None:
 def _bake(options: ExportOptions, folder: Path) -> None:
     """Bake the face of the options and write it."""
     if (options.project is None) == (options.seed is None):
-        raise UserError("--bake: give the face with either --project or --seed")
+        raise UserError("give the face to bake with either --project or --seed")
     if options.out is not None:
         raise UserError(f"--out {options.out} is for weights: --bake names the folder of a face")
     if not 16 <= options.texture_size <= 2048:

@@ -3,11 +3,14 @@
 import hashlib
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
+
+from .errors import UserError
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -29,6 +32,27 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         if isinstance(error, RuntimeError | SafetensorError) and _disk_is_full(path.parent):
             raise OSError(28, "No space left on device", str(path)) from error
         raise
+
+
+def check_writable(path: Path) -> None:
+    """Raise, before work that would be lost, the OSError that writing the file or folder `path`
+    would; UserError where it would lie in a file. Nothing is left behind."""
+    made: list[Path] = []
+    try:
+        there = path.exists()  # raises for a name that is too long
+        for folder in reversed((path, *path.parents) if there else path.parents):
+            if not folder.exists():
+                folder.mkdir()
+                made.append(folder)
+            elif not folder.is_dir() and folder != path:
+                raise UserError(f"{path.parent} is or lies in a file: choose another --out")
+        with tempfile.TemporaryFile(dir=path if path.is_dir() else path.parent):
+            pass
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from None
+    finally:
+        for folder in reversed(made):
+            folder.rmdir()
 
 
 def try_lock(descriptor: int) -> bool | None:

@@ -61,6 +61,13 @@ def read_kept(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     return (header, tensors) if sound else None
 
 
+def reason_of(error: Exception) -> str:
+    """Why a file of tensors cannot be read, in one line for users."""
+    if isinstance(error, SafetensorError):  # whose words speak of the format's inside
+        return "it is damaged, or of another kind"
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """Adam's moments and steps by name, as `restore_optimizer` takes them."""
     return {

@@ -168,9 +168,8 @@ def _check(options: TrainOptions) -> None:
         )
     if options.rare_share is not None and not 0 <= options.rare_share <= 1:
         raise UserError(f"--rare-share {options.rare_share:g}: must be from 0 to 1")
-    there = next(path for path in (options.out, *options.out.parents) if path.exists())
-    if options.resume is None and not there.is_dir():
-        raise UserError(f"--out {options.out}: {there} is not a folder: choose another")
+    if options.resume is None and options.out.exists() and not options.out.is_dir():
+        raise UserError(f"--out {options.out} is not a folder: choose another")
 
 
 def _resumed(options: TrainOptions, state: dict[str, Any]) -> Config:

@@ -17,7 +17,7 @@ from .. import __version__
 from ..errors import UserError
 from ..model.generator import Generator
 from ..model.mean_face import fingerprint
-from ..tensor_files import is_unchanged, write_tensors
+from ..tensor_files import is_unchanged, reason_of, write_tensors
 
 DAMAGE = (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
 """What reading a damaged file may raise."""
@@ -139,7 +139,7 @@ class Kind:
 
     def unreadable(self, path: Path, error: Exception) -> UserError:
         """The one line about a damaged file."""
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
         return UserError(f"{path} is not a readable {self.noun}: {reason}: {self.way_out}")
 
     @property

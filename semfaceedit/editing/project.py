@@ -28,7 +28,7 @@ from ..model.generator import Generator
 from ..model.labels import NUM_CLASSES
 from ..model.mean_face import fingerprint, mean_codes
 from ..outputs import check_replaceable
-from ..tensor_files import is_unchanged, write_tensors
+from ..tensor_files import is_unchanged, reason_of, write_tensors
 from .target import SourceCrop, SourcePhotograph, resize_labels
 from .tuning import TunedWeights, is_fingerprint, with_weights
 
@@ -231,7 +231,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except FileNotFoundError:
         raise UserError(f"no face project at {path}: `invert` writes one") from None
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not a readable face project: {error}") from None
+        raise UserError(f"{path} is not a readable face project: {reason_of(error)}") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(f"{path} is no face project: give a file that `invert` or `edit` wrote")
     version = header.get("version", 0)

@@ -21,7 +21,7 @@ from ..errors import UserError
 from ..files import read_regular, write_atomically
 from ..model.generator import Generator
 from ..model.mean_face import share_means
-from ..tensor_files import hash_tensors
+from ..tensor_files import hash_tensors, reason_of
 
 FORMAT = "semfaceedit-tuned"
 MOST_BYTES = 4 << 30  # of a file of tuned weights
@@ -69,7 +69,9 @@ class TunedWeights:
                 "it: copy that file there too, or invert the face again"
             ) from None
         except (SafetensorError, OSError, ValueError) as error:
-            raise UserError(f"{path} is not a readable file of tuned weights: {error}") from None
+            raise UserError(
+                f"{path} is not a readable file of tuned weights: {reason_of(error)}"
+            ) from None
         if weights.fingerprint != fingerprint:
             raise UserError(f"{path} was changed since {project} was written: restore it")
         return weights

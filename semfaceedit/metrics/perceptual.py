@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..files import sha256_of_file
+from ..tensor_files import reason_of
 
 URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 HASH_PREFIX = "397923af"  # of the published file's SHA-256
@@ -112,16 +113,12 @@ def _read(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise UserError(f"--vgg-weights {path}: no such file") from None
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise UserError(f"--vgg-weights {path}: cannot be read: {_first_line(error)}") from None
+        raise UserError(f"--vgg-weights {path}: cannot be read: {reason_of(error)}") from None
     except Exception as error:  # a pickle of anything else than tensors
-        raise UserError(f"--vgg-weights {path}: not a state dict: {_first_line(error)}") from None
+        raise UserError(f"--vgg-weights {path}: not a state dict: {reason_of(error)}") from None
     if not isinstance(state, dict):
         raise UserError(f"--vgg-weights {path}: holds no state dict")
     return state
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _checksum(path: Path) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..errors import UserError
 from ..files import write_atomically
-from ..tensor_files import is_unchanged, write_tensors
+from ..tensor_files import is_unchanged, reason_of, write_tensors
 from . import config_values
 from .config import Config, ModelConfig
 from .discriminator import Discriminator, build_discriminators
@@ -24,6 +24,7 @@ DISCRIMINATORS_FORMAT = "semfaceedit-discriminators"
 FORMAT_VERSION = 1
 STATE_PATTERN = "state-*.pt"
 WEIGHTS = Path(__file__).parents[1] / "weights"  # what comes with the package
+BESIDE = ("-discriminators", "-encoder", "-directions")  # ends of names of files beside weights
 SHIPPED_WEIGHTS = WEIGHTS / "portraits.safetensors"  # where no checkpoint is named
 WEIGHTS_VARIABLE = "SEMFACEEDIT_WEIGHTS"  # names others in their place
 
@@ -85,9 +86,12 @@ def read_header(path: Path, kind: str = FORMAT) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("semfaceedit", "{}"))
     except FileNotFoundError:
-        raise UserError(f"no checkpoint at {path}: give a .safetensors file of a run") from None
+        names = " or ".join(shipped_weights())
+        raise UserError(
+            f"no checkpoint at {path}: give a .safetensors file of a run, or {names}"
+        ) from None
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not a readable weights file: {error}") from None
+        raise UserError(f"{path} is not a readable weights file: {reason_of(error)}") from None
     if not isinstance(header, dict) or header.get("format") != kind:
         what = "weights" if kind == FORMAT else "discriminators"
         raise UserError(f"{path} holds no {what} of semfaceedit (no such header in it)")
@@ -100,6 +104,12 @@ def read_header(path: Path, kind: str = FORMAT) -> dict[str, Any]:
             f"{FORMAT_VERSION}: install a newer version"
         )
     return header
+
+
+def shipped_weights() -> list[str]:
+    """Names of the weights that come with the package, without what lies beside them."""
+    names = sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
+    return [n for n in names if not n.startswith("mean-codes") and not n.endswith(BESIDE)]
 
 
 def locate_weights(path: Path | None) -> Path:
@@ -164,7 +174,7 @@ def _tensors(path: Path, header: dict[str, Any]) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} is not a readable weights file: {error}") from None
+        raise UserError(f"{path} is not a readable weights file: {reason_of(error)}") from None
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise UserError(f"{path}: {name} holds NaN or infinity: copy or export the file again")
@@ -223,5 +233,6 @@ def load_state(run_folder: Path, *, flag: str = "--resume") -> dict[str, Any]:
         except Exception as error:  # torch reports damage in many types
             problems.append(f"{path.name}: {' '.join(str(error).split())[:200]}")
     raise UserError(
-        f"{flag} {run_folder}: no usable state-*.pt in it ({'; '.join(problems) or 'none found'})"
+        f"{flag} {run_folder}: no usable state-*.pt in it ({'; '.join(problems) or 'none found'}): "
+        "give a run folder whose training saved one, or start a new run"
     )

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from ..errors import UserError
 from ..files import write_atomically
+from ..tensor_files import reason_of
 
 FORMAT, FORMAT_VERSION = "semfaceedit-graph", 1
 
@@ -127,4 +128,6 @@ def load_graph(path: Path) -> Graph:
             raise UserError(f"{path} holds no network that this version can run: reinstall it")
         return Graph(load_file(path), header).eval().requires_grad_(False)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read ({error}): reinstall semfaceedit") from None
+        raise UserError(
+            f"{path} cannot be read ({reason_of(error)}): reinstall semfaceedit"
+        ) from None

@@ -26,7 +26,7 @@ from ..data.seeds import mixed_seed
 from ..errors import UserError
 from ..metrics.segmentation import SegmentationScore, confusion, score_of
 from ..model.labels import NUM_CLASSES
-from ..tensor_files import is_unchanged, write_tensors
+from ..tensor_files import is_unchanged, reason_of, write_tensors
 from ..threads import FairThreads
 from ..training.augment import Augmentation
 from .training_state import TrainingState
@@ -258,8 +258,7 @@ def load_parser(path: Path, device: torch.device) -> tuple[Parser, ParserSetting
         raise UserError(f"no parser at {path}: `train-parser` writes one") from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError,
             AttributeError) as error:  # fmt: skip
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is not a readable parser: {reason}") from None
+        raise UserError(f"{path} is not a readable parser: {reason_of(error)}") from None
     return parser.to(device).eval().requires_grad_(False), settings
 
 

@@ -86,8 +86,8 @@ def read_face(
         )
     if not 1 <= number <= len(meshes):
         raise UserError(
-            f"{name}: face {number} was asked for, but {_counted(len(meshes))} found: give "
-            f"--face 1 to {len(meshes)}, 1 being the largest"
+            f"{name}: face {number} was asked for, but {_counted(len(meshes))} found: "
+            + (f"give --face 1 to {len(meshes)}, 1 the largest" if meshes[1:] else "give --face 1")
         )
     mesh = meshes[number - 1]
     parts = MeshParts(mesh.points)

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -35,8 +35,11 @@ class Monitor:
         self.maps = PixelFrechet.from_features(torch.cat(maps))
 
     @torch.no_grad()
-    def measure(self, generator: Generator, resolution: int) -> dict[str, float]:
-        """`frechet_image` and `frechet_semantic` of what `generator` makes at `resolution`."""
+    def measure(
+        self, generator: Generator, resolution: int, stopping: Callable[[], bool] = lambda: False
+    ) -> dict[str, float] | None:
+        """`frechet_image` and `frechet_semantic` of what `generator` makes at `resolution`; None
+        where `stopping` says so before the end."""
         config = generator.config
         device = generator.device
         random = torch.Generator().manual_seed(MONITOR_SEED)
@@ -44,6 +47,8 @@ class Monitor:
         poses = sample_poses(MONITOR_SAMPLES, config.camera, generator=random)
         images, maps = [], []
         for part in torch.arange(MONITOR_SAMPLES).split(MONITOR_BATCH):
+            if stopping():
+                return None
             output = generator(
                 z[part].to(device),
                 appearance[part].to(device),

@@ -80,6 +80,12 @@ def _start(plan: RunPlan, world: World) -> Run:
     trainer = Trainer(plan.config, seed=plan.seed, device=plan.device, world=world)
     if plan.state is not None:
         trainer.load_state(plan.state)
+        if trainer.completed >= trainer.total_steps and world.is_main:
+            print(
+                f"{plan.resume}: all {trainer.completed} steps are done; its weights are written "
+                "again. --stage1-iterations and --stage2-iterations set more steps",
+                file=sys.stderr,
+            )
     elif plan.init is not None:
         _start_from(trainer, plan.init)
     source = _source(plan)
@@ -156,8 +162,11 @@ def _start_from(trainer: Trainer, path: Path) -> None:
 
 def _loop(run: Run, writer: RunWriter | None) -> None:
     """Train until the last step, a signal, or a loss that is no number."""
-    trainer, world = run.trainer, run.world
+    trainer = run.trainer
     with _Signals() as signals, FairThreads() as threads:
+        if writer is not None:
+            writer.show(signals.stopping)  # what a run that was stopped had not come to
+        _leave_if_stopped(signals, run, writer)
         while trainer.completed < trainer.total_steps:
             threads.step()
             try:
@@ -169,13 +178,18 @@ def _loop(run: Run, writer: RunWriter | None) -> None:
                     f"resume with --resume {run.folder}"
                 ) from None
             if writer is not None:
-                writer.after_step()
-            if world.any(signals.received is not None, trainer.device):
-                if writer is not None:
-                    writer.save_state()
-                raise SystemExit(128 + (signals.received or signal.SIGTERM))
+                writer.after_step(signals.stopping)
+            _leave_if_stopped(signals, run, writer)
     if writer is not None:
         writer.finish()
+
+
+def _leave_if_stopped(signals: "_Signals", run: Run, writer: RunWriter | None) -> None:
+    """Save the state and leave, where this process or another one of the run got a signal."""
+    if run.world.any(signals.stopping(), run.trainer.device):
+        if writer is not None:
+            writer.save_state()
+        raise SystemExit(128 + (signals.received or signal.SIGTERM))
 
 
 class _Signals:
@@ -194,6 +208,9 @@ class _Signals:
     def __exit__(self, *_error: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+    def stopping(self) -> bool:
+        return self.received is not None
 
     def _note(self, number: int, _frame: object) -> None:
         if self.received is not None:

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,17 +100,28 @@ class RunWriter:
         self.lap = time.monotonic(), self.trainer.completed  # when the last log line was written
         self.warned = False
 
-    def after_step(self) -> None:
-        done, cadence = self.trainer.completed, self.cadence
-        last = done == self.trainer.total_steps
-        if done % cadence.log == 0 or last:
+    def after_step(self, stopping: Callable[[], bool]) -> None:
+        """Log and save; then `show`, which is long, so that nothing is lost when it is stopped."""
+        if self._due(self.cadence.log):
             self._log(dict(self.trainer.latest))
-        if done % cadence.monitor == 0 or last:
-            self._measure()
-        if done % cadence.samples == 0 or last:
-            self._samples()
-        if done % cadence.checkpoint == 0 or last:
+        if self._due(self.cadence.checkpoint) or self._due(self.cadence.monitor):
             self.save_state()
+        self.show(stopping)
+
+    def show(self, stopping: Callable[[], bool]) -> None:
+        """Measure and draw what is due at this step and is not there yet, unless `stopping`."""
+        done = self.trainer.completed
+        if done == 0:
+            return
+        if self._due(self.cadence.monitor) and not self._is_measured(done):
+            self._measure(stopping)
+        path = self.run.folder / f"samples-{done:08d}.png"
+        if self._due(self.cadence.samples) and not path.exists() and not stopping():
+            self._samples(path)
+
+    def _due(self, interval: int) -> bool:
+        done = self.trainer.completed
+        return done % interval == 0 or done == self.trainer.total_steps
 
     def save_state(self) -> None:
         state = self.trainer.state()
@@ -160,23 +171,29 @@ class RunWriter:
             self.display.message(f"warning: {warning}")
         self.warned = warning is not None
 
-    def _measure(self) -> None:
+    def _is_measured(self, step: int) -> bool:
+        lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
+        records = map(json.loads, lines)
+        return any(r["step"] == step and "frechet_image" in r for r in records)
+
+    def _measure(self, stopping: Callable[[], bool]) -> None:
         if self.monitor is None:
             self.monitor = Monitor(self.run.data, self.run.config.train.rare_share)
         phase, _ = self.trainer.phase(self.trainer.completed - 1)
-        values = self.monitor.measure(self.trainer.averages[0], phase.seen)
+        values = self.monitor.measure(self.trainer.averages[0], phase.seen, stopping)
+        if values is None:
+            return
         self._append({"step": self.trainer.completed, **values})
         self.display.message(
             f"step {self.trainer.completed}: pixel Frechet distance, images "
             f"{values['frechet_image']:.4f}, semantic maps {values['frechet_semantic']:.4f}"
         )
 
-    def _samples(self) -> None:
+    def _samples(self, path: Path) -> None:
         phase, _ = self.trainer.phase(self.trainer.completed - 1)
         grid = sample_grid(
             self.trainer.averages[0], seeds=list(range(6)), resolution=phase.resolution
         )
-        path = self.run.folder / f"samples-{self.trainer.completed:08d}.png"
         save_png(path, grid, scale=max(1, 64 // phase.resolution))
 
     def _append(self, record: dict[str, Any]) -> None:

@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import stat
+from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +13,10 @@ import pytest
 from face_maps import draw_labels, paint, write_pairs
 from PIL import Image
 
-from semfaceedit import edit, export, gallery, invert, outputs, parse, prepare, profile, render
+from semfaceedit import cli, edit, export, gallery, invert, outputs, parse, prepare, profile, render
 from semfaceedit.data.decoding import save_label_map
 from semfaceedit.errors import UserError
+from semfaceedit.files import check_writable
 from semfaceedit.outputs import is_own, save_page
 from semfaceedit.pictures.video import save_animation
 
@@ -211,3 +214,35 @@ def test_a_folder_that_cannot_be_made_is_one_line(editor, here, capsys):
     said = capsys.readouterr().err
     assert "error: file name too long (" in said and "): choose another --out" in said
     assert said.count("\n") == 1
+
+
+@dataclass(kw_only=True)
+class Writing:
+    """Options of a command that writes."""
+
+    out: Path
+    dry_run: bool = False
+
+
+@pytest.mark.parametrize(
+    "out,said",
+    [("file/x", "file is or lies in a file"), ("/proc/x", "(/proc/x)"), ("a" * 300, "long")],
+)
+def test_an_out_that_cannot_be_written_is_refused_before_the_work(out, said, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    work = []
+    out = str(tmp_path / out)  # /proc/x stays as it is
+    assert cli.run_command(Writing, work.append, ["--out", out], name="sample") == 1
+    text = capsys.readouterr().err
+    assert said in text and "choose another --out" in text and text.count("\n") == 1
+    assert work == []
+    assert cli.run_command(Writing, work.append, ["--out", out, "--dry-run"], name="sample") == 0
+    assert len(work) == 1
+
+
+@pytest.mark.parametrize("out", ["a/b/c.safetensors", "here", "."])
+def test_the_look_at_an_out_leaves_nothing_behind(out, tmp_path):
+    (tmp_path / "here").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    check_writable(tmp_path / out)
+    assert sorted(tmp_path.rglob("*")) == before

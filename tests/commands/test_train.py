@@ -45,8 +45,16 @@ def start(arguments: list[str]) -> subprocess.Popen:
     )  # fmt: skip
 
 
+def weights_of(folder: Path) -> Path:
+    return folder / f"generator-ema{DECAY}.safetensors"
+
+
 def weights(folder: Path) -> bytes:
-    return (folder / f"generator-ema{DECAY}.safetensors").read_bytes()
+    return weights_of(folder).read_bytes()
+
+
+def records_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +70,7 @@ def straight(data, tmp_path_factory) -> Path:
 def test_run_folder_holds_all_that_is_promised(straight):
     names = {path.name for path in straight.iterdir()}
     assert {"config.json", "metrics.jsonl", "samples-00000060.png", "state-00000060.pt"} <= names
-    records = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
+    records = records_of(straight)
     assert [r["step"] for r in records if "d_image" in r] == list(range(2, 61, 2))
     assert {"d_image", "d_semantic", "g_image", "r1_image", "manifold_weights"} <= set(records[0])
     assert {"frechet_image", "frechet_semantic"} <= set(records[-1])
@@ -109,6 +117,29 @@ def test_sigkill_at_random_moments(data, straight, tmp_path, kills):
     _, text = process.communicate(timeout=300)
     assert process.returncode == 0, text
     assert weights(folder) == weights(straight)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_the_last_measurement_may_be_stopped(data, straight, tmp_path, number):
+    """The state is there before it; a run that goes on makes it good."""
+    folder = tmp_path / "00000-tiny-drawn"
+    process = start(command(data, tmp_path, *STEPS))
+    _wait_for((folder / "state-00000060.pt").exists, process)
+    process.send_signal(number)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGKILL), text
+    measured = [r for r in records_of(folder) if "frechet_image" in r]
+    assert not measured and not weights_of(folder).exists()
+    process = start(["--resume", str(folder), *STEPS])
+    _, text = process.communicate(timeout=120)
+    assert process.returncode == 0, text
+    assert "all 60 steps are done; its weights are written again. --stage1-iterations" in text
+    assert weights(folder) == weights(straight)
+    assert (folder / "samples-00000060.png").read_bytes() == (
+        straight / "samples-00000060.png"
+    ).read_bytes()
+    assert records_of(folder)[-1] == records_of(straight)[-1]
+    assert [r["step"] for r in records_of(folder)] == [r["step"] for r in records_of(straight)]
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -166,9 +197,9 @@ def test_an_out_that_is_a_file_is_said_before_data_are_made(tmp_path, capsys, mo
     monkeypatch.setattr(training_run, "open_training_data", None)
     file = tmp_path / "file"
     file.touch()
-    for out in (file, file / "runs"):
+    for out, said in ((file, "is not a folder"), (file / "runs", "is or lies in a file")):
         code, text = run(["--preset", "tiny", "--out", str(out)], capsys)
-        assert code == 1 and f"{file} is not a folder" in text.splitlines()[-1]
+        assert code == 1 and f"{file} {said}" in text.splitlines()[-1]
 
 
 def test_a_damaged_newest_state_gives_way_to_the_one_before(straight, tmp_path):

@@ -246,10 +246,13 @@ def test_edit_inverts_a_photograph_first(heads, tmp_path, capsys):
     early = ["--set", "smle=+1", "--out", str(tmp_path / "early.safetensors")]
     assert edit.main([*common, *early]) == 1
     assert "sliders" in capsys.readouterr().err and not list(tmp_path.glob("early*"))
-    for other in ([], ["--project", str(out), "--image", str(photo)]):
+    for other, what in (
+        ([], "--project, or a photograph with --image"),
+        (["--project", str(out), "--image", str(photo)], "leave out one of them"),
+    ):
         assert edit.main([*other, *extra, "--out", str(out)]) == 1
         said = capsys.readouterr().err
-        assert "--project, or a photograph with --image" in said and said.count("\n") == 1
+        assert what in said and said.count("\n") == 1
 
 
 def test_a_network_of_ones_own_reads_the_crop(heads, tmp_path):
