@@ -25,7 +25,7 @@ class NothingChanged(UserError):
 class Pasted:
     """A photograph with an edit in it. Outside the region it has the pixels it had."""
 
-    pixels: np.ndarray  # (H, W, 3) uint8
+    pixels: np.ndarray  # (H, W, 3) uint8 or uint16, as the photograph
     region: np.ndarray  # (H, W) bool
 
 
@@ -44,7 +44,7 @@ def composed(
     reaches = [own[:, 4:5] for own in maps] + ([] if shape is None else [shape[:, :1]])
     reaches += [] if field is None else [field.abs().amax(1, keepdim=True)]
     for rows, columns in _strips(_part_of(window, reaches), width, height):
-        photo = torch.from_numpy(pixels[rows, columns].copy()).movedim(-1, 0)[None].float() / 255
+        photo = shares(pixels[rows, columns])
         grid = _places(window, rows, columns)
         weights = torch.zeros_like(photo[:, :1])
         if field is not None:
@@ -60,7 +60,9 @@ def composed(
             made = made + over[:, :1] * (over[:, 1:] - made)
             weights = weights.maximum(over[:, :1])
         mask = (weights > LEAST)[0, 0].numpy()
-        values = (made[0].movedim(0, -1) * 255).round().clamp(0, 255).byte().numpy()
+        white = np.iinfo(pixels.dtype).max
+        values = (made[0].movedim(0, -1) * white).round().clamp(0, white).numpy()
+        values = values.astype(pixels.dtype)
         result[rows, columns][mask] = values[mask]
         region[rows, columns] = mask
     if not region.any():
@@ -71,6 +73,12 @@ def composed(
     return Pasted(result, region)
 
 
+def shares(pixels: np.ndarray) -> Tensor:
+    """Pixels (h, w, 3), uint8 or uint16, as (1, 3, h, w) in [0, 1]."""
+    values = torch.from_numpy(pixels.astype(np.float32)).movedim(-1, 0)[None]
+    return values / float(np.iinfo(pixels.dtype).max)
+
+
 def _drawn(pixels: np.ndarray, window: Window, rows: slice, columns: slice, u: Tensor) -> Tensor:
     """(1, 3, h, w) in [0, 1]: the photograph where displacements u (1, 2, h, w), in half sides of
     the window, lead from these rows and columns."""
@@ -78,7 +86,7 @@ def _drawn(pixels: np.ndarray, window: Window, rows: slice, columns: slice, u: T
     reach = int(u.abs().max()) + 3  # of a bicubic filter too
     top, left = max(0, rows.start - reach), max(0, columns.start - reach)
     part = pixels[top : rows.stop + reach, left : columns.stop + reach]
-    photo = torch.from_numpy(part.copy()).movedim(-1, 0)[None].float() / 255
+    photo = shares(part)
     x = torch.arange(columns.start, columns.stop) + 0.5 - left + u[:, 0]
     y = (torch.arange(rows.start, rows.stop) + 0.5 - top)[:, None] + u[:, 1]
     grid = torch.stack([x * (2 / part.shape[1]) - 1, y * (2 / part.shape[0]) - 1], -1)

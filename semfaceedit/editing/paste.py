@@ -25,7 +25,7 @@ from ..model.generator import Generator
 from ..model.labels import CLASS_NAMES
 from ..model.renderer import RenderOutput
 from ..outputs import check_outputs
-from .composition import Pasted, composed
+from .composition import Pasted, composed, shares
 from .guided import blur
 from .moved_parts import displacements, drawn_along, enlarged
 from .new_shapes import new_shapes
@@ -123,7 +123,7 @@ def paste_to_file(
     height, width = original.pixels.shape[:2]
     assert before.crop is not None
     window = window_on(before.crop, width, height)
-    pasted = paste(generator, before, edited.project, edited.region, original.pixels, window)
+    pasted = paste(generator, before, edited.project, edited.region, original.finest, window)
     save_like(out, pasted.pixels, original)
     share = f"{100 * pasted.region.mean():.1f} % of its pixels"
     wrote(out, f"the photograph at {width}x{height}, changed in {share}")
@@ -132,8 +132,9 @@ def paste_to_file(
             f"{out}: JPEG is compressed anew, quality 95, and so changes everywhere a little: "
             "name a .png to keep all other pixels as they are"
         )
-    if original.deep:
-        remark(f"{photograph}: has 16 bits a channel, of which eight were kept")
+    if original.deep and (original.low is None or FORMATS[out.suffix.lower()] != "PNG"):
+        way = "" if original.low is None else f": name a .png instead of {out.name} to keep them"
+        remark(f"{photograph}: has 16 bits a channel, of which eight were kept{way}")
     return pasted
 
 
@@ -173,7 +174,7 @@ def paste(
     before: FaceProject,
     after: FaceProject,
     region: Tensor,  # (1, 1, r, r) bool: where it was to change
-    pixels: np.ndarray,  # (H, W, 3) uint8, upright
+    pixels: np.ndarray,  # (H, W, 3) uint8 or uint16, upright
     window: Window,  # of the crop, in these pixels
     *,
     working: int = WORKING,
@@ -251,8 +252,9 @@ def paste(
 
 def _shown(pixels: np.ndarray, window: Window, size: int) -> Tensor:
     """What the photograph shows in the window, (1, 3, size, size) in [0, 1]."""
-    shown = torch.from_numpy(crop(pixels, window, size, Image.Resampling.LANCZOS).copy())
-    return shown.movedim(-1, 0)[None].float() / 255
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    return shares(crop(pixels, window, size, Image.Resampling.LANCZOS))
 
 
 @dataclass(frozen=True)

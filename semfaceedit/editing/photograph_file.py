@@ -20,6 +20,7 @@ from ..outputs import (
     jpeg_mark,
     picture_mark,
 )
+from .deep_png import low_bytes, with_low_bytes
 
 FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
 QUALITY = 95  # of JPEG
@@ -28,6 +29,7 @@ LAYOUT_TAGS = (
     325, 338, 339, 347, 529, 530, 531, 532, 34675,
 )  # fmt: skip
 """Of a TIFF file's tags those that say how its pixels are stored, which its EXIF data hold too."""
+GREY = (0.299, 0.587, 0.114)  # shares of red, green and blue in a grey, as Pillow has them
 PNG_XMP = "XML:com.adobe.xmp"  # the text of a PNG that holds XMP data
 XMP_TAG = 700  # the same of TIFF
 BACK = {
@@ -41,13 +43,19 @@ class Photograph:
     """A photograph upright, with all that its file says."""
 
     pixels: np.ndarray  # (H, W, 3) uint8, what is transparent included
-    alpha: np.ndarray | None  # (H, W) uint8
+    low: np.ndarray | None  # (H, W, 3) uint8: the low bytes of pixels of 16 bits, where kept
+    alpha: np.ndarray | None  # (H, W), of as many bits
     turn: Image.Transpose | None  # from the stored pixels to upright
     exif: Image.Exif
     settings: dict[str, Any]  # icc_profile, dpi and XMP data, as Pillow takes them
     subsampling: int  # of JPEG's colours, as Pillow counts
-    deep: bool  # the file has 16 bits a channel, of which Pillow keeps eight
+    deep: bool  # the file has 16 bits a channel
     grey: bool  # it has no colours, and shall have none
+
+    @property
+    def finest(self) -> np.ndarray:
+        """(H, W, 3) uint8, or uint16 where all 16 bits were read."""
+        return self.pixels if self.low is None else _joined(self.pixels, self.low)
 
 
 def read_original(path: Path) -> Photograph:
@@ -69,18 +77,26 @@ def read_original(path: Path) -> Photograph:
         xmp = info.get("xmp") or info.get(PNG_XMP)
         if xmp:
             kept["xmp"] = xmp if isinstance(xmp, bytes) else str(xmp).encode()
+        lower = low_bytes(path) if deep else None
         grey = picture.mode in ("1", "L", "LA") or picture.mode.startswith("I;16")
-        if picture.mode not in ("RGB", "RGBA", "L", "LA"):  # a profile of CMYK describes no RGB
+        grey = grey or (lower is not None and lower.mode == "LA")  # RGBA to Pillow
+        # A profile of CMYK describes no RGB.
+        if picture.mode not in ("RGB", "RGBA", "L", "LA", "I;16"):
             kept.pop("icc_profile", None)
         if picture.mode.startswith("I;16"):
             picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-        picture = picture.convert("RGBA" if is_transparent(picture) else "RGB")
-        if turn is not None:
-            picture = picture.transpose(turn)
-        values = np.asarray(picture)
-        alpha = values[..., 3] if values.shape[2] == 4 else None
+        mode = "RGBA" if is_transparent(picture) else "RGB"
+        values, low = (
+            None if part is None else np.asarray(_turned(part.convert(mode), turn))
+            for part in (picture, lower)
+        )
+        assert values is not None
+        alpha = None
+        if mode == "RGBA":
+            alpha = values[..., 3] if low is None else _joined(values[..., 3], low[..., 3])
         return Photograph(
             pixels=values[..., :3],
+            low=None if low is None else low[..., :3],
             alpha=alpha,
             turn=turn,
             exif=exif,
@@ -89,6 +105,15 @@ def read_original(path: Path) -> Photograph:
             deep=deep,
             grey=grey,
         )
+
+
+def _turned(picture: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _joined(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Values of 16 bits of two bytes each."""
+    return high.astype(np.uint16) << 8 | low
 
 
 def check_format(path: Path) -> None:
@@ -109,26 +134,32 @@ def check_alpha(path: Path, original: Photograph) -> None:
 def save_like(path: Path, pixels: np.ndarray, original: Photograph) -> None:
     """Write (H, W, 3) uint8, upright, turned and described as the photograph was.
 
-    TIFF is written upright, as programs differ in whether they turn it. UserError where it would
-    replace what is not ours. The preview that EXIF data may hold shows the
-    photograph as it was, and is left out.
+    uint16 becomes a PNG of 16 bits; other formats get eight. TIFF is written upright, as programs
+    differ in whether they turn it. UserError where it would replace what is not ours. The preview
+    that EXIF data may hold shows the photograph as it was, and is left out.
     """
     check_format(path)
     check_alpha(path, original)
     check_replaceable(path)
     kind = FORMATS[path.suffix.lower()]
-    if original.alpha is not None:
-        pixels = np.concatenate([pixels, original.alpha[..., None]], 2)
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    if original.grey:
-        picture = picture.convert("L" if original.alpha is None else "LA")
+    values = _as_stored(pixels, original)
+    back = None
     if original.turn is not None and kind != "TIFF":
-        picture = picture.transpose(BACK.get(original.turn, original.turn))
+        back = BACK.get(original.turn, original.turn)
+    deep = values.dtype == np.uint16
+    high = values >> 8 if deep else values
+    picture, low = (
+        _turned(Image.fromarray(part.astype(np.uint8)), back) for part in (high, values)
+    )
     settings: dict[str, Any] = dict(original.settings)
     exif = _exif_bytes(original.exif)
     if kind == "PNG":
         info = PngInfo()
-        info.add_text("Software", picture_mark(picture))
+        mark = picture_mark(picture)
+        if deep and picture.mode == "L":  # which Pillow reads with all 16 bits
+            with Image.open(io.BytesIO(_deep_png(picture, low, {}))) as decoded:
+                mark = picture_mark(decoded)
+        info.add_text("Software", mark)
         if xmp := settings.pop("xmp", b""):
             info.add_itxt(PNG_XMP, xmp.decode("utf-8", "replace"))
         settings |= {"pnginfo": info} | ({"exif": exif} if exif else {})
@@ -145,7 +176,33 @@ def save_like(path: Path, pixels: np.ndarray, original: Photograph) -> None:
         picture.save(plain, format=kind, **settings)
         with Image.open(plain) as decoded:
             settings["comment"] = jpeg_mark(decoded)
-    write_atomically(path, lambda temporary: picture.save(temporary, format=kind, **settings))
+    if deep and kind == "PNG":
+        data = _deep_png(picture, low, settings)
+        write_atomically(path, lambda temporary: temporary.write_bytes(data))  # type: ignore[arg-type]
+    else:
+        write_atomically(path, lambda temporary: picture.save(temporary, format=kind, **settings))
+
+
+def _deep_png(high: Image.Image, low: Image.Image, settings: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    high.save(file, format="PNG", compress_level=0, **settings)
+    return with_low_bytes(file.getvalue(), np.asarray(high), np.asarray(low))
+
+
+def _as_stored(pixels: np.ndarray, original: Photograph) -> np.ndarray:
+    """With the photograph's transparency, and without colours where it has none: (H, W) or
+    (H, W, C), of the type of `pixels`."""
+    parts = [pixels]
+    if original.grey:
+        grey = (pixels.astype(np.float64) * GREY).sum(-1, keepdims=True)
+        parts = [grey.round().astype(pixels.dtype)]
+    if original.alpha is not None:
+        alpha = original.alpha
+        if alpha.dtype != pixels.dtype:
+            alpha = (alpha >> 8).astype(np.uint8)
+        parts.append(alpha[..., None])
+    values = np.concatenate(parts, 2)
+    return np.ascontiguousarray(values[..., 0] if values.shape[2] == 1 else values)
 
 
 def _exif_bytes(exif: Image.Exif) -> bytes:

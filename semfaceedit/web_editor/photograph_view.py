@@ -55,7 +55,7 @@ class Outdated(Exception):
 class Sized:
     """A photograph, at the size that it has or smaller."""
 
-    pixels: np.ndarray  # (H, W, 3) uint8
+    pixels: np.ndarray  # (H, W, 3) uint8; a whole one may have 16 bits
     window: Window  # of the crop, in these
 
     def reduced(self, along: int) -> Sized:
@@ -211,8 +211,9 @@ class PastedFaces:
             window = window_on(before.crop, width, height)
         except UserError as error:
             raise UserError(str(error).removeprefix("--photograph: ")) from None
-        whole = Sized(photograph.pixels, window)
-        fine = whole.reduced(ALONG)
+        shown = Sized(photograph.pixels, window)
+        whole = shown if photograph.low is None else Sized(photograph.finest, window)
+        fine = shown.reduced(ALONG)
         original = Original(file, photograph, whole, fine, fine.reduced(ALONG // 2))
         self._original = before, original
         return original

@@ -3,6 +3,8 @@
 import dataclasses
 import errno
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from semfaceedit.data.align import Window
 from semfaceedit.editing import composition, photograph_file
 from semfaceedit.editing import paste as paste_module
 from semfaceedit.editing.composition import Pasted
+from semfaceedit.editing.deep_png import with_low_bytes
 from semfaceedit.editing.guided import blur, guided_coefficients, spread
 from semfaceedit.editing.new_shapes import PATCH, details
 from semfaceedit.editing.oklab import oklab, srgb
@@ -32,6 +35,7 @@ from semfaceedit.editing.recolour import followed, group_change, recoloured
 from semfaceedit.editing.refit import EditedFace, EditSettings
 from semfaceedit.editing.target import SourceCrop, SourcePhotograph
 from semfaceedit.errors import UserError
+from semfaceedit.outputs import is_own
 
 SIZE = (560, 480)  # of the photograph, upright
 WINDOW = Window(90.0, 40.0, 384.0)
@@ -382,6 +386,85 @@ def test_sixteen_bits_are_said_to_be_lost(editor, pixels, tmp_path, capsys):
         editor.generator, project, recoloured_face(editor, project), path, tmp_path / "out.png"
     )
     assert "16 bits" in capsys.readouterr().err
+
+
+def deep_png(values: np.ndarray, filters: tuple[int, ...]) -> bytes:
+    """A PNG of 16 bits with pixels (H, W, C), after the specification, byte by byte; row y has
+    filters[y % len(filters)]."""
+    height, width, channels = values.shape
+    step = 2 * channels
+    raw = values.astype(">u2").tobytes()
+    rows = [raw[y * step * width :][: step * width] for y in range(height)]
+    packed = bytearray()
+    for y, row in enumerate(rows):
+        kind = filters[y % len(filters)]
+        packed.append(kind)
+        for x, value in enumerate(row):
+            left = row[x - step] if x >= step else 0
+            up = rows[y - 1][x] if y else 0
+            corner = rows[y - 1][x - step] if y and x >= step else 0
+            near = left + up - corner
+            paeth = min((left, up, corner), key=lambda v: abs(near - v))
+            predicted = (0, left, up, (left + up) // 2, paeth)[kind]
+            packed.append((value - predicted) % 256)
+    colours = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, 16, colours, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(packed))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_sixteen_bits_are_read_and_written(tmp_path, channels):
+    """Of every kind of PNG, through all filters; turned as the file says; what is ours is known."""
+    values = np.random.default_rng(channels).integers(0, 1 << 16, (12, 7, channels), np.uint16)
+    path, out = tmp_path / "deep.png", tmp_path / "out.png"
+    path.write_bytes(deep_png(values, (0, 1, 2, 3, 4)))
+    original = read_original(path)
+    colours = values[..., : channels - (channels % 2 == 0)]
+    assert original.finest.dtype == np.uint16 and (original.finest == colours).all()
+    assert (original.pixels == colours >> 8).all() and original.deep
+    if channels % 2 == 0:
+        assert (original.alpha == values[..., -1]).all()
+    exif = exif_of(6)
+    original = dataclasses.replace(original, exif=exif, turn=Image.Transpose.ROTATE_270)
+    photograph_file.save_like(out, original.finest, original)
+    assert is_own(out)
+    again = read_original(out)
+    assert again.turn == Image.Transpose.ROTATE_270 and again.grey == (channels < 3)
+    assert (again.finest == colours).all()
+    if channels % 2 == 0:
+        assert (again.alpha == values[..., -1]).all()
+    with Image.open(out) as picture:
+        assert picture.size == (12, 7)
+    photograph_file.save_like(tmp_path / "out.tif", original.finest, original)
+    assert (read_original(tmp_path / "out.tif").pixels == colours >> 8).all()
+
+
+def test_a_deep_photograph_stays_deep(editor, pixels, tmp_path, capsys):
+    """All 16 bits outside the region, and inside what the change adds to them, not to eight."""
+    path, out = tmp_path / "photo.png", tmp_path / "out.png"
+    deep = pixels.astype(np.uint16) << 8
+    deep |= np.random.default_rng(0).integers(0, 256, deep.shape, np.uint16)
+    path.write_bytes(
+        with_low_bytes(photo_file(path, pixels).read_bytes(), pixels, deep.astype(np.uint8))
+    )
+    project = project_of(editor, path)
+    edited = recoloured_face(editor, project)
+    pasted = paste_to_file(editor.generator, project, edited, path, out)
+    assert "16 bits" not in capsys.readouterr().err
+    written = read_original(out).finest
+    assert (written == pasted.pixels).all() and written.dtype == np.uint16
+    assert (written[~pasted.region] == deep[~pasted.region]).all()
+    assert 0.02 < pasted.region.mean() < 0.6
+    assert len(np.unique(written[pasted.region] & 255)) == 256
+    shallow = pasted_edit(editor, project, edited, pixels)
+    both = shallow.region & pasted.region
+    assert np.abs(shallow.pixels[both].astype(float) - written[both] / 257).max() < 2
+    paste_to_file(editor.generator, project, edited, path, tmp_path / "out.jpg")
+    assert "name a .png" in capsys.readouterr().err
 
 
 def test_a_project_keeps_its_photograph(editor, pixels, tmp_path):
