@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..model.generator import Generator
 from ..model.labels import NUM_CLASSES
-from ..model.mean_face import fingerprint, mean_codes
+from ..model.mean_face import fingerprint
 from ..pictures.grids import picture_rows
 from .attributes import find_places, outline_moved
 from .beside import DAMAGE, Kind
@@ -210,14 +210,14 @@ def move(
         raise UserError("the face project and the directions are of different weights")
     wanted = directions.columns(changes)
     steering = Steering(project.generator(generator), directions.gauge)
-    codes, mean = project.codes(generator), mean_codes(generator)
+    codes = project.codes(generator)
     seen = steering.measure(codes)
     for column in wanted:
         if not bool(seen[column].isfinite()):
             raise UserError(f"slider {directions.names[column]!r}: this face does not show it")
-    moved = steering.move(codes, wanted)
-    geometry, appearance = moved.geometry - mean.geometry, moved.appearance - mean.appearance
-    return replace(project, geometry=geometry[0], appearance=appearance[0])
+    # What did not move stays to the last bit: `paste` asks whether the shape is the same.
+    offsets = project.offsets + (steering.move(codes, wanted) - codes)
+    return replace(project, geometry=offsets.geometry[0], appearance=offsets.appearance[0])
 
 
 class LiveFace:

@@ -253,6 +253,27 @@ def test_a_colour_slider_is_meant_for_its_group_alone(editor, directions):
     assert (edited.region[0, 0].numpy() == (groups == 1)).all()
 
 
+def test_a_colour_slider_leaves_all_other_codes_to_the_last_bit(editor, directions):
+    """So that a photograph is recoloured, and not fitted with new shapes."""
+    random = torch.Generator().manual_seed(0)
+    start = face(editor, 3)
+
+    def film(codes):  # offsets of any size, to which rounding adds
+        both = (codes.frequencies, codes.phases)
+        return Film(*(v + torch.randn(v.shape, generator=random) for v in both))
+
+    start = dataclasses.replace(
+        start, geometry=film(start.geometry), appearance=film(start.appearance)
+    )
+    moved = move(editor.generator, start, {"skin hue": 1.0}, directions)
+    assert torch.equal(moved.geometry.frequencies, start.geometry.frequencies)
+    assert torch.equal(moved.geometry.phases, start.geometry.phases)
+    for name in ("frequencies", "phases"):
+        ours, theirs = getattr(moved.appearance, name), getattr(start.appearance, name)
+        differs = (ours != theirs).flatten(1).any(1).tolist()
+        assert differs == [False, True, False, False], name
+
+
 def test_a_live_face_goes_the_same_way_without_a_fit(editor, directions, monkeypatch):
     project = face(editor, 3)
     live = LiveFace(editor.generator, project, directions)
