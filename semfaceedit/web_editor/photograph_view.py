@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from ..editing.paste import (
 from ..editing.photograph_file import Photograph, read_original
 from ..editing.project import FaceProject
 from ..errors import UserError
+from ..files import sha256_of_file
 from ..kernels import use_backend
 from ..model.codes import Film
 from ..model.generator import Generator
@@ -40,6 +42,7 @@ from .messages import pack_message
 from .outbox import Outbox
 from .revisions import Revision
 from .session import EditingSession
+from .uploads import SUFFIXES, check_picture, clean_name, keep_picture
 
 ALONG, AROUND = 1024, 0.3  # pixels along the crop at most, and the border about it, in its sides
 QUICK = WORKING // 2  # at which the first of two pictures is found
@@ -49,6 +52,10 @@ LOOK = 0.03  # seconds between looks at whether a stroke is sharp
 
 class Outdated(Exception):
     """Another picture is wanted by now."""
+
+
+class MissingPhotograph(UserError):
+    """A photograph that was there once: who has its file can give it again (`supply`)."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +142,7 @@ class PastedFaces:
         self._renderings = Renderings()
         self._original: tuple[FaceProject, Original] | None = None
         self._kept: list[PastedFace] = []  # the newest last
+        self._supplied: dict[str, Path] = {}  # files that were given again, by their hash
 
     def pasted(self, revision: Revision, working: int = WORKING) -> PastedFace:
         """All edits of a face in its photograph; as it is without any. UserError where there is no
@@ -153,6 +161,24 @@ class PastedFaces:
 
     def is_edited(self, revision: Revision) -> bool:
         return revision.project is not self._inverted(revision)
+
+    def supply(self, revision: Revision, data: bytes, name: str) -> None:
+        """Keep the file of a face's photograph, which was missing, beside the faces.
+
+        UserError where it is not the very file that the face was found in.
+        """
+        source = self._inverted(revision).crop
+        known = None if source is None else source.photograph
+        if known is None or hashlib.sha256(data).hexdigest() != known.sha256:
+            raise UserError(
+                f"{name}: not the very file that the face was found in: choose that, or open this "
+                "one as another photograph"
+            )
+        suffix = check_picture(data, name)
+        if (own := PurePath(known.path).suffix).lower() in SUFFIXES:
+            suffix = own  # so that the project finds it by its name
+        file, _ = keep_picture(data, self.session.saved.out, clean_name(known.path), suffix)
+        self._supplied[known.sha256] = file
 
     def _pasted(self, revision: Revision, working: int) -> PastedFace:
         original = self._read(self._inverted(revision))
@@ -192,14 +218,24 @@ class PastedFaces:
             )
         return root.as_inverted() if root.origin is not None else root
 
+    def _given_again(self, before: FaceProject) -> Path | None:
+        known = None if before.crop is None else before.crop.photograph
+        file = None if known is None else self._supplied.get(known.sha256)
+        if known is None or file is None or not file.is_file():
+            return None
+        return file if sha256_of_file(file) == known.sha256 else None
+
     def _read(self, before: FaceProject) -> Original:
         try:
             file = find_photograph(before, near=self.session.saved.out / "face")
         except NoPhotograph as error:
-            out = self.session.saved.out
-            raise UserError(
-                f"{error.fact}: put the very file into {out}, or open the photograph again"
-            ) from None
+            given = self._given_again(before)
+            if given is None:
+                out = self.session.saved.out
+                raise MissingPhotograph(
+                    f"{error.fact}: put the very file into {out}, or open the photograph again"
+                ) from None
+            file = given
         if self._original is not None:
             known, original = self._original
             if known.crop == before.crop and original.file == file:
@@ -260,7 +296,7 @@ class PhotographView:
         except Outdated:
             pass
         except (UserError, OSError) as error:
-            yield _refusal(number, str(error))
+            yield _refusal(number, str(error), isinstance(error, MissingPhotograph))
         except Exception:
             traceback.print_exc()
             yield _refusal(number, answers.DEFECT)
@@ -315,5 +351,7 @@ def _message(revision: Revision, found: PastedFace, fine: bool) -> bytes:
     return pack_message(header, jpeg(found.pasted.pixels[rows, columns]))
 
 
-def _refusal(number: int, problem: str) -> bytes:
-    return pack_message({"type": "photograph", "number": number, "problem": problem})
+def _refusal(number: int, problem: str, missing: bool = False) -> bytes:
+    """missing: the page may offer to find the file."""
+    header = {"type": "photograph", "number": number, "problem": problem, "missing": missing}
+    return pack_message(header)

@@ -78,10 +78,10 @@ class EditorServer:
     def __init__(self, session: EditingSession, key: str, backend: str | None = None):
         self.session, self.key = session, key
         self.changes = Changes(session, backend)
-        self.baker, faces = Baker(session, backend), PastedFaces(session)
-        self.exporter = Exporter(session, faces, backend)
+        self.baker, self.pasted = Baker(session, backend), PastedFaces(session)
+        self.exporter = Exporter(session, self.pasted, backend)
         self.photograph = PhotographView(
-            faces, backend, lambda: self.changes.sharpening is not None
+            self.pasted, backend, lambda: self.changes.sharpening is not None
         )
         self.handlers: dict[str, Callable[[WebSocket, dict[str, Any], bytes], Awaitable[None]]] = {
             "view": self._view,
@@ -91,6 +91,7 @@ class EditorServer:
             "thumbnail": self._thumbnail,
             "layers": self._layers,
             "photograph": self._photograph,
+            "supply": self._supply,
             "export": self._export,
             "cancel": self._cancel,
             "choose": self._choose,
@@ -245,6 +246,12 @@ class EditorServer:
         """A revision in its photograph, when it is pasted there."""
         number = whole(header, "number", 0, MOST_SEED)
         self.photograph.ask(socket, self.changes.pages[socket], number)
+
+    async def _supply(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
+        """The payload is the photograph of the face at hand, which was missing."""
+        name, revision = clean_name(word(header, "name")), self.session.revision
+        await self.changes.thread(self.pasted.supply, revision, payload, name)
+        await send(socket, pack_message({"type": "supplied"}))
 
     async def _export(self, socket: WebSocket, header: dict[str, Any], payload: bytes) -> None:
         """Something to take along, while the face can go on being edited."""

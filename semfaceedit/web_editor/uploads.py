@@ -13,6 +13,7 @@ from ..files import write_atomically
 FORMATS = {
     "PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "GIF": ".gif",
 }  # fmt: skip
+SUFFIXES = (*FORMATS.values(), ".jpeg", ".tiff")  # of photographs
 MOST_PIXELS = 50_000_000  # of a picture, once decoded: 150 MB as RGB
 MOST_NAME = 60  # characters
 

@@ -38,6 +38,7 @@ GOOD = (
     {"type": "transfer", "seed": 3, "what": "appearance", "region": "hair", "iterations": 1},
     {"type": "transfer", "project": "mine", "what": "geometry", "region": "skin", "iterations": 1},
     {"type": "invert", "name": "ann.png", "split": 40},
+    {"type": "supply", "name": "ann.png"},
     {"type": "save", "name": "mine"},
     {"type": "stop"},
     {"type": "layers", "number": 0, "version": 0, "texels": 8},

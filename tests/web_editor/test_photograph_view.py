@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from browser import CHROMIUM
-from editor_page import editor_page, pixels, shared, wait_for_revision
+from editor_page import click_text, editor_page, pixels, resize, shared, wait_for_revision
 from photographs import HEIGHT, WIDTH, WINDOW, open_photograph
 from PIL import Image
 
@@ -144,9 +144,36 @@ def test_a_photograph_that_went_is_one_line(served, client, photograph):
     photograph.unlink()
     header, _ = ask(client, number)
     assert "no longer there: put the very file into" in header["problem"]
-    assert "\n" not in header["problem"]
+    assert "\n" not in header["problem"] and header["missing"]
     session.turn((0.3, 0.0))
-    assert "another side" in ask(client, session.revision.number)[0]["problem"]
+    header, _ = ask(client, session.revision.number)
+    assert "another side" in header["problem"] and not header["missing"]
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_photograph_that_went_is_given_again(served, client, photograph, taken):
+    """The very file, of any name; where its name is taken by another file, under another one."""
+    session = served[0].session
+    data, number = photograph.read_bytes(), session.revision.number
+    _, shown = ask(client, number, fine=True)
+    photograph.unlink()
+    if taken:
+        Image.new("RGB", (8, 8)).save(photograph)
+    assert ask(client, number)[0]["missing"]
+    names = {path.name for path in session.saved.out.iterdir()}
+    for wrong in (b"", data[:-1], data + b"x", b"no picture"):
+        header, _ = client.ask("supply", wrong, name="found.png")
+        assert header["type"] == "error" and "not the very file" in header["message"]
+    assert {path.name for path in session.saved.out.iterdir()} == names
+    client.send("supply", data, name="../found.png")
+    client.wait("supplied")
+    _, again = ask(client, number, fine=True)
+    assert np.array_equal(again, shown)
+    kept = session.saved.out / ("ann-2.png" if taken else "ann.png")
+    assert kept.read_bytes() == data
+    kept.write_bytes(data + b"x")  # changed since
+    assert ask(client, number)[0]["missing"]
+    kept.unlink()
 
 
 PRESSED = "document.querySelector('#kinds [aria-pressed=true]').dataset.kind"
@@ -155,6 +182,7 @@ SETTLED = """import('./state.js').then(({ page: { viewer: { photograph } } }) =>
     && photograph.shown.number == photograph.number)"""
 HOLD = "document.body.dispatchEvent(new KeyboardEvent('{}', {{ key: 'c', bubbles: true }}))"
 SHOWN = "document.querySelector('#photograph-problem')"
+FIND = "document.querySelector('#find-photograph')"
 
 
 def drawn(page) -> torch.Tensor:
@@ -181,6 +209,16 @@ def wide(region: torch.Tensor) -> torch.Tensor:
     """Beyond the blocks of JPEG and what enlarging blurs."""
     reach = len(region) // 6
     return torch.nn.functional.max_pool2d(region[None].float(), 2 * reach + 1, 1, reach)[0] > 0
+
+
+def give(page, data: bytes) -> None:
+    """Choose a file for the photograph that is missing."""
+    page.run(f"""(input => {{
+        const chosen = new DataTransfer();
+        chosen.items.add(new File([new Uint8Array({list(data)})], "found.png"));
+        input.files = chosen.files;
+        input.dispatchEvent(new Event("change"));
+    }})(document.querySelector("#supplied"))""")
 
 
 def shows(picture: str) -> str:
@@ -216,6 +254,7 @@ def test_the_page_shows_edits_in_the_photograph(served, photograph, tmp_path):
         page.drag("#face", (0.5, 0.5), (0.6, 0.5))
         assert page.run(PRESSED) == "image"
         assert not page.run("document.querySelector('#photograph').hidden")
+        data = photograph.read_bytes()
         photograph.unlink()
         page.run("document.querySelector('#photograph').click()")
         page.click("#looks button:nth-child(6)")
@@ -224,5 +263,22 @@ def test_the_page_shows_edits_in_the_photograph(served, photograph, tmp_path):
             f"{SHOWN}.textContent"
         )
         assert page.run("document.querySelector('#photograph').hidden")
+        page.wait(f"!{FIND}.hidden")
+        give(page, b"another")
+        page.wait("document.querySelector('#status').textContent.includes('not the very file')")
+        assert not page.run(f"{FIND}.hidden")
+        resize(page, 390, 844)  # a phone
+        click_text(page, "#tabs button", "Face")
+        box = page.run(f"{FIND}.getBoundingClientRect().toJSON()")
+        assert box["height"] > 20 and box["right"] <= 390
+        give(page, data)
+        page.wait(SETTLED)
+        box = page.run("document.querySelector('#face').getBoundingClientRect().toJSON()")
+        assert 0.9 * 390 <= box["width"] <= 390 and box["bottom"] < 844
+        resize(page, 1280, 800)
+        assert page.run(PRESSED) == "photograph" and page.run(f"{FIND}.hidden")
+        photograph.unlink()
+        page.click("#looks button:nth-child(4)")
+        page.wait(f"!{FIND}.hidden")
         shared(page, "send({ type: 'choose', seed: 8 })")
-        page.wait(f"{SHOWN}.hidden")
+        page.wait(f"{SHOWN}.hidden && {FIND}.hidden")

@@ -66,7 +66,7 @@ function putUnder(picture) {
 
 const ANSWERS = {
   about: begin, state: follow, frame, layers: (...answer) => head.answered(...answer), faces,
-  photograph: (...answer) => photograph.answered(...answer),
+  photograph: (...answer) => photograph.answered(...answer), supplied: () => photograph.supplied(),
   looks: (...answer) => looks.answered(...answer), map, progress, saved, error, thumbnail: panels.thumbnail,
   making: exports.making, made: exports.made,
 };
@@ -368,6 +368,11 @@ find("save").onclick = save;
 find("picture").onclick = download;
 find("open-faces").onclick = panels.openFaces;
 find("projects").onclick = () => find("faces-dialog").close();
+find("find-photograph").onclick = () => find("supplied").click();
+find("supplied").onchange = ({ target }) => {
+  photograph.supply(target.files[0]);
+  target.value = ""; // so that the same file may be chosen again
+};
 find("open-photo").onclick = () => find("photo-dialog").showModal();
 find("photo-dialog").onclose = () => {
   if (find("photo-dialog").returnValue === "go") invert();

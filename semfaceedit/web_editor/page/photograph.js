@@ -104,7 +104,7 @@ export class Photograph {
   }
 
   // A picture has come, or why there is none.
-  async answered({ number, version, fine, crop, problem }, bytes) {
+  async answered({ number, version, fine, crop, problem, missing }, bytes) {
     if (problem) {
       if (this.asked !== number) return;
       this.asked = null;
@@ -112,6 +112,7 @@ export class Photograph {
       this.choose("image", true);
       find("photograph").hidden = true;
       this.tell(problem);
+      find("find-photograph").hidden = !missing;
       return;
     }
     const picture = await createImageBitmap(new Blob([bytes]));
@@ -135,6 +136,18 @@ export class Photograph {
     this.problem = lasts ? text : "";
     find("photograph-problem").textContent = text;
     find("photograph-problem").hidden = !text;
+    find("find-photograph").hidden = true;
+  }
+
+  // The file was missing, and a person has it.
+  async supply(file) {
+    if (file) send({ type: "supply", name: file.name }, new Uint8Array(await file.arrayBuffer()));
+  }
+
+  supplied() {
+    this.tell("");
+    find("photograph").hidden = false;
+    this.choose("photograph");
   }
 
   note() {
