@@ -31,7 +31,7 @@ class FaceStore:
     images: Tensor  # (M, 3, s, s) uint8
     semantics: Tensor  # (M, N, s, s) uint8 shares
     poses: Tensor  # (M, 2); NaN where unknown
-    depth: Tensor | None = None  # (M, 1, s, s) fp16; NaN where it does not count
+    depth: Tensor | None = None  # (M, 1, s, s) world units; NaN where it does not count
     geometry: Tensor | None = None  # (M, k) true coefficients
     appearance: Tensor | None = None  # (M, n, k)
     written: int = 0  # rows in all; the oldest are overwritten
@@ -86,8 +86,10 @@ def draw_codes(
 
 
 def sample_store(encoder: Encoder, count: int, groups: int) -> FaceStore:
-    """Room for so many samples, whose coefficients are known."""
-    store = FaceStore.empty(count, encoder.settings.size)
+    """Room for so many samples, whose coefficients and depth are known."""
+    size = encoder.settings.size
+    store = FaceStore.empty(count, size)
+    store.depth = torch.zeros(count, 1, size, size)
     store.geometry = torch.zeros(count, encoder.settings.components)
     store.appearance = torch.zeros(count, groups, encoder.settings.components)
     return store
@@ -99,11 +101,14 @@ def add_samples(
 ) -> None:
     """Render samples into a `sample_store`."""
     assert store.geometry is not None and store.appearance is not None
+    assert store.depth is not None
     basis, looks = encoder.geometry_basis, encoder.appearance_basis
     for first in range(0, count, RENDERED):
         codes, pose = draw_codes(generator, min(RENDERED, count - first), random)
         output = render(generator, codes, pose, encoder.settings.size)
         rows = store.write(output.image, output.semantics, pose)
+        head = (output.labels > 0)[:, None]
+        store.depth[rows] = torch.where(head, output.depth, math.nan).cpu()
         offsets = codes - mean_codes(generator)
         store.geometry[rows] = (
             flat_film(offsets.geometry) @ basis.T / basis.square().sum(1).clamp(min=1e-12)
@@ -117,7 +122,7 @@ def add_samples(
 def head_store(count: int, size: int) -> FaceStore:
     """Room for so many procedural heads, whose depth is known."""
     store = FaceStore.empty(count, size)
-    store.depth = torch.zeros(count, 1, size, size, dtype=torch.float16)
+    store.depth = torch.zeros(count, 1, size, size)
     return store
 
 
@@ -125,14 +130,13 @@ def add_heads(store: FaceStore, camera: CameraConfig, count: int) -> None:
     """Render so many procedural heads more into a `head_store`, while there is room."""
     assert store.depth is not None
     size = store.images.shape[-1]
-    first = HEAD_SEEDS + store.count
-    seeds = range(first, first + min(count, len(store.images) - store.count))
-    if not seeds:
-        return
-    made = render_faces(list(seeds), 2 * size, camera)
-    images = adaptive_avg_pool2d(made.images, size)
-    rows = store.write(images, area_one_hot(made.labels.numpy(), size), made.poses)
-    store.depth[rows] = head_depth(made.depth, made.labels, size).half()
+    first, last = HEAD_SEEDS + store.count, HEAD_SEEDS + len(store.images)
+    for seed in range(first, min(first + count, last), RENDERED):
+        seeds = range(seed, min(seed + RENDERED, first + count, last))
+        made = render_faces(list(seeds), 2 * size, camera)
+        images = adaptive_avg_pool2d(made.images, size)
+        rows = store.write(images, area_one_hot(made.labels.numpy(), size), made.poses)
+        store.depth[rows] = head_depth(made.depth, made.labels, size)
 
 
 def pair_store(data: FaceDataset, size: int) -> FaceStore:

@@ -56,7 +56,7 @@ class TrainingSettings:
     seed: int = 0
     learning_rate: float = 1e-3
     buffer: int = 8192  # samples kept
-    first: int = 256  # samples before the first step
+    first: int = 256  # samples, and heads, before the first step: few are soon known by heart
     added: int = 4  # samples a round in the supervised share; a quarter of it later
     batch: int = 32  # of a supervised step
     generator_batch: int = 16  # of a step through the generator
@@ -129,6 +129,9 @@ class _Training:
         began, before = time.monotonic(), self.elapsed
         said = kept = began
         self._fill(max(self.settings.first, min(self.seen, REFILL)))
+        if self.heads is not None:
+            missing = max(0, self.settings.first - self.heads.count)
+            add_heads(self.heads, self.generator.config.camera, missing)
         with FairThreads() as threads:
             while (share := self._share()) < 1:
                 threads.step()
@@ -229,7 +232,7 @@ class _Training:
             pose = source.poses[index].clone()
             depth = torch.full((share, 1, self.size, self.size), math.nan)
             if source.depth is not None:
-                depth = source.depth[index].float()
+                depth = source.depth[index].clone()
             if source is self.samples:
                 semantics = self._sharpened(semantics)
             else:

@@ -42,7 +42,7 @@ KIND = Kind(
     way_out="find them again with `find-directions`",
 )
 LEAST_R2, MOST_LEAKAGE = 0.7, 0.05  # of a good slider
-WEAK_R2, WEAK_FOLLOWS, WEAK_LEAKAGE = 0.5, 0.9, 0.15  # of a weak one
+WEAK_FOLLOWS, WEAK_LEAKAGE = 0.9, 0.15  # of a weak one, whose R2 is no less
 MOST = 5.0  # deviations that a slider moves, at most
 TENSORS = ("scale", "low", "high", "geometry", "appearance")  # of a gauge, beside its mean map
 
@@ -63,12 +63,12 @@ class Slider:
     @property
     def grade(self) -> str:
         """good or weak, which are offered, or no, which is not."""
-        if self.r2 >= LEAST_R2 and self.leakage <= MOST_LEAKAGE:
+        if self.r2 < LEAST_R2:
+            return "no"
+        if self.leakage <= MOST_LEAKAGE:
             return "good"
-        followed = self.r2 >= WEAK_R2 and self.follows >= WEAK_FOLLOWS
-        if followed and self.leakage <= WEAK_LEAKAGE:
-            return "weak"
-        return "no"
+        weak = self.follows >= WEAK_FOLLOWS and self.leakage <= WEAK_LEAKAGE
+        return "weak" if weak else "no"
 
 
 @dataclass(frozen=True)

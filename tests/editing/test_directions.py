@@ -201,7 +201,7 @@ def test_one_attribute_moves_and_the_other_stays(editor, gauge):
     ("figures", "grade"),
     [
         ({}, "good"),
-        ({"r2": 0.69}, "weak"),
+        ({"r2": 0.69}, "no"),
         ({"leakage": 0.06}, "weak"),
         ({"leakage": 0.16}, "no"),
         ({"r2": 0.1, "follows": 0.8}, "no"),

@@ -309,6 +309,31 @@ def test_heads_have_depth_where_it_is_smooth():
     assert found.isnan().flatten().tolist() == [True, False, False, True]
 
 
+def test_samples_and_heads_know_their_depth(generator):
+    training = encoder_training._Training(
+        generator, dataclasses.replace(SHORT, heads=3, buffer=8), None
+    )
+    training._fill(4)
+    training._fill(6)  # two heads each time, while there is room; the oldest samples go
+    assert training.heads.count == 3 and training.samples.count == 8
+    for store in (training.samples, training.heads):
+        for row in range(store.count):
+            known = store.depth[row][store.depth[row].isfinite()]
+            assert len(known) and ((known > 0.5) & (known < 2)).all()
+    assert training.heads.depth[:3].isnan().any()  # the background
+
+
+def test_a_training_begins_with_many_heads(generator, monkeypatch):
+    """And where it goes on: the first steps would learn a few by heart."""
+    settings = dataclasses.replace(SHORT, heads=20, first=6)
+    training = encoder_training._Training(generator, settings, None)
+    known = []
+    monkeypatch.setattr(training, "_supervised", lambda: known.append(training.heads.count))
+    monkeypatch.setattr(training, "_through_generator", lambda: None)
+    training.run(None)
+    assert known[0] == 6 + encoder_training.HEADS_A_ROUND
+
+
 def test_training_gives_an_encoder_without_gradients(generator):
     made = train_encoder(generator, dataclasses.replace(SHORT, steps=2))
     assert not any(p.requires_grad for p in made.parameters()) and not made.training
