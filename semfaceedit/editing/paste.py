@@ -21,6 +21,7 @@ from ..cli import remark, wrote
 from ..data.align import Window, crop
 from ..errors import UserError
 from ..files import sha256_of_file
+from ..model.codes import Film
 from ..model.generator import Generator
 from ..model.labels import CLASS_NAMES
 from ..model.renderer import RenderOutput
@@ -43,6 +44,7 @@ STRANDS = (CLASS_NAMES.index("hair"),)  # classes whose border frays
 THIN = 0.012  # sides: what is twice as thin at the border of a moved part is no new shape
 
 
+ROUNDING = 1e-5  # of offsets, below which they are the same: files of before hold such differences
 CULL = 1e-4  # least weight of a point that is coloured: no value moves by a tenth of a step of 255
 
 Rendered = Callable[[Generator, FaceProject, int], RenderOutput]
@@ -312,14 +314,19 @@ def _beyond(
     return group_change(photo, inside, steady, change, reach, side=size, even=True)
 
 
-def _same(a: object, b: object) -> bool:
-    return all(torch.equal(getattr(a, n), getattr(b, n)) for n in ("frequencies", "phases"))
+def _same(a: Film, b: Film) -> bool:
+    return not bool(_differs(a, b).any())
 
 
 def _changed_groups(before: FaceProject, after: FaceProject) -> list[int]:
-    a, b = before.appearance, after.appearance
-    moved = (a.frequencies != b.frequencies) | (a.phases != b.phases)
+    moved = _differs(before.appearance, after.appearance)
     return [index for index, differs in enumerate(moved.flatten(1).any(1).tolist()) if differs]
+
+
+def _differs(a: Film, b: Film) -> Tensor:
+    return ((a.frequencies - b.frequencies).abs() > ROUNDING) | (
+        (a.phases - b.phases).abs() > ROUNDING
+    )
 
 
 def _labels(output: RenderOutput, size: int) -> Tensor:

@@ -35,6 +35,7 @@ from semfaceedit.editing.recolour import followed, group_change, recoloured
 from semfaceedit.editing.refit import EditedFace, EditSettings
 from semfaceedit.editing.target import SourceCrop, SourcePhotograph
 from semfaceedit.errors import UserError
+from semfaceedit.model.codes import Film
 from semfaceedit.outputs import is_own
 
 SIZE = (560, 480)  # of the photograph, upright
@@ -227,6 +228,16 @@ def test_black_hair_grows_lighter_without_its_noise():
     assert float(hair.std((2, 3)).max()) < 3 * float(noise.std())
     assert float(noise.mean()) < float(hair.mean()) < 0.4
     assert float((made - photo)[..., 52:].abs().max()) < 0.03
+
+
+def test_rounding_is_no_new_shape(editor, pixels, change):
+    """Offsets that differ in their last bits, as older files have them."""
+    project, edited, pasted = change
+    shape = edited.project.geometry
+    near = Film(shape.frequencies * (1 + 3e-7), shape.phases * (1 + 3e-7))
+    rounded = dataclasses.replace(edited.project, geometry=near)
+    again = paste(editor.generator, project, rounded, edited.region, pixels, WINDOW)
+    assert np.array_equal(again.region, pasted.region)
 
 
 def test_a_group_is_followed_beyond_the_crop():
