@@ -207,7 +207,7 @@ class EditJob:
     def finish(self, edited: EditedFace) -> None:
         """All of `finish`, OUT.views.png: the face before and after, from several sides; and the
         edit in its photograph."""
-        _keep(edited.project, self.out, self.live)
+        _keep(edited.project, self.out, self.live, interrupted=edited.interrupted)
         say_if_not_followed(edited.project.metrics)
         path = self.out.with_suffix(".views.png")
         own = self.face.generator(self.generator)
@@ -260,19 +260,19 @@ def say_if_not_followed(metrics: dict[str, float]) -> None:
 
 def finish(project: FaceProject, path: Path, live: LiveFit, *, interrupted: bool) -> None:
     """Write a project and its label map, say how well it fits, and pass Ctrl-C on."""
-    _keep(project, path, live)
+    _keep(project, path, live, interrupted=interrupted)
     if interrupted:
         raise KeyboardInterrupt
 
 
-def _keep(project: FaceProject, path: Path, live: LiveFit) -> None:
-    """Write a project and its label map, and say how well it fits."""
+def _keep(project: FaceProject, path: Path, live: LiveFit, *, interrupted: bool) -> None:
+    """Write a project and its label map, and say how well it fits, or that it is unfinished."""
     live.close()
     project.save(path)
     labels = path.with_suffix(".labels.png")
     save_label_map(labels, project.labels)
     print(_summary(project.metrics, project.iterations), file=sys.stderr)
-    wrote(path)
+    wrote(path, "as far as it came before it was interrupted" if interrupted else "")
     if project.tuned is not None:
         size = f"{project.tuned.bytes / 1e6:.1f} MB"
         wrote(

@@ -107,12 +107,13 @@ def check_answered(evaluation: Evaluation, questions: Sequence[str]) -> None:
     for name in questions:
         parts = [part for part in results.values if part.split(".")[0] == name]
         if not parts:
-            reasons = [why for part, why in results.missing.items() if part.split(".")[0] == name]
-            raise UserError(f"{name}: nothing could be measured: {'; '.join(reasons)}")
+            raise UserError(f"{name}: nothing could be measured, for what is said above")
     if asked_for(evaluation.options) and not any(map(_of_inception, results.values)):
-        for part, why in results.missing.items():
-            if _of_inception(part):
-                raise UserError(f"{part} was requested by passing its weights, but {why}")
+        for part in filter(_of_inception, results.missing):
+            raise UserError(
+                f"{part} was requested by passing its weights, but could not be measured, for what "
+                "is said above"
+            )
 
 
 def _of_inception(part: str) -> bool:

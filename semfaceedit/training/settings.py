@@ -71,7 +71,7 @@ def changed(config: Config, changes: Mapping[str, Any], *, where: str) -> Config
     """`config` with other values of the fields that dotted names such as "train.image_r1" name.
 
     where: the option that the changes come from, for messages. UserError for unknown names, with
-    the nearest known one, and for values of another type or out of range.
+    the nearest known ones, and for values of another type or out of range.
     """
     known = _fields(config)
     for name, value in changes.items():
@@ -154,10 +154,11 @@ def _unknown(name: str, known: Mapping[str, Any]) -> str:
     last = name.rpartition(".")[2]
     if last in by_last:
         return f"no setting {name!r}: did you mean {by_last[last]!r}?"
-    nearest = difflib.get_close_matches(name, known, 1, 0)
-    if by_last and not difflib.get_close_matches(name, known, 1):
-        nearest = [by_last[n] for n in difflib.get_close_matches(last, by_last, 1, 0)]
-    return f"no setting {name!r}: did you mean {nearest[0]!r}?"
+    parts = [part for part in by_last if last and last in part][:3]
+    parts = parts or difflib.get_close_matches(last, by_last, 1)
+    if not parts:
+        return f"no setting {name!r}: `semfaceedit train --dry-run` prints all"
+    return f"no setting {name!r}: did you mean {' or '.join(repr(by_last[p]) for p in parts)}?"
 
 
 def _texts(value: Any) -> list[str]:

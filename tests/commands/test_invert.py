@@ -365,7 +365,9 @@ def test_ctrl_c_in_the_command_saves_and_says_so(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(LiveFit, "__call__", stop)
     assert run(tmp_path, "--seed", "3", *SHORT) == 130
-    assert "interrupted" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "face.safetensors (as far as it came before it was interrupted)\n" in said
+    assert said.endswith("semfaceedit invert: interrupted\n")
     assert FaceProject.load(tmp_path / "out" / "face.safetensors").iterations == 10
 
 

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from commands import OPTIONS
 from support import needs_native
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +55,15 @@ def test_weights_are_packed_and_what_is_kept_beside_them_is_not() -> None:
         kept = any(fnmatch.fnmatch(path.name, pattern) for pattern in ignored)
         assert packed(path.name) != kept, path.name
     assert not packed("mean-codes-0.safetensors") and not packed("surfaces-0.safetensors")
+
+
+def test_what_commands_write_by_default_is_not_committed() -> None:
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    for options in OPTIONS.values():
+        out = getattr(options, "out", None)
+        if isinstance(out, Path):
+            patterns = {f"/{out}/", f"{out}/", f"/*{out.suffix}"}
+            assert patterns & set(ignored), out
 
 
 @pytest.fixture

@@ -73,6 +73,8 @@ def test_a_setting_is_given_once():
         ("train.generator_rl=1", "did you mean 'train.generator_lr'?"),
         ("generator_lr=1", "did you mean 'train.generator_lr'?"),
         ("model.widht=3", "did you mean 'model.width'?"),
+        ("train.nope=1", "no setting 'train.nope': `semfaceedit train --dry-run` prints all"),
+        ("train.lr=1", "did you mean 'train.generator_lr' or 'train."),
         ("train.generator_lr=fast", "give a number"),
         ("train.generator_lr=true", "give a number"),
         ("train.generator_lr=-1", "must be at least 0"),
