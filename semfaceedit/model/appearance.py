@@ -8,6 +8,7 @@ from .config import ModelConfig
 from .distinct_rows import distinct_rows
 from .film import FilmSirenStack, MappingNetwork
 from .geometry import widened_sigmoid
+from .point_chunks import by_chunks, offsets_within
 
 COLORS = 3
 
@@ -73,13 +74,19 @@ class AppearanceModule(nn.Module):
             film.frequencies.transpose(0, 1).flatten(0, 1),
             film.phases.transpose(0, 1).flatten(0, 1),
         )
-        sorted_colors = self._sorted(
-            distinct_rows(descriptor, order),
-            distinct_rows(directions, order),
-            by_row,
-            offsets,
-            row_groups,
-        )
+
+        def in_order(chunk: slice) -> Tensor:
+            points = order[chunk]
+            return self._sorted(
+                distinct_rows(descriptor, points),
+                distinct_rows(directions, points),
+                by_row,
+                offsets_within(offsets, chunk),
+                row_groups,
+            )
+
+        # Descriptors in this order are rows of W numbers again, as many as lie there already.
+        sorted_colors = by_chunks(in_order, len(order), order.device)
         colors = torch.empty_like(sorted_colors).index_copy_(0, order, sorted_colors)
         return widened_sigmoid(colors)
 
