@@ -27,6 +27,7 @@ class Pasted:
 
     pixels: np.ndarray  # (H, W, 3) uint8 or uint16, as the photograph
     region: np.ndarray  # (H, W) bool
+    soft: tuple[str, ...] = ()  # classes that it shows new, and the model drew without details
 
 
 def composed(

@@ -17,6 +17,7 @@ from .recolour import SCALES
 
 DETAILS = 0.02  # sigma, below which a change of colour is a detail, in sides of the crop
 PATCH = 0.09  # side of a patch of details
+COVERED = 0.8  # least share of a patch that shows a class, for details to be taken from it
 CANDIDATES = 12  # places looked at for each patch
 LEAST_SHARE = 0.002  # of the crop, that a class needs in the photograph for its colours to be known
 FIRM, STRANDS = 2.5, 0.35  # of a border of hair: how steep it is, and how far strands move it
@@ -61,6 +62,30 @@ def new_shapes(
     return weight, srgb(colours)
 
 
+def soft_classes(shown: Tensor, own: Tensor, new_shape: Tensor) -> list[int]:
+    """Classes that are shown new without any details, as the photograph has too little of them.
+
+    As `new_shapes`; those of fewer than a `LEAST_SHARE` of the crop do not count.
+    """
+    found = []
+    for label in shown[new_shape].unique().tolist():
+        fresh = (shown == label) & new_shape
+        source = ((own == label) & ~new_shape).float()
+        if float(fresh.float().mean()) >= LEAST_SHARE and float(_covered(source).max()) < COVERED:
+            found.append(label)
+    return found
+
+
+def _patch_side(size: int) -> int:
+    return max(8, 2 * round(PATCH * size / 2))
+
+
+def _covered(mask: Tensor) -> Tensor:
+    """Of patches at every other place, the share that a mask (1, 1, w, w) covers."""
+    side = _patch_side(mask.shape[-1])
+    return avg_pool2d(avg_pool2d(mask, (side, 1), 1), (1, side), 1)[0, 0, ::2, ::2]
+
+
 def _carried(photo: Tensor, made: Tensor, here: Tensor, beside: Tensor) -> Tensor:
     """A class without details, `here` and carried on: in the colours of the photograph `beside` it,
     as light as half that and half the rendering, shifted to it."""
@@ -90,9 +115,9 @@ def details(photo: Tensor, source: Tensor, target: Tensor) -> Tensor:
     made = torch.zeros_like(photo)
     mask = source.float()
     fine = mask * (photo - spread(photo, mask, (3 * DETAILS * size, DETAILS * size)))
-    side = max(8, 2 * round(PATCH * size / 2))
-    covered = avg_pool2d(avg_pool2d(mask, (side, 1), 1), (1, side), 1)[0, 0, ::2, ::2]
-    if float(covered.max()) < 0.8 or not bool(target.any()):
+    side = _patch_side(size)
+    covered = _covered(mask)
+    if float(covered.max()) < COVERED or not bool(target.any()):
         return made
     step = side // 2
     ys, xs = (covered >= min(0.97, 0.98 * float(covered.max()))).nonzero().unbind(1)

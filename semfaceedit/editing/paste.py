@@ -8,7 +8,7 @@ edited face brings all edits since the inversion.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from ..outputs import check_outputs
 from .composition import Pasted, composed, shares
 from .guided import blur
 from .moved_parts import displacements, drawn_along, enlarged
-from .new_shapes import new_shapes
+from .new_shapes import new_shapes, soft_classes
 from .oklab import oklab
 from .photograph_file import FORMATS, check_alpha, check_format, read_original, save_like
 from .project import FaceProject
@@ -129,6 +129,11 @@ def paste_to_file(
     save_like(out, pasted.pixels, original)
     share = f"{100 * pasted.region.mean():.1f} % of its pixels"
     wrote(out, f"the photograph at {width}x{height}, changed in {share}")
+    if pasted.soft:
+        remark(
+            f"{out}: new places of {', '.join(pasted.soft)} are as soft as the model draws them: "
+            "the photograph shows too little of that to take details from"
+        )
     if FORMATS[out.suffix.lower()] == "JPEG":
         remark(
             f"{out}: JPEG is compressed anew, quality 95, and so changes everywhere a little: "
@@ -249,7 +254,9 @@ def paste(
             _enlarged(changed, size), kept, labels[1], own, new_shape, STRANDS
         )
         shape = torch.cat([weight * reach, colours], 1)
-    return composed(pixels, window, groups, shape, field)
+    pasted = composed(pixels, window, groups, shape, field)
+    soft = soft_classes(labels[1], own, new_shape & (reach > 0.5))
+    return replace(pasted, soft=tuple(CLASS_NAMES[label] for label in soft))
 
 
 def _shown(pixels: np.ndarray, window: Window, size: int) -> Tensor:

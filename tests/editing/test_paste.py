@@ -20,7 +20,7 @@ from semfaceedit.editing import paste as paste_module
 from semfaceedit.editing.composition import Pasted
 from semfaceedit.editing.deep_png import with_low_bytes
 from semfaceedit.editing.guided import blur, guided_coefficients, spread
-from semfaceedit.editing.new_shapes import PATCH, details
+from semfaceedit.editing.new_shapes import PATCH, details, soft_classes
 from semfaceedit.editing.oklab import oklab, srgb
 from semfaceedit.editing.paste import (
     check_paste,
@@ -281,6 +281,30 @@ def test_details_of_a_source_as_wide_as_one_patch(corner):
     target[..., 150:200, 150:200] = True
     found = details(noise, source, target)[target.expand(1, 3, -1, -1)]
     assert 0.5 < float(found.std() / noise.std()) < 1.5
+
+
+def test_what_has_no_details_is_said(editor, pixels, tmp_path, capsys, monkeypatch):
+    """A class that grows is soft where the photograph shows it nowhere as wide as a patch."""
+    size = 96
+    wide = 2 * round(PATCH * size / 2) + 2
+    own = torch.ones(1, 1, size, size, dtype=torch.long)
+    own[..., :wide, :wide] = 13  # as wide as a patch
+    own[..., -8:, -8:-5] = 11  # narrow
+    shown = own.clone()
+    shown[..., 40:60, 10:30], shown[..., 40:60, 40:60] = 13, 11
+    shown[..., 40:60, 70:90], shown[..., 80:81, 10:20] = 14, 15  # shown nowhere; and hardly larger
+    assert soft_classes(shown, own, shown != own) == [11, 14]
+    assert soft_classes(own, own, own != own) == []
+
+    monkeypatch.setattr(paste_module, "soft_classes", lambda *_: [11])
+    path = photo_file(tmp_path / "photo.png", pixels)
+    project = project_of(editor, path)
+    labels = project.labels.copy()
+    labels[:24, :24] = 14
+    quick = EditSettings(iterations=40, perceptual_weight=0, learning_rate=1e-2)
+    edited = editor.edit(project, labels, settings=quick)
+    paste_to_file(editor.generator, project, edited, path, tmp_path / "out.png")
+    assert "new places of u_lip are as soft" in " ".join(capsys.readouterr().err.split())
 
 
 def exif_of(orientation: int) -> Image.Exif:
