@@ -31,7 +31,7 @@ def main() -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: semfaceedit COMMAND [options]\n\ncommands:")
         for name, what in COMMANDS.items():
-            print(f"  {name:<14}{what}")
+            print(f"  {name:<16}{what}")
         print("\nsemfaceedit COMMAND --help shows a command's options.")
         return 0
     name = arguments[0]
@@ -42,7 +42,12 @@ def main() -> int:
         )
         return 2
     wait_briefly()
-    return importlib.import_module(f".{name.replace('-', '_')}", __package__).main(arguments[1:])
+    try:
+        command = importlib.import_module(f".{name.replace('-', '_')}", __package__)
+        return command.main(arguments[1:])
+    except KeyboardInterrupt:  # while modules are read
+        print(f"semfaceedit {name}: interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from .cli import run_command
 from .editing.map_edit import compare_unmasked, edit
 from .editing.mask_edits import paint
+from .editing.photograph_file import check_format
 from .editing.project import FORMAT, FaceProject
 from .editing.refit import EditedFace
 from .editing.sliders import (
@@ -96,6 +97,9 @@ def _inverted(options: EditOptions) -> Path:
     """The project of --image, made by `invert` with what both commands take."""
     path = options.out.with_suffix(".face.safetensors")
     check_outputs([options.out], [path], kind=FORMAT)
+    if options.paste is not None and options.image is not None:
+        check_format(options.paste)
+        check_outputs([options.paste], [options.image], flag="--paste")
     if options.set:  # which might ask for what there is not
         generator, _ = open_checkpoint(options)
         need_directions(find_sliders(generator, options.directions)).columns(

@@ -207,9 +207,9 @@ class EditJob:
     def finish(self, edited: EditedFace) -> None:
         """All of `finish`, OUT.views.png: the face before and after, from several sides; and the
         edit in its photograph."""
-        _keep(edited.project, self.out, self.live, interrupted=edited.interrupted)
+        out = _keep(edited.project, self.out, self.live, interrupted=edited.interrupted)
         say_if_not_followed(edited.project.metrics)
-        path = self.out.with_suffix(".views.png")
+        path = out.with_suffix(".views.png")
         own = self.face.generator(self.generator)
         faces = [self.face.codes(self.generator), edited.project.codes(self.generator)]
         resolution = edited.after.image.shape[-1]
@@ -265,9 +265,15 @@ def finish(project: FaceProject, path: Path, live: LiveFit, *, interrupted: bool
         raise KeyboardInterrupt
 
 
-def _keep(project: FaceProject, path: Path, live: LiveFit, *, interrupted: bool) -> None:
-    """Write a project and its label map, and say how well it fits, or that it is unfinished."""
+def _keep(project: FaceProject, path: Path, live: LiveFit, *, interrupted: bool) -> Path:
+    """Write a project and its label map, and say how well it fits, or that it is unfinished.
+
+    Returns the project's path: an unfinished face takes no finished one's place.
+    """
     live.close()
+    if interrupted and path.exists():
+        path = path.with_stem(f"{path.stem}-interrupted")
+        check_outputs([path], kind=FORMAT)
     project.save(path)
     labels = path.with_suffix(".labels.png")
     save_label_map(labels, project.labels)
@@ -281,6 +287,7 @@ def _keep(project: FaceProject, path: Path, live: LiveFit, *, interrupted: bool)
     wrote(labels)
     if live.shown:
         wrote(live.path)
+    return path
 
 
 def _summary(metrics: dict[str, float], iterations: int) -> str:

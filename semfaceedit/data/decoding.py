@@ -156,7 +156,7 @@ def opened_picture(
         action = (
             "check the path"
             if isinstance(error, FileNotFoundError)
-            else "give another; in a folder of pairs, remove both of the pair"
+            else "give another file; in a folder of pairs, remove both of the pair"
         )
         raise UserError(f"{path}: cannot be read ({_one_line(reason)}): {action}") from None
 

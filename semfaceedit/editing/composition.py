@@ -68,8 +68,8 @@ def composed(
         region[rows, columns] = mask
     if not region.any():
         raise NothingChanged(
-            "--paste: the region that changed lies outside the photograph, or nothing changed: "
-            "nothing was written"
+            "--paste: no pixel of the photograph changes, since the edit does nothing to this face "
+            "or lies outside the photograph: ask for more, or for another edit"
         )
     return Pasted(result, region)
 

@@ -112,7 +112,7 @@ def check_paste(
     """The photograph, where `out` can be written from it; else UserError, before any work."""
     check_format(out)
     path = find_photograph(project, given, near)
-    check_outputs([out], [path])
+    check_outputs([out], [path], flag="--paste")
     check_alpha(out, read_original(path))
     return path
 

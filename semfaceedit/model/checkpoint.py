@@ -24,6 +24,7 @@ DISCRIMINATORS_FORMAT = "semfaceedit-discriminators"
 FORMAT_VERSION = 1
 STATE_PATTERN = "state-*.pt"
 WEIGHTS = Path(__file__).parents[1] / "weights"  # what comes with the package
+CACHED = ("mean-codes-", "surfaces-")  # beginnings of names of what is found once and kept there
 BESIDE = ("-discriminators", "-encoder", "-directions")  # ends of names of files beside weights
 SHIPPED_WEIGHTS = WEIGHTS / "portraits.safetensors"  # where no checkpoint is named
 WEIGHTS_VARIABLE = "SEMFACEEDIT_WEIGHTS"  # names others in their place
@@ -109,7 +110,7 @@ def read_header(path: Path, kind: str = FORMAT) -> dict[str, Any]:
 def shipped_weights() -> list[str]:
     """Names of the weights that come with the package, without what lies beside them."""
     names = sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
-    return [n for n in names if not n.startswith("mean-codes") and not n.endswith(BESIDE)]
+    return [n for n in names if not n.startswith(CACHED) and not n.endswith(BESIDE)]
 
 
 def locate_weights(path: Path | None) -> Path:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from semfaceedit import __main__ as entry
 from semfaceedit import cli, info, profile, render
 from semfaceedit.__main__ import COMMANDS
 from semfaceedit.errors import UserError
@@ -189,6 +190,16 @@ def test_every_command_has_help_with_an_example(name, capsys):
     assert not ended.value.code
     text = capsys.readouterr().out
     assert "Example:" in text and f"semfaceedit {name}" in text
+
+
+def test_ctrl_c_while_modules_are_read_is_one_line(monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["semfaceedit", "render"])
+    monkeypatch.setattr(importlib, "import_module", stop)
+    assert entry.main() == 130
+    assert capsys.readouterr().err == "semfaceedit render: interrupted\n"
 
 
 def test_an_unknown_command_is_refused():

@@ -371,6 +371,21 @@ def test_ctrl_c_in_the_command_saves_and_says_so(tmp_path, monkeypatch, capsys):
     assert FaceProject.load(tmp_path / "out" / "face.safetensors").iterations == 10
 
 
+def test_an_interrupted_fit_takes_no_finished_face_s_place(tmp_path, monkeypatch, capsys):
+    assert run(tmp_path, "--seed", "3", *SHORT) == 0
+    names = ("face.safetensors", "face.labels.png")
+    before = [(tmp_path / "out" / name).read_bytes() for name in names]
+
+    def stop(self, record, output, goal):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LiveFit, "__call__", stop)
+    assert run(tmp_path, "--seed", "4", *SHORT) == 130
+    assert "face-interrupted.safetensors (as far as it came" in capsys.readouterr().err
+    assert [(tmp_path / "out" / name).read_bytes() for name in names] == before
+    assert FaceProject.load(tmp_path / "out" / "face-interrupted.safetensors")
+
+
 @pytest.mark.parametrize(
     "arguments,said",
     [
