@@ -14,7 +14,7 @@ from ..model.camera import sample_poses
 from ..model.codes import Codes, swap_group
 from ..model.generator import Generator, sample_latents
 from ..model.labels import CLASS_NAMES
-from ..model.renderer import RenderOutput, render
+from ..model.renderer import RenderOutput, affordable_rays, render
 from .pictures import rgb_change
 from .segmentation import class_areas
 
@@ -37,15 +37,16 @@ def report(generator: Generator, resolution: int) -> dict[str, Any]:
     codes = generator.map(z.to(device), appearance.to(device))
     others = generator.map(z.to(device), other.to(device))
     poses = sample_poses(FACES, config.camera, generator=random).to(device)
+    rays = affordable_rays(generator, FACES)
     views = [
         render(generator, codes, torch.tensor([[yaw, 0.0]], device=device).expand(FACES, 2),
-               resolution)
+               resolution, chunk_rays=rays)
         for yaw in YAWS
     ]  # fmt: skip
     return {
         "resolution": resolution,
         "faces": FACES,
-        "locality": locality(generator, codes, others, poses, resolution),
+        "locality": locality(generator, codes, others, poses, resolution, chunk_rays=rays),
         "relief": [{"yaw": yaw, **relief(view)} for yaw, view in zip(YAWS, views, strict=True)],
         "tint_shift": tint_shift(views),
         "depth_spread": _mean(torch.cat([view.depth for view in views]).std((1, 2, 3))),

@@ -29,6 +29,8 @@ _clock: ContextVar[Callable[[str], AbstractContextManager]] = ContextVar(
     "semfaceedit_stage_clock", default=lambda stage: nullcontext()
 )
 
+MOST_POINTS = 1_250_000  # of a forward without gradients, see `affordable_rays`
+
 
 @contextmanager
 def stage_clock(clock: Callable[[str], AbstractContextManager]) -> Iterator[None]:
@@ -62,6 +64,12 @@ class RenderOutput:
     def labels(self) -> Tensor:
         """(B, H, H) int64: the class with the largest score."""
         return self.semantics.argmax(1)
+
+
+def affordable_rays(generator: Generator, images: int) -> int:
+    """`chunk_rays` for so many images at once, with at most 1.25 million points: at width 256 their
+    descriptors take 1.3 GB."""
+    return max(1, MOST_POINTS // (images * generator.config.manifolds))
 
 
 def render(

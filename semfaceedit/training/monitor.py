@@ -13,6 +13,7 @@ from ..data.dataset import FaceDataset, sample_order
 from ..metrics.pictures import FEATURE_SIZE, PixelFrechet, pixel_features
 from ..model.camera import sample_poses
 from ..model.generator import Generator, sample_latents
+from ..model.renderer import affordable_rays
 
 MONITOR_SAMPLES = 256
 MONITOR_SEED = 1_000_003  # apart from training's own seeds
@@ -54,6 +55,7 @@ class Monitor:
                 appearance[part].to(device),
                 poses[part].to(device),
                 resolution=resolution,
+                chunk_rays=affordable_rays(generator, len(part)),
             )
             images.append(pixel_features(output.image.cpu()))
             maps.append(pixel_features(2 * output.semantics.cpu() - 1))

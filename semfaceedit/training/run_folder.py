@@ -17,6 +17,7 @@ from ..files import try_lock, write_text
 from ..metrics.generator_checks import report
 from ..model import checkpoint
 from ..model.config import Config
+from ..model.renderer import affordable_rays
 from ..pictures.grids import sample_grid, save_png
 from .distributed import World
 from .monitor import Monitor, RateDisplay, manifold_warning
@@ -191,9 +192,9 @@ class RunWriter:
 
     def _samples(self, path: Path) -> None:
         phase, _ = self.trainer.phase(self.trainer.completed - 1)
-        grid = sample_grid(
-            self.trainer.averages[0], seeds=list(range(6)), resolution=phase.resolution
-        )
+        average, seeds = self.trainer.averages[0], list(range(6))
+        rays = affordable_rays(average, len(seeds))
+        grid = sample_grid(average, seeds=seeds, resolution=phase.resolution, chunk_rays=rays)
         save_png(path, grid, scale=max(1, 64 // phase.resolution))
 
     def _append(self, record: dict[str, Any]) -> None:
