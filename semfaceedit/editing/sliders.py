@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -96,8 +97,10 @@ class Directions:
             if name not in offered:
                 known = any(slider.name == name for slider in self.sliders)
                 why = "did not pass" if known else "is unknown"
+                near = [] if known else difflib.get_close_matches(name, offered, n=1)
+                meant = f" (did you mean {near[0]!r}?)" if near else ""
                 names = ", ".join(offered) or "none"
-                raise UserError(f"slider {name!r} {why}: these are offered: {names}")
+                raise UserError(f"slider {name!r} {why}{meant}: these are offered: {names}")
             if not -MOST <= steps <= MOST:
                 raise UserError(f"slider {name!r} by {steps:g}: use -{MOST:g} to +{MOST:g}")
             found[self.names.index(name)] = steps

@@ -303,6 +303,7 @@ def test_what_a_face_does_not_show_cannot_be_moved(editor, directions, monkeypat
     ("changes", "said"),
     [
         ({"beard": 1.0}, "'beard' is unknown: these are offered: face width, skin hue"),
+        ({"skn hue": 1.0}, "'skn hue' is unknown (did you mean 'skin hue'?): these are"),
         ({"face width": 9.0}, "use -5 to +5"),
     ],
 )
