@@ -168,9 +168,10 @@ class RunWriter:
         note = f"D_c {record['d_image']:.2f} G {record['g_image']:.2f} {phase.resolution}px"
         self.display.update(done, record["images"], record["images_per_second"] or 0.0, note)
         warning = manifold_warning(weights, self.run.config.train.collapse_share)
-        if warning and not self.warned and done >= WARN_AFTER:
-            self.display.message(f"warning: {warning}")
-        self.warned = warning is not None
+        if done >= WARN_AFTER:
+            if warning and not self.warned:
+                self.display.message(f"warning: {warning}")
+            self.warned = warning is not None
 
     def _is_measured(self, step: int) -> bool:
         lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []

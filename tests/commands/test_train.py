@@ -360,3 +360,12 @@ def test_tensorboard_is_optional(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     code, text = run([*arguments, "--tensorboard"], capsys)
     assert code == 1 and "pip install 'semfaceedit[tb]'" in text.splitlines()[-1]
+
+
+def test_a_collapse_from_the_start_is_said_once(data, tmp_path, monkeypatch, capsys):
+    """Before some steps the weights say little; what still holds then is said."""
+    monkeypatch.setattr(run_folder, "WARN_AFTER", 4)
+    steps = ["--stage1-iterations", "8", "--stage2-iterations", "0", "--log-every", "1",
+             "--set", "train.collapse_share=0.01"]  # fmt: skip
+    assert train.main(command(data, tmp_path, *steps)) == 0
+    assert capsys.readouterr().err.count("geometry is collapsing") == 1
