@@ -3,6 +3,7 @@
 import importlib
 import sys
 
+from .errors import meant
 from .waiting import wait_briefly
 
 COMMANDS = {
@@ -37,7 +38,8 @@ def main() -> int:
     name = arguments[0]
     if name not in COMMANDS:
         print(
-            f"semfaceedit: error: no command {name!r}: use one of {', '.join(COMMANDS)}",
+            f"semfaceedit: error: no command {name!r}{meant(name, COMMANDS)}: use one of "
+            f"{', '.join(COMMANDS)}",
             file=sys.stderr,
         )
         return 2

@@ -12,7 +12,7 @@ from .baking.container import ImageFormat
 from .baking.writing import KINDS, check_bake, kinds_here, write_bake
 from .cli import progress, remark, run_command, wrote
 from .editing.project import FaceProject
-from .errors import UserError
+from .errors import UserError, meant
 from .kernels import use_backend
 from .model import checkpoint, config_values
 from .model.discriminator import build_discriminators
@@ -100,7 +100,7 @@ def _bake(options: ExportOptions, folder: Path) -> None:
         raise UserError(f"--mesh-size {options.mesh_size}: use 2 to 512")
     for kind in options.files:
         if kind not in KINDS:
-            raise UserError(f"--files {kind}: use {', '.join(KINDS)}")
+            raise UserError(f"--files {kind}{meant(kind, KINDS)}: use {', '.join(KINDS)}")
     kinds = options.files or kinds_here()
     if options.files == () and "gltf" not in kinds:
         remark("face.glb is left out: pip install 'semfaceedit[gltf]' to write it")

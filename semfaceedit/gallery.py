@@ -11,7 +11,7 @@ from PIL import Image
 
 from .cli import parse_seeds, run_command, wrote
 from .editing.refit import EditSettings
-from .errors import UserError
+from .errors import UserError, meant
 from .evaluation import gallery_edits, gallery_figures
 from .evaluation.gallery_studio import FACES, Figure, Studio
 from .files import write_text
@@ -87,7 +87,8 @@ class Record:
 def run(options: GalleryOptions) -> None:
     for name in options.only:
         if name not in FIGURES:
-            raise UserError(f"--only {name}: the figures are {', '.join(FIGURES)}")
+            near = meant(name, FIGURES)
+            raise UserError(f"--only {name}{near}: the figures are {', '.join(FIGURES)}")
     seeds = parse_seeds(options.seeds)
     if len(seeds) < FACES:
         raise UserError(

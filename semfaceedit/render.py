@@ -13,7 +13,7 @@ from .data.decoding import save_label_map
 from .editing.project import FORMAT, FaceProject
 from .editing.tuning import with_weights
 from .editing.views import RenderedFace, View, path, turn
-from .errors import UserError
+from .errors import UserError, meant
 from .kernels import use_backend
 from .model import config
 from .model.codes import truncate
@@ -179,7 +179,8 @@ def _path(options: RenderOptions, generator: Generator, faces: list[RenderedFace
     which = options.interpolate or "all"
     names = generator.config.group_names
     if which not in ("all", "z", *names):
-        raise UserError(f"--interpolate {which}: use all, z, {', '.join(names)}")
+        near = meant(which, ("all", *names))
+        raise UserError(f"--interpolate {which}{near}: use all, z, {', '.join(names)}")
     return path(generator, faces, which, pose, options.frames)
 
 
@@ -233,7 +234,7 @@ def _check(options: RenderOptions) -> None:
         raise UserError(f"--resolution {options.resolution}: use 1 to 4096")
     for kind in options.kinds:
         if kind not in KINDS:
-            raise UserError(f"--kinds {kind}: use {', '.join(KINDS)}")
+            raise UserError(f"--kinds {kind}{meant(kind, KINDS)}: use {', '.join(KINDS)}")
     if options.frames < 1 or options.fps < 1:
         raise UserError("--frames and --fps must be at least 1")
     if not (options.yaws and options.pitches and options.kinds):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from .cli import print_json, run_command, select_device
-from .errors import UserError
+from .errors import UserError, meant
 from .memory import keep_freed_memory
 from .model.checkpoint import load_state
 from .model.config import Config, preset
@@ -141,7 +141,8 @@ def _with_file(options: TrainOptions, path: Path) -> tuple[TrainOptions, dict[st
     for name, value in values.items():
         if name not in OF_FILE:
             raise UserError(
-                f"--config {path}: no option {name!r} in a file: use {', '.join(OF_FILE)}"
+                f"--config {path}: no option {name!r} in a file{meant(name, OF_FILE)}: use "
+                f"{', '.join(OF_FILE)}"
             )
         try:
             given[name] = typed(value, hints[name])

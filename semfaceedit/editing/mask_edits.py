@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, meant
 from ..model.labels import CLASS_NAMES
 
 ID = {name: index for index, name in enumerate(CLASS_NAMES)}
@@ -179,7 +179,9 @@ def paint(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """
     for name in names:
         if name not in EDITS:
-            raise UserError(f"there is no edit {name!r}: use one of {', '.join(EDITS)}")
+            raise UserError(
+                f"there is no edit {name!r}{meant(name, EDITS)}: use one of {', '.join(EDITS)}"
+            )
         painted = EDITS[name](labels)
         if painted is None:
             raise UserError(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, meant
 from ..metrics.perceptual import PerceptualFeatures
 from ..model.codes import swap_group
 from ..model.config import ModelConfig
@@ -50,9 +50,10 @@ def parse_region(names: Sequence[str], config: ModelConfig) -> tuple[int, ...]:
         elif name.isdecimal() and int(name) < len(CLASS_NAMES):
             found.add(int(name))
         else:
+            near = meant(name, (*config.group_names, *CLASS_NAMES))
             raise UserError(
-                f"region {name!r} is unknown: use a group ({', '.join(config.group_names)}), a "
-                f"class ({', '.join(CLASS_NAMES)}) or a class id from 0 to {len(CLASS_NAMES) - 1}"
+                f"region {name!r} is unknown{near}: use a group ({', '.join(config.group_names)}), "
+                f"a class ({', '.join(CLASS_NAMES)}) or a class id from 0 to {len(CLASS_NAMES) - 1}"
             )
     if not found:
         raise UserError("the region is empty: name a group, a class or a class id")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, meant
 from ..model.generator import Generator
 from ..model.labels import NUM_CLASSES
 from ..model.mean_face import fingerprint
@@ -97,10 +96,9 @@ class Directions:
             if name not in offered:
                 known = any(slider.name == name for slider in self.sliders)
                 why = "did not pass" if known else "is unknown"
-                near = [] if known else difflib.get_close_matches(name, offered, n=1)
-                meant = f" (did you mean {near[0]!r}?)" if near else ""
+                near = "" if known else meant(name, offered)
                 names = ", ".join(offered) or "none"
-                raise UserError(f"slider {name!r} {why}{meant}: these are offered: {names}")
+                raise UserError(f"slider {name!r} {why}{near}: these are offered: {names}")
             if not -MOST <= steps <= MOST:
                 raise UserError(f"slider {name!r} by {steps:g}: use -{MOST:g} to +{MOST:g}")
             found[self.names.index(name)] = steps

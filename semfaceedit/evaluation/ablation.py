@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 from ..cli import parse_seeds, run_command, select_device, wrote
-from ..errors import UserError
+from ..errors import UserError, meant
 from ..files import write_text
 from ..memory import keep_freed_memory
 from ..model import config, config_values
@@ -118,7 +118,7 @@ def ablate(options: AblationOptions) -> None:
     seeds = parse_seeds(options.seeds)
     for name in options.variants:
         if name not in VARIANTS:
-            raise UserError(f"--variants {name}: use {', '.join(VARIANTS)}")
+            raise UserError(f"--variants {name}{meant(name, VARIANTS)}: use {', '.join(VARIANTS)}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("ablate runs in one process: start one per GPU with its own --variants")
     check_runs(options)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ..cli import select_device, wrote
-from ..errors import UserError
+from ..errors import UserError, meant
 from ..files import write_text
 from ..kernels import use_backend
 from ..outputs import check_outputs, paths_in, save_page
@@ -67,7 +67,8 @@ def chosen_questions(options: EvaluateOptions, questions: Sequence[str]) -> list
     known = ", ".join(QUESTIONS)
     for name in questions:
         if name not in QUESTIONS:
-            raise UserError(f"no question {name!r}: use {known}, ablate or --all")
+            near = meant(name, (*QUESTIONS, "ablate"))
+            raise UserError(f"no question {name!r}{near}: use {known}, ablate or --all")
     if not options.all and not questions:
         raise UserError(f"name what to measure before the options: {known}; or --all")
     return [name for name in QUESTIONS if options.all or name in questions]

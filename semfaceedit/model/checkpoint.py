@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from .. import __version__
-from ..errors import UserError
+from ..errors import UserError, meant
 from ..files import write_atomically
 from ..tensor_files import is_unchanged, reason_of, write_tensors
 from . import config_values
@@ -87,9 +87,11 @@ def read_header(path: Path, kind: str = FORMAT) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("semfaceedit", "{}"))
     except FileNotFoundError:
-        names = " or ".join(shipped_weights())
+        named = shipped_weights() if len(path.parts) == 1 else []
+        there = [str(other) for other in path.parent.glob("*.safetensors")]
         raise UserError(
-            f"no checkpoint at {path}: give a .safetensors file of a run, or {names}"
+            f"no checkpoint at {path}{meant(str(path), [*named, *there])}: give a .safetensors "
+            f"file of a run, or {' or '.join(shipped_weights())}"
         ) from None
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a readable weights file: {reason_of(error)}") from None

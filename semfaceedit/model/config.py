@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from ..errors import UserError
+from ..errors import UserError, meant
 from .camera import CameraConfig
 from .labels import GROUP_NAMES, GROUP_OF_CLASS, NUM_CLASSES
 
@@ -342,5 +342,6 @@ PRESETS: dict[str, Callable[[], Config]] = {
 def preset(name: str) -> Config:
     """The preset of that name."""
     if name not in PRESETS:
-        raise UserError(f"--preset {name!r} is unknown: use one of {', '.join(PRESETS)}")
+        known = ", ".join(PRESETS)
+        raise UserError(f"--preset {name!r} is unknown{meant(name, PRESETS)}: use one of {known}")
     return PRESETS[name]()

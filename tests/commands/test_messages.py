@@ -1,9 +1,25 @@
 """What commands say of input that cannot be used: what, where, and what to do, in one line."""
 
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
 
-from semfaceedit import edit, export, invert, render, train
-from semfaceedit.model.checkpoint import shipped_weights
+from semfaceedit import (
+    edit,
+    evaluate,
+    export,
+    gallery,
+    invert,
+    profile,
+    render,
+    train,
+    transfer,
+)
+from semfaceedit.__main__ import main
+from semfaceedit.api import generate, load
+from semfaceedit.model.checkpoint import locate_weights, shipped_weights
 
 DAMAGED = "it is damaged, or of another kind"
 
@@ -39,6 +55,40 @@ def test_weights_of_the_package_are_named(capsys):
     assert shipped_weights() == ["portraits", "portraits-128", "procedural"]
     text = said(render, ["--checkpoint", "portrait"], capsys)
     assert text.endswith("or portraits or portraits-128 or procedural")
+
+
+def test_a_mistyped_name_is_met_with_the_one_that_may_be_meant(tmp_path, capsys, monkeypatch):
+    weights = shipped_weights()[-1]
+    there = tmp_path / "generator-ema0.998.safetensors"
+    shutil.copy(locate_weights(Path(weights)), there)
+    face = tmp_path / "a.safetensors"
+    generate(load(weights).generator, 1, resolution=8).project.save(face)
+    for command, words, near in (
+        (render, ["--checkpoint", "portrait"], "portraits"),
+        (edit, ["--checkpoint", "Procedual", "--project", "a", "--paint", "hat"], "procedural"),
+        (evaluate, ["cost", "--checkpoint", "procedurals"], "procedural"),
+        (evaluate, ["qualty"], "quality"),
+        (profile, ["--checkpoint", "portraits128"], "portraits-128"),
+        (train, ["--init", "portrait", "--procedural-count", 1, "--resolution", 4], "portraits"),
+        (render, ["--checkpoint", tmp_path / "generator-ema0.99.safetensors"], there),
+        (train, ["--preset", "smal"], "small"),
+        (render, ["--kinds", "Image"], "image"),
+        (render, ["--checkpoint", weights, "--interpolate", "hiar"], "hair"),
+        (gallery, ["--only", "multivew"], "multiview"),
+        (export, ["--bake", "x", "--seed", 1, "--files", "gtlf"], "gltf"),
+        (edit, ["--checkpoint", weights, "--project", face, "--no-vgg", "--paint", "haet"], "hat"),
+        (transfer, ["--checkpoint", weights, "--target", face, "--source", face, "--region",
+                    "hairs"], "hair"),
+    ):  # fmt: skip
+        monkeypatch.chdir(tmp_path)
+        assert f"(did you mean {str(near)!r}?)" in said(command, words, capsys), words
+    assert "did you mean" not in said(render, ["--checkpoint", "zzz"], capsys)
+
+
+def test_a_mistyped_command_is_met_with_the_one_that_may_be_meant(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["semfaceedit", "rendr"])
+    assert main() == 2
+    assert "no command 'rendr' (did you mean 'render'?): use one of" in capsys.readouterr().err
 
 
 def test_a_face_is_named_once(capsys):
