@@ -32,7 +32,7 @@ import torch
 from .errors import UserError
 from .files import check_writable
 from .kernels import BackendError
-from .usage import check_options, errors_in_one_line, gathered, refuse
+from .usage import check_options, check_ranges, errors_in_one_line, gathered, refuse
 
 Options = TypeVar("Options")
 
@@ -55,6 +55,7 @@ def run_command(
     try:
         with _terminable():
             options = parse(options_type, argv, name=name)
+            check_ranges(options)
             if isinstance(seed := getattr(options, "seed", None), int):
                 check_seed(seed)
             if isinstance(out := getattr(options, "out", None), Path) and not _only_says(options):

@@ -9,6 +9,7 @@ import warnings
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from PIL import Image
 
@@ -21,6 +22,7 @@ from .memory import keep_freed_memory
 from .metrics.perceptual import load_perceptual
 from .options import EncoderOptions, open_checkpoint, open_encoder
 from .parsing.network import load_parser
+from .usage import Within
 from .web_editor.session import EditingSession
 
 HOST = "127.0.0.1"
@@ -43,9 +45,9 @@ class EditorOptions(EncoderOptions):
     """Generated face to open first."""
     out: Path = Path("faces")
     """Folder in which the page opens and saves face projects."""
-    port: int = 8008
+    port: Annotated[int, Within(0, 65_535)] = 8008
     """Port on 127.0.0.1; 0 takes any free port."""
-    resolution: int | None = None
+    resolution: Annotated[int | None, Within(16, 1024)] = None
     """Width and height of a still view in pixels (default: twice the checkpoint's)."""
     vgg_weights: Path | None = None
     """Weights of torchvision's VGG-16, to use the VGG term in edits and inversions."""
@@ -63,8 +65,6 @@ def run(options: EditorOptions) -> None:
         raise UserError(
             f"the editor needs {error.name}: pip install 'semfaceedit[editor]'"
         ) from None
-    if options.resolution is not None and not 16 <= options.resolution <= 1024:
-        raise UserError(f"--resolution {options.resolution}: use 16 to 1024")
     check_folder(options.out)
     device = select_device(options.device)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the page's are checked

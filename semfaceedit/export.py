@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
@@ -21,6 +22,7 @@ from .model.renderer import RenderOutput, render
 from .options import CheckpointOptions, make_folder, open_checkpoint
 from .outputs import check_outputs
 from .training.trainer import images_before
+from .usage import Within
 
 CHECK_SEEDS = range(8)
 CHECK_POSE = (0.2, 0.1)  # yaw, pitch
@@ -46,7 +48,7 @@ class ExportOptions(CheckpointOptions):
     """Run folder of `train`, finished or not; its newest state is exported."""
     out: Path | None = None
     """With --run: weights file to write (.safetensors)."""
-    ema_decay: float | None = None
+    ema_decay: Annotated[float | None, Within(0, 1)] = None
     """With --run: decay of the moving average to export (default: the run's first, which its
     samples show)."""
     half: bool = True
@@ -59,16 +61,16 @@ class ExportOptions(CheckpointOptions):
     """Generated face to bake instead."""
     bake: Path | None = None
     """Folder for the baked face."""
-    texture_size: int = TEXELS
+    texture_size: Annotated[int, Within(16, 2048)] = TEXELS
     """Texels along each edge of a layer; 256 suits pictures of 256 x 256 pixels."""
     texture_format: ImageFormat = "webp"
     """Of the colours: png keeps them exactly, webp and jpeg are smaller."""
     files: tuple[str, ...] = ()
     """What to write: page (face.html), gltf (face.glb), surface (surface.ply, and surface.obj with
     its texture), depth (depth.png, 16 bits) (default: all of them)."""
-    mesh_size: int = 96
+    mesh_size: Annotated[int, Within(2, 512)] = 96
     """Vertices along each edge of a layer's mesh in face.glb."""
-    looks: int = LOOKS
+    looks: Annotated[int, Within(0, len(LOOK_SEEDS))] = LOOKS
     """Other colours for each region, of other seeds, among which the page lets one choose."""
 
 
@@ -92,12 +94,6 @@ def _bake(options: ExportOptions, folder: Path) -> None:
         raise UserError("give the face to bake with either --project or --seed")
     if options.out is not None:
         raise UserError(f"--out {options.out} is for weights: --bake names the folder of a face")
-    if not 16 <= options.texture_size <= 2048:
-        raise UserError(f"--texture-size {options.texture_size}: use 16 to 2048")
-    if not 0 <= options.looks <= len(LOOK_SEEDS):
-        raise UserError(f"--looks {options.looks}: use 0 to {len(LOOK_SEEDS)}")
-    if not 2 <= options.mesh_size <= 512:
-        raise UserError(f"--mesh-size {options.mesh_size}: use 2 to 512")
     for kind in options.files:
         if kind not in KINDS:
             raise UserError(f"--files {kind}{meant(kind, KINDS)}: use {', '.join(KINDS)}")

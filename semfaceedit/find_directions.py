@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from .cli import run_command, select_device, wrote
 from .editing.directions import FindSettings, find_directions
@@ -12,6 +13,7 @@ from .kernels import use_backend
 from .memory import keep_freed_memory
 from .options import CheckpointOptions, make_folder, open_checkpoint
 from .outputs import check_outputs, paths_in
+from .usage import Within
 
 
 @dataclass(kw_only=True)
@@ -28,19 +30,15 @@ class FindDirectionsOptions(CheckpointOptions):
     out: Path | None = None
     """File to write (default: beside the weights W.safetensors, W-directions.safetensors, where it
     is found without being named)."""
-    samples: int = FindSettings.samples
+    samples: Annotated[int, Within(50, 1_000_000)] = FindSettings.samples
     """Faces that are measured."""
-    judged: int = FindSettings.judged
+    judged: Annotated[int, Within(1, 1_000_000)] = FindSettings.judged
     """Faces, drawn afterwards, on which each slider is judged."""
     seed: int = 0
     """Random seed of the faces."""
 
 
 def run(options: FindDirectionsOptions) -> None:
-    for name, least in (("samples", 50), ("judged", 1)):
-        value = getattr(options, name)
-        if not least <= value <= 1_000_000:
-            raise UserError(f"--{name} {value}: use {least} to 1000000")
     generator, _ = open_checkpoint(options)
     assert generator.source is not None  # where it was loaded from
     out = options.out or KIND.beside(generator.source)

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from PIL import Image
 
@@ -19,6 +19,7 @@ from .kernels import use_backend
 from .model.mean_face import fingerprint
 from .options import CheckpointOptions, make_folder, open_checkpoint
 from .outputs import check_outputs, paths_in, save_page, save_picture
+from .usage import Within
 
 FIGURES: dict[str, tuple[str, Callable[[Studio], Figure]]] = {
     "multiview": ("Generated faces from several sides", gallery_figures.multiview),
@@ -52,15 +53,15 @@ class GalleryOptions(CheckpointOptions):
     transfer (default: all)."""
     seeds: str = "0-15"
     """Generated faces to choose from, in this order."""
-    resolution: int | None = None
+    resolution: Annotated[int | None, Within(4, 1024)] = None
     """Width and height of pictures in pixels (default: 1.5 times the checkpoint's)."""
-    iterations: int = 150
+    iterations: Annotated[int, Within(1)] = 150
     """Steps of each edit and transfer."""
-    image_weight: float = EditSettings.image_weight
+    image_weight: Annotated[float, Within(0)] = EditSettings.image_weight
     """Weight of the image term in edits and transfers."""
-    invert_iterations: int = 400
+    invert_iterations: Annotated[int, Within(1)] = 400
     """Steps of each inversion; the first two fifths fit the geometry alone."""
-    tune: int = 150
+    tune: Annotated[int, Within(0)] = 150
     """Steps of pivotal tuning in the figure on inversion."""
 
 
@@ -95,8 +96,6 @@ def run(options: GalleryOptions) -> None:
             f"--seeds {options.seeds}: give at least {FACES}: the figures show as many "
             "faces beside one another"
         )
-    if min(options.iterations, options.invert_iterations) < 1 or options.tune < 0:
-        raise UserError("--iterations and --invert-iterations must be at least 1, --tune 0")
     chosen = [name for name in FIGURES if not options.only or name in options.only]
     pages = [options.out / name for name in (RECORD, "README.md")]
     check_outputs([*pages, *(options.out / f"{n}.png" for n in chosen)], paths_in(options))

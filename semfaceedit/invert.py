@@ -1,12 +1,12 @@
 """Photograph -> face project (Eq. 9): `python -m semfaceedit.invert`."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from .cli import remark, run_command, wrote
 from .data.mask_checks import MaskOrder
-from .editing.fit import perceptual_weight
+from .editing.fit import POSE_LIMIT, perceptual_weight
 from .editing.inversion import InvertSettings, default_invert_settings, invert, seed_target
 from .editing.target import (
     OVERSAMPLING,
@@ -18,6 +18,9 @@ from .model.generator import Generator
 from .options import FitOptions, finish, given, open_checkpoint, open_encoder, tools
 from .parsing.network import load_parser
 from .parsing.photographs import parse_file
+from .usage import Within
+
+FITTED = Within(-POSE_LIMIT, POSE_LIMIT, unit="radians")
 
 
 @dataclass(kw_only=True)
@@ -34,7 +37,7 @@ class InvertOptions(FitOptions):
     labels: Path | None = None
     """Its label map in CelebAMask-HQ ids or colours, showing the same area (default: read off the
     photograph and kept as OUT.mask.png, to be mended and given here where it is wrong)."""
-    face: int = 1
+    face: Annotated[int, Within(1)] = 1
     """Which face of the photograph, where its map is read: 1 the largest, 2 the next."""
     parser: Path | None = None
     """A network of `train-parser`, which reads the map in place of the one that ships."""
@@ -47,21 +50,21 @@ class InvertOptions(FitOptions):
     mask_order: MaskOrder | None = None
     """What the ids of --labels mean: celebamask-hq, or bisenet for maps of face-parsing.PyTorch
     (default: CelebAMask-HQ's, refused where they do not look like it)."""
-    yaw: float | None = None
+    yaw: Annotated[float | None, FITTED] = None
     """Starting yaw in radians (default: estimated)."""
-    pitch: float | None = None
+    pitch: Annotated[float | None, FITTED] = None
     """Starting pitch in radians (default: estimated)."""
-    geometry_iterations: int | None = None
+    geometry_iterations: Annotated[int | None, Within(0)] = None
     """Iterations of the geometry offsets alone (default: 200, with an encoder 0)."""
-    appearance_iterations: int | None = None
+    appearance_iterations: Annotated[int | None, Within(0)] = None
     """Iterations of all offsets under all terms (default: 300, with an encoder 40, each on a
     quarter of the pixels)."""
-    patience: int | None = None
+    patience: Annotated[int | None, Within(0)] = None
     """Evaluations without progress that end a stage; 0: never (default: 10, one in ten iterations;
     with an encoder 2, one in twelve)."""
-    tune: int = InvertSettings.tune_iterations
+    tune: Annotated[int, Within(0)] = InvertSettings.tune_iterations
     """Pivotal tuning: so many steps of the weights after the offsets (0: none; 100 to 350)."""
-    tune_rate: float = InvertSettings.tune_learning_rate
+    tune_rate: Annotated[float, Within(above=0, most=1)] = InvertSettings.tune_learning_rate
     """Adam's rate of pivotal tuning."""
 
 
@@ -71,6 +74,8 @@ def run(options: InvertOptions) -> None:
         raise UserError("give --image, with --labels if there is a label map, or --seed alone")
     if options.parser is not None and (options.labels is not None or not photograph):
         raise UserError("--parser reads the map of --image: leave out --labels and --seed")
+    if (options.yaw is None) != (options.pitch is None):
+        raise UserError("give --yaw and --pitch together, in radians")
     generator, run = open_checkpoint(options)
     encoder = open_encoder(options, generator)
     resolution = options.resolution or run.model.resolution
@@ -133,11 +138,7 @@ def _target(
 
 
 def _start_pose(options: InvertOptions, target: Target) -> tuple[float, float] | None:
-    if (options.yaw is None) != (options.pitch is None):
-        raise UserError("give --yaw and --pitch together, in radians")
     if options.yaw is not None and options.pitch is not None:
-        if not (math.isfinite(options.yaw) and math.isfinite(options.pitch)):
-            raise UserError("--yaw and --pitch are angles in radians: give numbers")
         return options.yaw, options.pitch
     if target.pose is None or options.labels is not None:
         return None

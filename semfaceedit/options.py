@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from .cli import remark, select_device, wrote
 from .data.decoding import save_label_map
@@ -25,6 +25,7 @@ from .model.config import Config
 from .model.generator import Generator
 from .outputs import check_outputs, paths_in
 from .pictures.grids import save_png
+from .usage import Within
 
 
 @dataclass(kw_only=True)
@@ -58,12 +59,12 @@ class FitOptions(EncoderOptions):
     precision: str | None = None
     """fp32, accurate or fast, of the layers (default: the backend's choice; steps of a fit are fast
     where the CPU has bf16 products)."""
-    learning_rate: float | None = None
+    learning_rate: Annotated[float | None, Within(above=0, most=1)] = None
     """Learning rate (Adam) at the start of each stage (default: 0.01, with an encoder 0.025)."""
-    image_weight: float | None = None
+    image_weight: Annotated[float | None, Within(0)] = None
     """Weight of the image term; 10 preserves more of the picture outside the edit (default: 1, as
     in the paper; edits with an encoder 5)."""
-    resolution: int | None = None
+    resolution: Annotated[int | None, Within(4, 1024)] = None
     """Width and height in pixels (default: those of the checkpoint or the project)."""
     vgg_weights: Path | None = None
     """Weights of torchvision's VGG-16, .pth or .safetensors, for the VGG term of the loss."""
@@ -79,14 +80,14 @@ class RefitOptions(FitOptions):
 
     appearance: bool | None = None
     """Fit the appearance as well as the geometry (default: only with an encoder)."""
-    dilation: float = EditSettings.dilation
+    dilation: Annotated[float, Within(0, below=1)] = EditSettings.dilation
     """Widen the edited region by this share of the picture's width."""
-    iterations: int | None = None
+    iterations: Annotated[int | None, Within(0)] = None
     """Maximum number of steps (default: 150; with an encoder 28, each on a quarter of the
     pixels)."""
-    learning_rate: float | None = None
+    learning_rate: Annotated[float | None, Within(above=0, most=1)] = None
     """Initial learning rate (Adam; default: 0.005, with an encoder 0.02)."""
-    start_samples: int = EditSettings.start_samples
+    start_samples: Annotated[int, Within(0, 100_000)] = EditSettings.start_samples
     """If the face lacks a class (say, a hat), its gradient vanishes; so this many samples are drawn
     to find better starting points. 0: start from the face alone. An encoder makes them
     needless."""
@@ -141,8 +142,6 @@ def tools(
     Within the block the options' backend is in use. beside: the pictures OUT.NAME.png that the task
     may write.
     """
-    if options.resolution is not None and not 4 <= options.resolution <= 1024:
-        raise UserError(f"--resolution {options.resolution}: use 4 to 1024")
     if out.is_dir() or out.suffix != ".safetensors":
         raise UserError(f"--out {out}: name a file that ends in .safetensors")
     pictures = [out.with_suffix(f".{name}.png") for name in beside]
@@ -222,8 +221,6 @@ class EditJob:
 
 
 def _edit_settings(options: RefitOptions, tools: Tools, encoder: Encoder | None) -> EditSettings:
-    if not 0 <= options.dilation < 1:
-        raise UserError(f"--dilation {options.dilation}: must be at least 0 and less than 1")
     return default_edit_settings(
         encoder,
         **given(options, "iterations", "learning_rate", "appearance", "image_weight"),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from .cli import progress, remark, run_command, select_device, wrote
 from .errors import UserError
@@ -10,6 +11,7 @@ from .outputs import check_outputs
 from .parsing.folders import photographs_in
 from .parsing.network import load_parser
 from .parsing.photographs import parse_file
+from .usage import Within
 
 
 @dataclass(kw_only=True)
@@ -24,7 +26,7 @@ class ParseOptions:
     """Photographs, or folders of them."""
     out: Path = Path("masks")
     """Folder for NAME.png, palette pictures of CelebAMask-HQ ids."""
-    face: int = 1
+    face: Annotated[int, Within(1)] = 1
     """Which face of a photograph: 1 the largest, 2 the next."""
     parser: Path | None = None
     """A network of `train-parser` in place of the one that ships."""

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from PIL import Image, ImageDraw
@@ -23,6 +23,7 @@ from .errors import UserError
 from .model.labels import colorize
 from .outputs import check_replaceable, save_picture
 from .parsing.folders import read_folder
+from .usage import Within
 
 PREVIEW_FACES = 24
 PREVIEW_COLUMNS = 4  # faces in a row, each with its photograph and its crop
@@ -46,7 +47,7 @@ class PrepareOptions:
     """Folder of faces; never written to."""
     out: Path
     """Folder to write: new, empty, or packed before."""
-    resolution: int = 256
+    resolution: Annotated[int, Within(8, 2048)] = 256
     """Width and height of the packed pictures in pixels."""
     align: bool = True
     """Crop by five landmarks; --no-align takes the largest centred square."""
@@ -70,8 +71,6 @@ class PrepareOptions:
 
 def run(options: PrepareOptions) -> None:
     """Pack `options.data` into `options.out`."""
-    if not 8 <= options.resolution <= 2048:
-        raise UserError(f"--resolution {options.resolution}: use 8 to 2048 pixels")
     if is_packed(options.data):
         raise UserError(f"{options.data}: is packed already: give it to `train --data` as it is")
     given: dict[str, Landmarks] = {}

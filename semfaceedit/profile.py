@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -13,6 +13,7 @@ from .kernels import use_backend
 from .machine import machine
 from .model import checkpoint, config
 from .model.generator import Generator
+from .usage import Within
 
 
 @dataclass(kw_only=True)
@@ -27,11 +28,11 @@ class ProfileOptions:
     which 88 % are met."""
     checkpoint: Path | None = None
     """Weights to profile instead of random ones."""
-    resolution: int | None = None
+    resolution: Annotated[int | None, Within(4, 4096)] = None
     """Width and height in pixels (default: 256 on a GPU, 64 on a CPU)."""
-    repeats: int = 5
+    repeats: Annotated[int, Within(1)] = 5
     """Timed renders, after one to warm up; medians are shown."""
-    chunk_rays: int | None = 8192
+    chunk_rays: Annotated[int | None, Within(1)] = 8192
     """Rays evaluated at a time."""
     seed: int = 0
     """Random seed of weights and latents."""
@@ -52,11 +53,6 @@ def run(options: ProfileOptions) -> None:
     resolution = options.resolution
     if resolution is None:
         resolution = 256 if device.type == "cuda" else 64
-    if not 4 <= resolution <= 4096:
-        raise UserError(f"--resolution {resolution}: use 4 to 4096")
-    for flag, value in (("repeats", options.repeats), ("chunk-rays", options.chunk_rays)):
-        if value is not None and value < 1:
-            raise UserError(f"--{flag} {value}: must be at least 1")
     if options.trace is not None and options.trace.exists():
         raise UserError(f"--trace {options.trace} exists: name another file")
     if options.checkpoint is not None:

@@ -1,8 +1,8 @@
 """Seeds and face projects as grids or video: `python -m semfaceedit.render`."""
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from .editing.views import RenderedFace, View, path, turn
 from .errors import UserError, meant
 from .kernels import use_backend
 from .model import config
+from .model.camera import VISIBLE
 from .model.codes import truncate
 from .model.generator import Generator, seed_codes
 from .model.mean_face import mean_codes
@@ -24,7 +25,9 @@ from .options import CheckpointOptions, make_folder, open_checkpoint
 from .outputs import check_outputs, paths_in
 from .pictures.grids import picture_rows, save_png, tile
 from .pictures.video import check_animation, save_animation
+from .usage import Within
 
+SEEN = Within(-VISIBLE, VISIBLE, unit="radians")
 KINDS = ("image", "semantics", "depth", "normals", "labels")
 
 
@@ -49,27 +52,27 @@ class RenderOptions(CheckpointOptions):
     """Generated faces, e.g. 0,4-7 (default: 0-3, if there are no --projects)."""
     kinds: tuple[str, ...] = ("image", "semantics", "depth")
     """Pictures to write: image, semantics, depth, normals, labels (class ids as palette PNGs)."""
-    yaws: tuple[float, ...] = (-0.4, 0.0, 0.4)
+    yaws: Annotated[tuple[float, ...], SEEN] = (-0.4, 0.0, 0.4)
     """Head turns in radians; positive turns the nose to the image's right. --video sweeps from the
     smallest to the largest; --interpolate takes one, 0 by default."""
-    pitches: tuple[float, ...] = (0.0,)
+    pitches: Annotated[tuple[float, ...], SEEN] = (0.0,)
     """Head tilts in radians; positive raises the nose. --video and --interpolate take one."""
     video: str | None = None
     """Write a video with this file name into --out: .mp4, .gif or .webp."""
     interpolate: str | None = None
     """Codes that change from each face to the next: all, z, or the name of a group."""
-    frames: int = 48
+    frames: Annotated[int, Within(1, 100_000)] = 48
     """Frames of a turn, or from one face to the next (without --video: pictures in a strip)."""
-    fps: int = 24
+    fps: Annotated[int, Within(1, 240)] = 24
     """Frames per second of the video; at most 50 for .gif."""
-    resolution: int | None = None
+    resolution: Annotated[int | None, Within(1, 4096)] = None
     """Width and height in pixels (default: the checkpoint's)."""
-    truncation: float = 1.0
+    truncation: Annotated[float, Within(0, 1)] = 1.0
     """Share of the distance to the mean face to keep: 1 leaves faces alone, 0.7 makes them more
     regular, 0 is the mean face."""
-    chunk_rays: int | None = 8192
+    chunk_rays: Annotated[int | None, Within(1)] = 8192
     """Rays evaluated at a time; limits memory and does not change the picture."""
-    cull: float = 0.0
+    cull: Annotated[float, Within(0, below=1)] = 0.0
     """Skip the colour of points with less compositing weight: 1e-4 is faster and barely visible."""
     save_projects: bool = False
     """Also write each generated face as a project with its label map, ready for `edit` and
@@ -230,31 +233,19 @@ def _save_video(options: RenderOptions, kind: str, pictures: list[Tensor], frame
 
 def _check(options: RenderOptions) -> None:
     faces = len(options.projects) + len(_seeds(options))
-    if options.resolution is not None and not 1 <= options.resolution <= 4096:
-        raise UserError(f"--resolution {options.resolution}: use 1 to 4096")
     for kind in options.kinds:
         if kind not in KINDS:
             raise UserError(f"--kinds {kind}{meant(kind, KINDS)}: use {', '.join(KINDS)}")
-    if options.frames < 1 or options.fps < 1:
-        raise UserError("--frames and --fps must be at least 1")
     if not (options.yaws and options.pitches and options.kinds):
         raise UserError("--yaws, --pitches and --kinds need at least one value each")
-    if not all(map(math.isfinite, (*options.yaws, *options.pitches))):
-        raise UserError("--yaws and --pitches must be finite numbers, in radians")
     moves = options.video is not None or options.interpolate is not None
     if moves and len(options.pitches) > 1:
         raise UserError("--video and --interpolate use one pitch: give a single value to --pitches")
     several = options.yaws != RenderOptions.yaws and len(options.yaws) > 1
     if options.interpolate is not None and several:
         raise UserError("--interpolate uses one yaw: give a single value to --yaws")
-    if options.chunk_rays is not None and options.chunk_rays < 1:
-        raise UserError(f"--chunk-rays {options.chunk_rays}: use at least 1")
     if options.video is not None:
         check_animation(Path(options.video), options.fps)
-    if not 0 <= options.truncation <= 1:
-        raise UserError(f"--truncation {options.truncation}: use 0 (the mean face) to 1 (none)")
-    if not 0 <= options.cull < 1:
-        raise UserError(f"--cull {options.cull}: use a weight from 0 (none) to below 1")
     if options.save_projects and options.truncation < 1:
         raise UserError("--save-projects writes faces as they are: leave --truncation out")
     if options.save_projects and not _seeds(options):

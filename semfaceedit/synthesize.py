@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from .model.camera import CELEBAMASKHQ_PITCH, CameraConfig
 from .model.labels import CLASS_NAMES
 from .procedural.dataset import DEPTH_SCALE, FACES_PER_FOLDER, VERSION, image_path, write_face
 from .procedural.heads import sample_head
+from .usage import Within
 
 SMALLEST, LARGEST = 16, 1024
 
@@ -42,13 +43,13 @@ class SynthesizeOptions:
 
     out: Path
     """Folder to write: new, empty, or started by the same command."""
-    count: int = 2000
+    count: Annotated[int, Within(1, 10_000_000)] = 2000
     """Number of faces."""
-    resolution: int = 128
+    resolution: Annotated[int, Within(SMALLEST, LARGEST)] = 128
     """Width and height in pixels."""
     seed: int = 0
     """Seed of the first face; the others count up from it."""
-    workers: int | None = None
+    workers: Annotated[int | None, Within(1, 1024)] = None
     """Number of processes (default: one per core)."""
 
 
@@ -58,7 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: SynthesizeOptions) -> None:
     """Write the faces that are not there yet."""
-    _check(options)
     out = options.out
     _begin(options)
     _write_poses(options)
@@ -69,17 +69,6 @@ def run(options: SynthesizeOptions) -> None:
             pass
     write_text(out / "dataset.json", json.dumps(_document(options) | {"complete": True}, indent=1))
     wrote(out)
-
-
-def _check(options: SynthesizeOptions) -> None:
-    if options.count < 1:
-        raise UserError(f"--count {options.count}: must be at least 1")
-    if not SMALLEST <= options.resolution <= LARGEST:
-        raise UserError(f"--resolution {options.resolution}: must be {SMALLEST} to {LARGEST}")
-    if options.seed < 0:
-        raise UserError(f"--seed {options.seed}: must not be negative")
-    if options.workers is not None and options.workers < 1:
-        raise UserError(f"--workers {options.workers}: must be at least 1")
 
 
 def _document(options: SynthesizeOptions) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from .cli import print_json, run_command, select_device
 from .errors import UserError, meant
@@ -21,6 +21,7 @@ from .training.settings import (
     with_phases,
     with_resolution,
 )
+from .usage import Within, check_ranges
 
 NEW_RUN = ("config", "set", "batch", "phases", "resolution", "rare_share", "init")
 OF_FILE = (  # options that a file of settings may hold
@@ -52,7 +53,7 @@ class TrainOptions:
     on the command line take precedence."""
     set: tuple[str, ...] = ()
     """Single settings of a new run, e.g. train.generator_lr=2e-4 model.width=96."""
-    batch: int | None = None
+    batch: Annotated[int | None, Within(1)] = None
     """Images per step of a new run (default: the preset's)."""
     resume: Path | None = None
     """Run folder to continue, with its settings."""
@@ -63,32 +64,32 @@ class TrainOptions:
     """Random seed of a new run: weights, latents, poses and data order (default: 0)."""
     device: str | None = None
     """cpu, cuda or cuda:N (default: CUDA if available)."""
-    resolution: int | None = None
+    resolution: Annotated[int | None, Within(1)] = None
     """Train at this resolution only, instead of the preset's phases."""
     phases: tuple[str, ...] = ()
     """Phases of stage 1, each RESOLUTION:STEPS, e.g. 16:2500 32:3300 64:2000, or
     RESOLUTION/WINDOW:STEPS, e.g. 128/64:2000, for random windows of so many pixels (default: the
     preset's)."""
-    stage1_iterations: int | None = None
+    stage1_iterations: Annotated[int | None, Within(0)] = None
     """Steps of stage 1, which trains everything (default: the preset's)."""
-    stage2_iterations: int | None = None
+    stage2_iterations: Annotated[int | None, Within(0)] = None
     """Steps of stage 2, with the geometry frozen (default: the preset's)."""
-    procedural_count: int | None = None
+    procedural_count: Annotated[int | None, Within(1, 10_000_000)] = None
     """Number of procedural faces, instead of --data (default: 2000, or that of the run that is
     resumed)."""
-    rare_share: float | None = None
+    rare_share: Annotated[float | None, Within(0, 1)] = None
     """Oversample faces with classes present in less than this share of label maps (glasses, hats,
     necklaces), e.g. 0.25; for a new run (default: the preset's, 0)."""
     paired: bool = False
     """Let the image discriminator of a new run read each image together with its label map, so that
     glasses and hats appear in both or in neither (in the paper it reads the image alone)."""
-    sample_every: int = 500
+    sample_every: Annotated[int, Within(1)] = 500
     """Steps between sample grids."""
-    checkpoint_every: int = 500
+    checkpoint_every: Annotated[int, Within(1)] = 500
     """Steps between checkpoints."""
-    log_every: int = 20
+    log_every: Annotated[int, Within(1)] = 20
     """Steps between lines in metrics.jsonl."""
-    monitor_every: int = 1000
+    monitor_every: Annotated[int, Within(1)] = 1000
     """Steps between measurements of the pixel Fréchet distance."""
     tensorboard: bool = False
     """Also write TensorBoard events (needs `pip install 'semfaceedit[tb]'`)."""
@@ -154,21 +155,13 @@ def _with_file(options: TrainOptions, path: Path) -> tuple[TrainOptions, dict[st
 
 def _check(options: TrainOptions) -> None:
     """Refuse what no run can have, before anything is read or made."""
-    for name, least in (
-        ("sample_every", 1), ("checkpoint_every", 1), ("log_every", 1), ("monitor_every", 1),
-        ("procedural_count", 1), ("seed", 0), ("stage1_iterations", 0), ("stage2_iterations", 0),
-    ):  # fmt: skip
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+    check_ranges(options)  # again, as a file may have said more
     if options.data is not None and options.procedural_count is not None:
         raise UserError("--procedural-count makes faces in place of --data: leave out one of them")
     if options.phases and (options.resolution or options.stage1_iterations is not None):
         raise UserError(
             "--phases sets resolutions and steps: leave out --resolution and --stage1-iterations"
         )
-    if options.rare_share is not None and not 0 <= options.rare_share <= 1:
-        raise UserError(f"--rare-share {options.rare_share:g}: must be from 0 to 1")
     if options.resume is None and options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out} is not a folder: choose another")
 

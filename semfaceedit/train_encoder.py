@@ -1,10 +1,10 @@
 """The frozen generator -> an encoder of faces: `python -m semfaceedit.train_encoder`."""
 
 import json
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from .cli import run_command, select_device, wrote
 from .editing.encoder import FORMAT, Encoder, encoder_beside, find_encoder, save_encoder
@@ -19,6 +19,7 @@ from .model.generator import Generator
 from .options import CheckpointOptions, make_folder, open_checkpoint
 from .outputs import check_outputs, paths_in
 from .procedural.sources import open_training_data
+from .usage import Within
 
 
 @dataclass(kw_only=True)
@@ -38,32 +39,24 @@ class TrainEncoderOptions(CheckpointOptions):
     checkpoint was trained on (default: samples alone)."""
     init: Path | None = None
     """Weights that the checkpoint's were trained from: begin with their encoder."""
-    heads: int = 0
+    heads: Annotated[int, Within(0)] = 0
     """Number of procedural heads to learn depth from too: for checkpoints of procedural faces."""
     out: Path | None = None
     """Encoder file to write (default: beside the weights W.safetensors, W-encoder.safetensors,
     where it is found without being named)."""
-    minutes: float = TrainingSettings.minutes
+    minutes: Annotated[float, Within(above=0)] = TrainingSettings.minutes
     """Minutes of training, over all resumptions."""
-    steps: int | None = None
+    steps: Annotated[int | None, Within(1)] = None
     """Train for so many rounds instead."""
-    learning_rate: float = TrainingSettings.learning_rate
+    learning_rate: Annotated[float, Within(above=0, most=1)] = TrainingSettings.learning_rate
     """AdamW's rate at the start."""
     seed: int = 0
     """Random seed of weights, samples and order."""
-    report_faces: int = FACES
+    report_faces: Annotated[int, Within(1)] = FACES
     """Faces of each kind that the report is measured on."""
 
 
 def run(options: TrainEncoderOptions) -> None:
-    for name, least in (("heads", 0), ("steps", 1), ("report_faces", 1)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
-    for name in ("minutes", "learning_rate"):
-        value = getattr(options, name)
-        if not 0 < value < math.inf:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be more than 0")
     generator, _ = open_checkpoint(options)
     assert generator.source is not None  # where it was loaded from
     out = options.out or encoder_beside(generator.source)

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from .cli import run_command, select_device, wrote
 from .errors import UserError
@@ -12,6 +13,7 @@ from .options import make_folder
 from .outputs import check_outputs, paths_in
 from .parsing.network import FORMAT, ParserSettings, held_out_score, save_parser, train_parser
 from .procedural.sources import open_training_data
+from .usage import Within
 
 WIDTHS = (16, 32, 64, 96, 128)
 
@@ -29,13 +31,13 @@ class TrainParserOptions:
     data: Path | None = None
     """Photographs with label maps, in any layout that `train` reads (default: procedural faces,
     which teach nothing about photographs)."""
-    procedural_count: int = 3000
+    procedural_count: Annotated[int, Within(1, 10_000_000)] = 3000
     """Number of procedural faces, without --data."""
     out: Path = Path("parser.safetensors")
     """Network file to write."""
-    resolution: int = 128
+    resolution: Annotated[int, Within(16, 1024)] = 128
     """Width and height in pixels of the crops that the network reads."""
-    steps: int = 4000
+    steps: Annotated[int, Within(1)] = 4000
     """Training steps, of 16 pictures each."""
     seed: int = 0
     """Random seed of weights, order and augmentation."""
@@ -46,10 +48,8 @@ class TrainParserOptions:
 def run(options: TrainParserOptions) -> None:
     if options.out.suffix != ".safetensors" or options.out.is_dir():
         raise UserError(f"--out {options.out}: name a file that ends in .safetensors")
-    if not 16 <= options.resolution <= 1024 or options.resolution % 16:
+    if options.resolution % 16:
         raise UserError(f"--resolution {options.resolution}: use a multiple of 16 up to 1024")
-    if options.steps < 1 or options.procedural_count < 1:
-        raise UserError("--steps and --procedural-count must be at least 1")
     device = select_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()

@@ -1,12 +1,17 @@
-"""Words of a command line before and after the parser: options given twice, errors in one line."""
+"""Words of a command line before and after the parser: options given twice, errors in one line,
+and the values that numbers may have."""
 
 import contextlib
 import difflib
 import io
+import math
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from typing import NoReturn
+from dataclasses import dataclass
+from typing import Any, NoReturn, get_type_hints
+
+from .errors import UserError
 
 SIDES, RULES = " │|", " ─-╰╯+"  # of tyro's frames
 WORDINGS = (  # of tyro's messages
@@ -85,3 +90,51 @@ def unframed(text: str) -> str:
     for pattern, words in WORDINGS:
         message = re.sub(pattern, words, message)
     return message[:1].lower() + message[1:]
+
+
+@dataclass(frozen=True)
+class Within:
+    """The values of a number: `batch: Annotated[int, Within(1, 64)] = 8` in an options dataclass.
+
+    above and below are no values themselves. unit: "radians" for angles.
+    """
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    unit: str = ""
+
+    def __contains__(self, value: float) -> bool:
+        """No infinite number is within, and no NaN."""
+        held = self.least <= value <= self.most and self.above < value < self.below
+        return held and math.isfinite(value)
+
+    def advice(self, value: float) -> str:
+        """What to give instead of `value`."""
+        if not math.isfinite(value):
+            return "must be finite"
+        if self.unit == "radians":
+            degrees = f"({value:g} degrees are {math.radians(value):.3f})"
+            return f"use {self.least:.2f} to {self.most:.2f} radians {degrees}"
+        if math.isfinite(self.least) and math.isfinite(self.most):
+            return f"use {_plain(self.least)} to {_plain(self.most)}"
+        ends = {"at least": self.least, "more than": self.above, "at most": self.most,
+                "less than": self.below}  # fmt: skip
+        known = [f"{word} {_plain(end)}" for word, end in ends.items() if math.isfinite(end)]
+        return f"must be {' and '.join(known)}"
+
+
+def _plain(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+def check_ranges(options: Any) -> None:
+    """UserError for a number of an options dataclass that its annotation does not allow."""
+    for name, kind in get_type_hints(type(options), include_extras=True).items():
+        for within in getattr(kind, "__metadata__", ()):
+            value = getattr(options, name)
+            for one in value if isinstance(value, tuple | list) else (value,):
+                if one is not None and one not in within:
+                    flag = "--" + name.replace("_", "-")
+                    raise UserError(f"{flag} {_plain(one)}: {within.advice(one)}")

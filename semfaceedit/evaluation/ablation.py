@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Annotated, Any
 
 from ..cli import parse_seeds, run_command, select_device, wrote
 from ..errors import UserError, meant
@@ -24,6 +24,7 @@ from ..outputs import check_outputs, paths_in, save_page
 from ..procedural.sources import open_training_data
 from ..training.run import RunPlan, train
 from ..training.run_folder import Cadence, TrainingData
+from ..usage import Within
 from .session import EvaluateOptions, digest, plain
 from .tables import format_number, table
 
@@ -84,9 +85,9 @@ class AblationOptions:
 
     preset: str = "small"
     """Preset that sets width and training of all variants; depths are the paper's 8, 6 and 4."""
-    images: int = 5000
+    images: Annotated[int, Within(1)] = 5000
     """Number of images each variant is trained on."""
-    resolution: int | None = None
+    resolution: Annotated[int | None, Within(4, 4096)] = None
     """Resolution for training and measuring (default: the preset's last)."""
     variants: tuple[str, ...] = tuple(VARIANTS)
     """Variants to train and measure now; the tables show all that were measured alike."""
@@ -94,11 +95,11 @@ class AblationOptions:
     """Seeds, e.g. 0,1: each variant is trained once per seed, and the tables show means."""
     data: Path | None = None
     """Real pictures, in any layout that `train` reads (default: procedural faces)."""
-    procedural_count: int = 2000
+    procedural_count: Annotated[int, Within(2, 10_000_000)] = 2000
     """Number of procedural faces, without --data."""
-    count: int = 2000
+    count: Annotated[int, Within(2)] = 2000
     """Number of generated pictures to measure each variant on."""
-    parser_steps: int = 400
+    parser_steps: Annotated[int, Within(1)] = 400
     """Training steps of the network that segments generated pictures; it is trained once."""
     inception_weights: Path | None = None
     """Inception weights of torch-fidelity, for FID and KID."""

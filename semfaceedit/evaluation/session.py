@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from ..model.mean_face import fingerprint
 from ..options import EncoderOptions, open_encoder
 from ..procedural.sources import open_training_data
 from ..training.distributed import World
+from ..usage import Within, check_ranges
 
 METRICS_VERSION = 1  # changes when a metric's definition does, so that no old result is reused
 COMPARED = {"quality", "semantics", "novelty"}  # with real pictures, over the whole set
@@ -64,46 +65,46 @@ class EvaluateOptions(EncoderOptions):
     `procedural`)."""
     training_data: Path | None = None
     """Pictures that the checkpoint was trained on, for novelty; --data then holds others."""
-    procedural_count: int = 2000
+    procedural_count: Annotated[int, Within(2, 10_000_000)] = 2000
     """Number of procedural faces, without --data."""
-    count: int = 10_000
+    count: Annotated[int, Within(2)] = 10_000
     """Number of generated pictures, compared with at most as many real ones (10,000 in the
     paper)."""
-    resolution: int | None = None
+    resolution: Annotated[int | None, Within(4, 4096)] = None
     """Width and height in pixels (default: the checkpoint's)."""
-    truncation: float = 1.0
+    truncation: Annotated[float, Within(0, 1)] = 1.0
     """Truncation of generated faces: 1 is none, as in the paper; 0 is the mean face."""
     seed: int = 0
     """Random seed of latents, poses, patches and the segmentation network."""
-    batch: int = 4
+    batch: Annotated[int, Within(1)] = 4
     """Pictures rendered at a time."""
-    chunk_rays: int | None = 4096
+    chunk_rays: Annotated[int | None, Within(1)] = 4096
     """Rays of each picture evaluated at a time."""
     inception_weights: Path | None = None
     """Inception weights of torch-fidelity, for FID and KID (needs the `metrics` extra)."""
     download_inception: bool = False
     """Download torch-fidelity's Inception weights (91 MB)."""
-    parser_steps: int = 1500
+    parser_steps: Annotated[int, Within(1)] = 1500
     """Training steps of the network that segments generated pictures."""
-    pairs: int = 8
+    pairs: Annotated[int, Within(1)] = 8
     """Number of photographs with label maps to invert."""
-    geometry_iterations: int = 200
+    geometry_iterations: Annotated[int, Within(0)] = 200
     """Iterations on the geometry alone in each inversion."""
-    appearance_iterations: int = 300
+    appearance_iterations: Annotated[int, Within(0)] = 300
     """Iterations on geometry and appearance after those."""
-    edited_faces: int = 20
+    edited_faces: Annotated[int, Within(1)] = 20
     """Number of generated faces whose label maps are edited, in nine ways each."""
     vgg_weights: Path | None = None
     """Weights of torchvision's VGG-16 for the VGG term of inversions and edits (default: without
     the term)."""
-    faces: int = 64
+    faces: Annotated[int, Within(1)] = 64
     """Number of generated faces for locality and 3-D consistency."""
     run_folder: Path | None = None
     """Run folder to take D_c from (default: the discriminators beside --checkpoint, else its
     folder)."""
-    cost_resolutions: tuple[int, ...] = (64, 128, 256, 512)
+    cost_resolutions: Annotated[tuple[int, ...], Within(4, 4096)] = (64, 128, 256, 512)
     """Resolutions at which time and memory are measured."""
-    cost_repeats: int = 3
+    cost_repeats: Annotated[int, Within(1)] = 3
     """Timed renders at each resolution."""
 
 
@@ -178,7 +179,7 @@ class Evaluation:
 
     @classmethod
     def open(cls, options: EvaluateOptions, device: torch.device, world: World) -> "Evaluation":
-        check(options)
+        check_ranges(options)
         heads_alone = options.checkpoint is None and options.data is None
         path = Path("procedural") if heads_alone else options.checkpoint  # compare like with like
         generator, config = load_generator(path, device=device)
@@ -250,24 +251,6 @@ class Evaluation:
     def compared_inputs(self) -> dict[str, Any]:
         """What a comparison of generated with real pictures depends on."""
         return {**self.generated_inputs, "count": self.options.count, "data": self.data_key}
-
-
-def check(options: EvaluateOptions) -> None:
-    """Refuse settings that cannot work, before anything is read."""
-    for name, least in (
-        ("count", 2), ("procedural_count", 2), ("batch", 1), ("chunk_rays", 1), ("parser_steps", 1),
-        ("pairs", 1), ("geometry_iterations", 0), ("appearance_iterations", 0), ("faces", 1),
-        ("edited_faces", 1), ("cost_repeats", 1),
-    ):  # fmt: skip
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
-    sizes = [("resolution", options.resolution)] if options.resolution is not None else []
-    for name, size in [*sizes, *(("cost-resolutions", size) for size in options.cost_resolutions)]:
-        if not 4 <= size <= 4096:
-            raise UserError(f"--{name} {size}: use 4 to 4096")
-    if not 0 <= options.truncation <= 1:
-        raise UserError(f"--truncation {options.truncation}: use 0 to 1")
 
 
 def digest(value: Any) -> str:

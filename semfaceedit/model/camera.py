@@ -15,8 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import UserError
+
 FOV_DEGREES = 12.0
 NEAR, FAR = 0.88, 1.12  # world units along the ray
+VISIBLE = math.pi / 2  # radians: cameras beyond would look at the back of the plane
 YAW_STD, PITCH_STD = 0.3, 0.155  # radians, the pose prior
 CELEBAMASKHQ_PITCH = 7.05  # degrees, how far that data set's pose table looks down on average
 
@@ -30,6 +33,15 @@ class CameraConfig:
     far: float = FAR
     yaw_std: float = YAW_STD
     pitch_std: float = PITCH_STD
+
+    def __post_init__(self) -> None:
+        for name in ("yaw_std", "pitch_std"):
+            if not 0 <= getattr(self, name) <= VISIBLE:
+                raise UserError(f"{name} {getattr(self, name):g}: use 0 to {VISIBLE:.2f} radians")
+        if not 0 < self.fov_degrees < 180:
+            raise UserError(f"fov_degrees {self.fov_degrees:g}: must be more than 0, less than 180")
+        if not 0 <= self.near < self.far < math.inf:
+            raise UserError(f"near {self.near:g}, far {self.far:g}: it must see between them")
 
     @property
     def half_extent(self) -> float:

@@ -326,7 +326,7 @@ def test_a_question_that_gives_nothing_fails(weights, data, tmp_path, monkeypatc
         (["cost", "--pairs", "0"], "--pairs 0: must be at least 1"),
         (["cost", "--resolution", "2"], "--resolution 2: use 4 to 4096"),
         (["cost", "--chunk-rays", "0"], "--chunk-rays 0: must be at least 1"),
-        (["cost", "--truncation", "2"], "--truncation 2.0"),
+        (["cost", "--truncation", "2"], "--truncation 2: use 0 to 1"),
     ],
 )
 def test_wrong_options_in_one_line(weights, tmp_path, capsys, arguments, said):

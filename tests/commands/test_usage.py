@@ -1,13 +1,19 @@
 """What is wrong with the words of a command line is said in one line; nothing given is lost."""
 
+import dataclasses
+import math
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
+from commands import OPTIONS
 
-from semfaceedit import cli, render
-from semfaceedit.usage import gathered, unframed
+from semfaceedit import cli, invert, render, train
+from semfaceedit.errors import UserError
+from semfaceedit.usage import Within, check_ranges, gathered, unframed
 
 BOTH = pytest.mark.parametrize("parser", [cli.parse, cli._parse_plain])
 
@@ -71,3 +77,57 @@ def test_a_command_leaves_with_2(monkeypatch, capsys):
 def test_a_message_of_several_lines_is_one():
     text = "╭─ Title ─╮\n│ Two \x1b[1mwords\x1b[0m │\n│ more.   │\n│ ─────── │\n│ advice │\n╰─╯\n"
     assert unframed(text) == "two words more"
+
+
+NUMBERS = [
+    (name, option)
+    for name, options_type in OPTIONS.items()
+    for option in cli.describe(options_type)
+    if re.search(r"\b(int|float)\b", str(option.type)) and option.flag != "--seed"
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), NUMBERS, ids=[f"{name} {option.flag}" for name, option in NUMBERS]
+)
+def test_every_number_has_a_range_and_is_refused_beyond(name, option, tmp_path, monkeypatch):
+    """`--seed` is checked for all commands alike."""
+    monkeypatch.chdir(tmp_path)
+    hints = get_type_hints(OPTIONS[name], include_extras=True)
+    (within,) = hints[option.field.name].__metadata__
+    default = option.default
+    for value in default if isinstance(default, tuple) else (default,):
+        assert value is None or value in within
+    required = [o for o in cli.describe(OPTIONS[name]) if o.default is dataclasses.MISSING]
+    words = [word for o in required for word in (o.flag, "a")]
+    beyond = ["nan", "inf"] if "float" in str(option.type) else []
+    beyond += [str(int(within.least) - 1)] if math.isfinite(within.least) else []
+    beyond += [str(within.above)] if math.isfinite(within.above) else []
+    beyond += [str(int(within.most) + 1)] if math.isfinite(within.most) else []
+    assert within.least >= 0 or within.above >= 0 or within.unit
+    for value in beyond:
+        options = cli.parse(OPTIONS[name], [*words, f"{option.flag}={value}"], name=name)
+        with pytest.raises(UserError, match=rf"^{option.flag} {re.escape(value)}: "):
+            check_ranges(options)
+
+
+def test_what_to_give_instead_is_said():
+    assert Within(1, 4096).advice(0) == "use 1 to 4096"
+    assert Within(0, below=1).advice(1) == "must be at least 0 and less than 1"
+    assert Within(above=0, most=1).advice(2) == "must be more than 0 and at most 1"
+    assert Within(0).advice(math.nan) == "must be finite"
+    assert 1 in Within(1) and 0 not in Within(above=0) and math.inf not in Within(1)
+
+
+def test_angles_are_in_radians_and_a_file_of_options_has_ranges_too(tmp_path, capsys):
+    assert render.main(["--yaws", "9", "--out", str(tmp_path / "r")]) == 1
+    said = "--yaws 9: use -1.57 to 1.57 radians (9 degrees are 0.157)"
+    assert capsys.readouterr().err == f"semfaceedit render: error: {said}\n"
+    words = ["--seed", "1", "--pitch", "0", "--yaw", "20", "--out", str(tmp_path / "a.safetensors")]
+    assert invert.main(words) == 1
+    said = "--yaw 20: use -1.31 to 1.31 radians (20 degrees are 0.349)"
+    assert said in capsys.readouterr().err
+    (tmp_path / "a.toml").write_text("rare_share = 1.5\n")
+    assert train.main(["--config", str(tmp_path / "a.toml"), "--out", str(tmp_path)]) == 1
+    assert "--rare-share 1.5: use 0 to 1" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "a.toml"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from semfaceedit.errors import UserError
 from semfaceedit.model.camera import (
     CELEBAMASKHQ_PITCH,
     CameraConfig,
@@ -145,3 +146,13 @@ def test_shifted_rays_pass_where_a_finer_grid_has_its_centres():
     moved = camera_rays(pose, 8, CameraConfig(), shift=shift).directions.view(2, 8, 8, 3)
     torch.testing.assert_close(moved[0], fine[0, ::2, ::2], rtol=0, atol=1e-14)
     torch.testing.assert_close(moved[1], fine[1, ::2, 1::2], rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"yaw_std": 9.0}, {"pitch_std": -0.1}, {"fov_degrees": 0.0}, {"near": 2.0}, {"far": math.inf},
+     {"yaw_std": math.nan}],
+)  # fmt: skip
+def test_a_camera_that_cannot_be_is_refused(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        CameraConfig(**wrong)
