@@ -48,7 +48,8 @@ class ModelConfig:
     descriptor_gain: float = 1.0
     color_gain: float = 1.0
     semantic_activation: SemanticActivation = "softmax"
-    background_prior: float = 0.0  # logit added for background on the plane, subtracted elsewhere
+    background_prior: float = 4.0  # logit added for background on the plane, subtracted elsewhere;
+    # without it the plane draws the face, and the surfaces fade
     view_dependent: bool = True  # False: both view layers see the frontal direction
     sharing: Sharing = "proposed"  # Appearance Module: colour layers and RGB heads a group; or all
     group_of_class: tuple[int, ...] = GROUP_OF_CLASS
@@ -130,7 +131,7 @@ class TrainConfig:
     decay_share: float = 0.0  # last share of each stage over which rates fall linearly to zero
     clip_norm: float = 1.0
     ema_decays: tuple[float, ...] = (0.999, 0.9999)  # the first is rendered
-    ema_warmup: bool = False  # decay min(decay, (1 + t) / (10 + t))
+    ema_warmup: bool = True  # decay min(decay, (1 + t) / (10 + t)): early pictures show the run
 
     adversarial_loss: AdversarialLoss = "non-saturating"  # relativistic: R3GAN's, on paired scores
     image_r1: float = 5.0  # lambda_im of Eq. 6: weight of ||grad D_c||^2, without the 1/2
@@ -255,7 +256,6 @@ def small() -> Config:
             discriminator_lr=6e-4,
             decay_share=0.7,
             ema_decays=(0.998, 0.999),
-            ema_warmup=True,
             image_r1=3.0,
             semantic_r1=7.0,
             r1_interval=4,

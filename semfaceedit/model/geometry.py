@@ -54,8 +54,8 @@ class GeometryModule(nn.Module):
         self.stack = FilmSirenStack(
             3, config.width, config.geometry_depth, groups=1, gains=gains, trunk_channels=1
         )
-        if not config.background_prior:
-            # No class is ahead of the others, so that every group has points to colour.
+        if not config.background_prior or config.semantic_gain == 1:
+            # No class is ahead of the others but by the prior.
             with torch.no_grad():
                 self.stack.head_bias[..., 1 : 1 + NUM_CLASSES] = 0
 
