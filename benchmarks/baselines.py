@@ -9,12 +9,14 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from unittest import mock
 
 import torch
 from torch import Tensor
 
 from semfaceedit.kernels import FilmSirenWeights, use_backend
 from semfaceedit.model import film
+from semfaceedit.model.appearance import AppearanceModule
 
 HALF = {"cuda": torch.float16, "cpu": torch.bfloat16}  # what autocast uses
 NAMES = ("eager fp32", "eager AMP", "compile AMP")
@@ -89,12 +91,19 @@ def baseline_film_siren(
 
 
 @contextlib.contextmanager
+def descriptors_apart() -> Iterator[None]:
+    """Within the block descriptors are made, then multiplied with W_1: nothing is folded."""
+    with mock.patch.object(AppearanceModule, "first_weight", None):
+        yield
+
+
+@contextlib.contextmanager
 def baseline(name: str) -> Iterator[None]:
     """Within the block the model's stacks run as baseline `name`, everything else in plain fp32."""
-    original = film.film_siren
-    film.film_siren = functools.partial(baseline_film_siren, name=name)  # type: ignore[assignment]
-    try:
-        with use_backend("reference", "fp32"):
-            yield
-    finally:
-        film.film_siren = original
+    function = functools.partial(baseline_film_siren, name=name)
+    with (
+        descriptors_apart(),
+        mock.patch.object(film, "film_siren", function),
+        use_backend("reference", "fp32"),
+    ):
+        yield

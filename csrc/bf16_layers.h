@@ -90,6 +90,21 @@ struct Activations {
     for (int i = 0; i < parts; ++i) to[i] = part[i] + block * 2 * next() + step * TILE_SIZE;
   }
 
+  // The rows of a block of points and columns, as `round` or a layer left them, at `to` with stride `ld`.
+  void unround(int64_t block, int64_t step, int64_t count, int64_t size, float* to,
+               int64_t ld) const {
+    alignas(64) float line[BLOCK];
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t at = (2 * block + i / 16) * next() + step * TILE_SIZE + i % 16 * BLOCK;
+      for (int64_t k = 0; k < BLOCK; k += LANES) {
+        Vec value = load_bf16(part[0] + at + k);
+        if constexpr (parts == 2) value += load_bf16(part[1] + at + k);
+        store(line + k, value);
+      }
+      std::copy_n(line, size, to + i * ld);
+    }
+  }
+
   // Rows (count, size) of memory, rounded; zero beyond them up to `points`.
   void round(const float* from, int64_t count, int64_t size, int64_t points) const {
     alignas(64) float line[BLOCK];

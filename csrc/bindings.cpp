@@ -67,6 +67,8 @@ FilmSirenProblem film_siren_problem(const std::array<int64_t, 8>& s, const Addre
                      floats(a[12]), floats(a[13])};
   if (p.row_offsets[0] != 0 || p.row_offsets[p.rows] != p.points)
     throw std::invalid_argument("film_siren: row_offsets must run from 0 to the number of points");
+  if (!p.first_weight && p.inputs != p.width)
+    throw std::invalid_argument("film_siren: without a first weight inputs must be the width");
   if (p.trunk_channels < 0 || p.trunk_channels > p.channels)
     throw std::invalid_argument("film_siren: trunk_channels must lie in [0, channels]");
   for (int64_t row = 0; row < p.rows; ++row) {
@@ -131,6 +133,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("set_isa", &set_isa_by_name);
   module.def("film_siren_precisions", &film_siren_precisions,
              "What the instruction set in use offers, its automatic choice first");
+  module.attr("film_siren_skips_identity") = true;  // a null first weight is one
   module.def("peaks", &peaks_by_name,
              "Operations of products and sines a second from registers alone, at a precision");
   module.def("tile_dot", &tile_dot_binding, "One tile product, by `amx` or `amx_model`");

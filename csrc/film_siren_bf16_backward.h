@@ -199,7 +199,7 @@ class BackwardRun : TileRun<parts> {
     if (!shared_.layout.size) return;
     channels_.transpose(grad_, point_blocks());
     directions_.round(p_.directions + tile_.start * 3, tile_.count, 3, points);
-    if (w_.fp32_inputs)
+    if (w_.fp32_inputs)  // those in bf16 are rounded already
       inputs_.round(p_.x + tile_.start * p_.inputs, tile_.count, p_.inputs, points);
   }
 
@@ -209,7 +209,12 @@ class BackwardRun : TileRun<parts> {
     if (shared_.layout.size) add_weights(index);
     if (index == p_.layers && gradients.directions)
       write_inputs(index, w_.directions_back(group_), 3, gradients.directions);
-    if (index == 0 && gradients.x) write_inputs(index, w_.first_back(), p_.inputs, gradients.x);
+    if (index == 0 && gradients.x) {
+      if (p_.first_weight)
+        write_inputs(index, w_.first_back(), p_.inputs, gradients.x);
+      else
+        write_deltas(gradients.x);
+    }
   }
 
   void finish(const float* grad_output, const SegmentSums& to) const {
@@ -289,7 +294,7 @@ class BackwardRun : TileRun<parts> {
       pair(h(index - 1));
       add(to.hidden[index - 1], shared_.outputs, 0, W, W);
       if (index > 1) add(to.head(group_, index - 2), channels_, 0, C, W);
-    } else {
+    } else if (p_.first_weight) {
       pair(inputs_);
       add(to.first, shared_.outputs, 0, W, p_.inputs);
     }
@@ -307,6 +312,16 @@ class BackwardRun : TileRun<parts> {
       for (int64_t j = 0; j < blocks(columns); ++j)
         unit_.template product<parts>({{outputs.rows(i), shared_.inputs.columns(j), outputs.steps}},
                                       to + j * sum.strip, BLOCK, true, [] {});
+  }
+
+  // The gradient of inputs that are the first layer's products.
+  void write_deltas(float* to) {
+    const int64_t W = p_.width;
+    for (int64_t points = 0; points < blocks(tile_.count); ++points)
+      for (int64_t block = 0; block < width_blocks(); ++block)
+        dz(0).unround(points, block, std::min(BLOCK, tile_.count - points * BLOCK),
+                      std::min(BLOCK, W - block * BLOCK),
+                      to + (tile_.start + points * BLOCK) * W + block * BLOCK, W);
   }
 
   // The gradient of a layer's inputs (of the view layer, of the directions) as rows of `size`.

@@ -46,6 +46,7 @@ static inline void recall(const float* from, int64_t at, Vec* z, Vec* cosine) {
 template <int parts>
 struct Film {
   const float* products;       // (32, 32); null: none
+  int64_t stride;              // of their rows
   const float* fp32;           // (32, 4) further inputs, added in fp32; null: none
   const float *w0, *w1, *w2;   // (32,) each, their weights
   const float *scale, *shift;  // (32,) FiLM with the bias, in turns
@@ -80,7 +81,7 @@ struct Film {
       for (int v = 0; v < ROW_VECS; ++v) {
         const int64_t j = v * LANES;
         Vec z{};
-        if constexpr (with_products) z = load(products + i * BLOCK + j);
+        if constexpr (with_products) z = load(products + i * stride + j);
         if constexpr (with_fp32) {
           const float* x = fp32 + i * 4;
           z = z + x[0] * load(w0 + j) + x[1] * load(w1 + j) + x[2] * load(w2 + j);
@@ -157,6 +158,9 @@ class TileRun {
 
   void prepare() {
     const int64_t W = p_.width, L = p_.layers, points = point_blocks() * BLOCK;
+    if (!p_.first_weight)  // read in blocks, whose short rows the CPU does not see coming
+      for (int64_t i = 0; i < tile_.count * W; i += 16)
+        __builtin_prefetch(p_.x + tile_.start * W + i);
     constexpr float turn = 0.159154943f;
     std::fill(scale_, scale_ + (L + 1) * w_.width, 0.0f);
     std::fill(shift_, shift_ + (L + 1) * w_.width, 0.0f);
@@ -171,15 +175,17 @@ class TileRun {
     }
     copy_fp32(p_.x + tile_.start * p_.inputs, p_.inputs, w_.fp32_inputs ? p_.inputs : 0, x_);
     copy_fp32(p_.directions + tile_.start * 3, 3, 3, directions_);
-    if (!w_.fp32_inputs)
+    if (w_.bf16_inputs)
       inputs_.round(p_.x + tile_.start * p_.inputs, tile_.count, p_.inputs, points);
   }
 
   void first_layer(float* kept) {
-    if (w_.fp32_inputs)
+    if (w_.bf16_inputs)
+      layer(0, &inputs_, w_.first(), nullptr, nullptr, kept);
+    else if (w_.fp32_inputs)
       layer(0, nullptr, Matrix{}, x_, w_.first_fp32(), kept);
     else
-      layer(0, &inputs_, w_.first(), nullptr, nullptr, kept);
+      layer(0, nullptr, Matrix{}, nullptr, nullptr, kept);
   }
   void hidden_layer(int64_t index, float* kept) {
     const Activations<parts> from = h(index - 1);
@@ -204,6 +210,21 @@ class TileRun {
       for (int64_t j = 0; j < size; ++j) to[i * 4 + j] = from[i * stride + j];
   }
 
+  // The points' inputs as a block of products, rows of `stride`; zero beyond them.
+  const float* block_of_inputs(int64_t points, int64_t block, int64_t* stride) const {
+    const int64_t count = std::clamp<int64_t>(tile_.count - points * BLOCK, 0, BLOCK);
+    const int64_t columns = std::min(BLOCK, p_.width - block * BLOCK);
+    const float* from = p_.x + (tile_.start + points * BLOCK) * p_.width + block * BLOCK;
+    *stride = p_.width;
+    if (count == BLOCK && columns == BLOCK) return from;
+    std::fill(products_, products_ + BLOCK * BLOCK, 0.0f);
+    for (int64_t i = 0; i < count; ++i)
+      std::copy_n(from + i * p_.width, columns, products_ + i * BLOCK);
+    *stride = BLOCK;
+    return products_;
+  }
+
+  // Products of `from` and a matrix, of `fp32` and its weights, or both; with neither the inputs.
   void layer(int64_t index, const Activations<parts>* from, Matrix matrix, const float* fp32,
              const float* fp32_weight, float* kept) {
     const float* const scale = scale_ + index * w_.width;
@@ -216,7 +237,12 @@ class TileRun {
         if (from)
           multiply_beside<parts>(unit_, {{from->rows(points), w_.at(matrix, block), from->steps}},
                                  products_, BLOCK, false, film_);
-        Film<parts> next{from ? products_ : nullptr,
+        int64_t stride = BLOCK;
+        const float* const products = from    ? products_
+                                      : !fp32 ? block_of_inputs(points, block, &stride)
+                                              : nullptr;
+        Film<parts> next{products,
+                         stride,
                          fp32 ? fp32 + points * BLOCK * 4 : nullptr,
                          fp32 ? fp32_weight + at : nullptr,
                          fp32 ? fp32_weight + w_.width + at : nullptr,

@@ -40,6 +40,20 @@ static void write_tile(const float* from, int64_t count, int64_t size, float* to
   transpose(size, count, from, TILE, to, size);
 }
 
+// z (W, TILE) = W_1 x + b_1 of the points of a tile; x (I, TILE) is left unread where W_1 is the identity.
+static void first_products(const FilmSirenProblem& p, const Tile& tile, int64_t columns, float* x,
+                           float* z) {
+  const int64_t W = p.width, I = p.inputs;
+  read_tile(p.x + tile.start * I, tile.count, I, columns, p.first_weight ? x : z);
+  if (p.first_weight) {
+    multiply<false>(W, I, columns, p.first_weight, I, x, TILE, z, TILE, p.first_bias);
+    return;
+  }
+  for (int64_t i = 0; i < W; ++i)
+    for (int64_t j = i * TILE; j < i * TILE + columns; j += LANES)
+      store(z + j, load(z + j) + splat(p.first_bias[i]));
+}
+
 // The FiLM rows and the weights that one tile uses.
 struct Row {
   const float *frequency, *phase, *view_weight, *view_bias, *head_weight, *head_bias;
@@ -66,7 +80,6 @@ static void forward_tile(const FilmSirenProblem& p, const Tile& tile, float* scr
   float* h = viewed + 3 * TILE;
   const Row row = row_of(p, tile.row);
 
-  read_tile(p.x + tile.start * p.inputs, tile.count, p.inputs, columns, x);
   read_tile(p.directions + tile.start * 3, tile.count, 3, columns, viewed);
   for (int64_t c = 0; c < C; ++c) {
     float bias = 0.0f;
@@ -77,7 +90,7 @@ static void forward_tile(const FilmSirenProblem& p, const Tile& tile, float* scr
     multiply<false>(end - begin, W, columns, row.head_weight + (head * C + begin) * W, W, h, TILE,
                     out + begin * TILE, TILE, nullptr, true);
   };
-  multiply<false>(W, p.inputs, columns, p.first_weight, p.inputs, x, TILE, z, TILE, p.first_bias);
+  first_products(p, tile, columns, x, z);
   film<false>(W, columns, z, row.frequency, row.phase, h, nullptr);
   for (int64_t layer = 1; layer < L; ++layer) {
     multiply<false>(W, W, columns, p.hidden_weight + (layer - 1) * W * W, W, h, TILE, z, TILE,
@@ -134,16 +147,19 @@ static void backward_tile(const FilmSirenProblem& p, const Tile& tile, const flo
   const Row row = row_of(p, tile.row);
   const bool weights = sums.first_weight != nullptr;
 
-  read_tile(p.x + tile.start * I, tile.count, I, columns, x);
   read_tile(p.directions + tile.start * 3, tile.count, 3, columns, viewed);
   read_tile(grad_output + tile.start * C, tile.count, C, columns, g);
-  const auto run = [&](int64_t layer, const float* weight, const float* bias, const float* input,
-                       int64_t depth) {
-    multiply<false>(W, depth, columns, weight, depth, input, TILE, z + layer * size, TILE, bias);
+  const auto film_of = [&](int64_t layer) {
     film<true>(W, columns, z + layer * size, row.frequency + layer * W, row.phase + layer * W,
                h_of(layer), cosine + layer * size);
   };
-  run(0, p.first_weight, p.first_bias, x, I);
+  const auto run = [&](int64_t layer, const float* weight, const float* bias, const float* input,
+                       int64_t depth) {
+    multiply<false>(W, depth, columns, weight, depth, input, TILE, z + layer * size, TILE, bias);
+    film_of(layer);
+  };
+  first_products(p, tile, columns, x, z);
+  film_of(0);
   for (int64_t layer = 1; layer < L; ++layer)
     run(layer, p.hidden_weight + (layer - 1) * W * W, p.hidden_bias + (layer - 1) * W,
         h_of(layer - 1), W);
@@ -212,11 +228,12 @@ static void backward_tile(const FilmSirenProblem& p, const Tile& tile, const flo
     if (layer > 1) head_grad(layer - 2, 0, C, grad, true);
   }
   through_film(0, grad);
-  if (weights) {
+  if (weights && p.first_weight) {
     by_point(I, x, x_points, ld_inputs);
     weight_grad(W, dz, ld_inputs, x_points, ld_inputs, sums.first_weight);
   }
-  if (gradients.x) {
+  if (gradients.x && !p.first_weight) write_tile(dz, tile.count, W, gradients.x + tile.start * W);
+  if (gradients.x && p.first_weight) {
     multiply<true>(I, W, columns, p.first_weight, I, dz, TILE, dx, TILE);
     write_tile(dx, tile.count, I, gradients.x + tile.start * I);
   }
@@ -239,7 +256,7 @@ static void film_siren_backward(const FilmSirenProblem& p, const float* grad_out
     size += rows * matrix.padded;
     return matrix;
   };
-  const MatrixSum first = sum_of(W, p.inputs, gradients.first_weight);
+  const MatrixSum first = sum_of(W, p.first_weight ? p.inputs : 0, gradients.first_weight);
   const MatrixSum hidden = sum_of((L - 1) * W, W, gradients.hidden_weight);
   const MatrixSum view = sum_of(G * W, 3 + W, gradients.view_weight);
   const MatrixSum head = sum_of(G * (L - 1) * p.channels, W, gradients.head_weight);

@@ -8,14 +8,15 @@ template <int parts>
 class PackedWeights {
  public:
   const int64_t width, channels, inputs;  // padded
-  const bool fp32_inputs;
+  const bool fp32_inputs, bf16_inputs;    // neither: the first layer has no weights
 
   // With `back`, what the backward pass needs: it evaluates no heads.
   PackedWeights(const FilmSirenProblem& p, bool back, int threads)
       : width(blocks(p.width) * BLOCK),
         channels(blocks(p.channels) * BLOCK),
         inputs(blocks(p.inputs) * BLOCK),
-        fp32_inputs(p.inputs <= FP32_INPUTS),
+        fp32_inputs(p.first_weight && p.inputs <= FP32_INPUTS),
+        bf16_inputs(p.first_weight && !fp32_inputs),
         heads_each_(p.layers),
         fp32_((1 + p.groups) * FP32_INPUTS * width) {
     pack_fp32(p.first_weight, p.inputs, fp32_inputs ? p.inputs : 0, p.width, 0);
@@ -85,8 +86,8 @@ class PackedWeights {
 
   void add_layers(const FilmSirenProblem& p, bool back) {
     const int64_t W = p.width;
-    if (!fp32_inputs) first_ = add(p.first_weight, p.inputs, 0, W, p.inputs, false);
-    if (back) first_back_ = add(p.first_weight, p.inputs, 0, W, p.inputs, true);
+    if (bf16_inputs) first_ = add(p.first_weight, p.inputs, 0, W, p.inputs, false);
+    if (back && p.first_weight) first_back_ = add(p.first_weight, p.inputs, 0, W, p.inputs, true);
     for (int64_t layer = 1; layer < p.layers; ++layer) {
       const float* weight = p.hidden_weight + (layer - 1) * W * W;
       hidden_.push_back(add(weight, W, 0, W, W, false));

@@ -49,14 +49,14 @@ struct FilmSirenProblem {
   const float* phases;                                                            // (M, L + 1, W)
   const int64_t* row_offsets;                                                     // (M + 1,)
   const int64_t* row_groups;                                                      // (M,)
-  const float* first_weight;                                                      // (W, I)
-  const float* first_bias;                                                        // (W,)
-  const float* hidden_weight;                                                     // (L - 1, W, W)
-  const float* hidden_bias;                                                       // (L - 1, W)
-  const float* view_weight;                                                       // (G, W, 3 + W)
-  const float* view_bias;                                                         // (G, W)
-  const float* head_weight;  // (G, L - 1, C, W)
-  const float* head_bias;    // (G, L - 1, C)
+  const float* first_weight;  // (W, I); null: the identity, which is not multiplied with, and I = W
+  const float* first_bias;    // (W,)
+  const float* hidden_weight;  // (L - 1, W, W)
+  const float* hidden_bias;    // (L - 1, W)
+  const float* view_weight;    // (G, W, 3 + W)
+  const float* view_bias;      // (G, W)
+  const float* head_weight;    // (G, L - 1, C, W)
+  const float* head_bias;      // (G, L - 1, C)
 };
 
 // Shapes as in FilmSirenProblem; null where a gradient is not needed.

@@ -8,6 +8,7 @@ file. It defines
   the current one); None: it can;
 * where precisions depend on the machine, `precision_unavailable(precision) -> str | None`, and
   `gains_nothing(precision) -> bool`: it can be had but is no faster than the automatic choice;
+* of `film_siren`, `skips_identity() -> bool` where the first layer may be without a product;
 * the functions that the op's `autograd.Function` calls (named in the op's own file).
 
 Nothing is compiled, and neither Triton nor CUDA is touched, before a backend is first considered.

@@ -12,6 +12,7 @@ from .film_siren_reference import (
     FilmSirenWeights,
     call_of,
     film_siren_reference,
+    is_identity,
     tensors_of,
 )
 
@@ -36,7 +37,8 @@ def film_siren(
     h_1 = sin(f^_1 (W_1 x + b_1) + p_1), h_{l+1} = sin(f^_{l+1} (W_{l+1} h_l + b_{l+1}) + p_{l+1}),
     v = sin(f^_v (W_v [d, h_L] + b_v) + p_v). The output is the sum of L - 1 linear heads: the first
     L - 2 read h_2 ... h_{L-1}; the last reads h_L for the first `trunk_channels` channels and v for
-    the others, so that the former cannot depend on the view direction.
+    the others, so that the former cannot depend on the view direction. W_1 of size (W, 0) is the
+    identity: the points are what the first layer adds b_1 to, made elsewhere.
 
     Differentiable once, in everything but `row_offsets` and `row_groups`. Raises ValueError for
     arguments that do not fit together, RuntimeError if a backend named explicitly cannot run.
@@ -48,6 +50,9 @@ def film_siren(
     choice = resolve("film_siren", backend, precision, points)
     if choice.backend == "reference":
         return film_siren_reference(*call._replace(precision=choice.precision))
+    if is_identity(weights.first_weight) and not _skips_identity(choice.backend):
+        identity = torch.eye(len(weights.first_weight), dtype=points.dtype, device=points.device)
+        call = call._replace(weights=weights._replace(first_weight=identity))
     return FilmSirenFunction.apply(
         trunk_channels, choice.backend, choice.precision, *tensors_of(call)
     )
@@ -82,6 +87,14 @@ class FilmSirenFunction(torch.autograd.Function):
         return (None, None, None, x, directions, frequencies, phases, None, None, *weights)
 
 
+def _skips_identity(backend: str) -> bool:
+    """Whether its launches take a first weight of size (W, 0). Others multiply with a matrix."""
+    return getattr(implementation("film_siren", backend), "skips_identity", lambda: False)()
+
+
+_skips_identity._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as of `_choose`
+
+
 def _check(call: FilmSirenCall) -> None:
     points, frequencies, weights = call.points, call.frequencies, call.weights
     if points.dim() != 2 or weights.head_weight.dim() != 4 or frequencies.dim() != 3:
@@ -93,6 +106,7 @@ def _check(call: FilmSirenCall) -> None:
     count, inputs = points.shape
     rows = frequencies.shape[0]
     groups, heads, channels, width = weights.head_weight.shape
+    skipped = is_identity(weights.first_weight)
     if heads < 1:
         raise ValueError("film_siren: a stack needs at least two layers")
     if not 0 <= call.trunk_channels <= channels:
@@ -102,11 +116,11 @@ def _check(call: FilmSirenCall) -> None:
     check_tensors(
         "film_siren",
         {
-            "points": (points, (count, inputs)),
+            "points": (points, (count, width if skipped else inputs)),
             "directions": (call.directions, (count, 3)),
             "frequencies": (frequencies, (rows, heads + 2, width)),
             "phases": (call.phases, (rows, heads + 2, width)),
-            "first_weight": (weights.first_weight, (width, inputs)),
+            "first_weight": (weights.first_weight, (width, 0 if skipped else inputs)),
             "first_bias": (weights.first_bias, (width,)),
             "hidden_weight": (weights.hidden_weight, (heads, width, width)),
             "hidden_bias": (weights.hidden_bias, (heads, width)),

@@ -32,6 +32,11 @@ def precision_unavailable(precision: str) -> str | None:
     return f"it needs {NEEDS[precision]}; the instructions in use are {module.isa()}"
 
 
+def skips_identity() -> bool:
+    """A first weight of size (W, 0) has address 0; a module built before that would read there."""
+    return hasattr(native(), "film_siren_skips_identity")
+
+
 def gains_nothing(precision: str) -> bool:
     """AVX512-BF16 of Intel's multiplies no more in a cycle than its fp32 does; AMD's does."""
     return precision == "fast" and native().isa() == "avx512_bf16" and _is_intel()

@@ -18,7 +18,7 @@ class FilmSirenWeights(NamedTuple):
     L layers of width W, G groups of view layers and heads, C output channels.
     """
 
-    first_weight: Tensor  # (W, I)
+    first_weight: Tensor  # (W, I); (W, 0): the identity, with I = W
     first_bias: Tensor  # (W,)
     hidden_weight: Tensor  # (L - 1, W, W)
     hidden_bias: Tensor  # (L - 1, W)
@@ -76,6 +76,11 @@ def call_of(tensors: Sequence[Tensor], trunk_channels: int, precision: str) -> F
     )  # fmt: skip
 
 
+def is_identity(first_weight: Tensor) -> bool:
+    """Whether it stands for the identity, which is not multiplied with."""
+    return first_weight.numel() == 0
+
+
 def differentiable(call: FilmSirenCall) -> FilmSirenGradients[Tensor]:
     """The tensors that have a gradient."""
     return FilmSirenGradients(
@@ -129,14 +134,18 @@ def _film_siren_row(
     head_weight, head_bias = weights.head_weight[group], weights.head_bias[group]
     layers = head_weight.shape[0] + 1
 
-    def film(x: Tensor, layer: int, weight: Tensor, bias: Tensor, precision: str) -> Tensor:
-        return torch.addcmul(
-            phases[layer], frequencies[layer], linear(x, weight, bias, precision)
-        ).sin()
+    def sines(z: Tensor, layer: int) -> Tensor:
+        return torch.addcmul(phases[layer], frequencies[layer], z).sin()
 
-    # The first layer multiplies coordinates by about 30: fp16 operands would lose the picture.
-    first_precision = "fp32" if points.shape[1] <= 3 else precision
-    h = film(points, 0, weights.first_weight, weights.first_bias, first_precision)
+    def film(x: Tensor, layer: int, weight: Tensor, bias: Tensor, precision: str) -> Tensor:
+        return sines(linear(x, weight, bias, precision), layer)
+
+    if is_identity(weights.first_weight):
+        h = sines(points + weights.first_bias, 0)
+    else:
+        # It multiplies coordinates by about 30: fp16 operands would lose the picture.
+        first_precision = "fp32" if points.shape[1] <= 3 else precision
+        h = film(points, 0, weights.first_weight, weights.first_bias, first_precision)
     output: Tensor | float = 0.0
     for layer in range(1, layers):
         h = film(

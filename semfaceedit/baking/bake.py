@@ -126,11 +126,16 @@ def _evaluate(
         points[:, None], torch.zeros_like(points[:, :1]), valid, level, level[:, 0]
     )
     frontal = points.new_tensor(FRONTAL_DIRECTION).expand_as(points).contiguous()
-    geometry = generator.geometry(intersections, frontal, codes.geometry)
+    geometry = generator.geometry(
+        intersections, frontal, codes.geometry, through=generator.appearance.first_weight
+    )
     image = torch.zeros_like(level[:, 0])
     colors = [
         torch.stack([
-            generator.appearance(geometry.descriptor, frontal, image, image + group, film)
+            generator.appearance(
+                geometry.descriptor, frontal, image, image + group, film,
+                multiplied=geometry.multiplied,
+            )
             for group in range(generator.config.groups)
         ])
         for film in films

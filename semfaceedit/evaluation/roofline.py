@@ -33,6 +33,11 @@ def film_siren_flops(points: int, inputs: int, width: int, layers: int, channels
     return 2 * points * width * rows
 
 
+def fold_flops(width: int, layers: int) -> int:
+    """The Appearance Module's first weight times L - 1 heads of the descriptor and their biases."""
+    return 2 * (layers - 1) * width * width * (width + 1)
+
+
 def field_flops(samples: int, width: int, layers: int) -> int:
     """The manifold predictor, an MLP 3 -> width -> ... -> 1."""
     return 2 * samples * width * (3 + (layers - 1) * width + 1)
@@ -51,6 +56,7 @@ def stage_work(
     geometry = _stack_weights(3, width, config.geometry_depth, channels, 1)
     stacks = config.groups if config.sharing == "none" else 1
     groups = config.groups if config.sharing == "proposed" else 1
+    folded = config.sharing != "none"  # else descriptors are multiplied point by point
     appearance = stacks * _stack_weights(width, width, config.appearance_depth, COLORS, groups)
     hit_bytes = (3 + 1 + 1) * FLOAT + INDEX + 1  # point, depth, interval, level, valid
     return {
@@ -60,7 +66,8 @@ def stage_work(
             rays * (6 * FLOAT + INDEX) + hit_count * hit_bytes + field * FLOAT,
         ),
         "geometry": Work(
-            film_siren_flops(points, 3, width, config.geometry_depth, channels),
+            film_siren_flops(points, 3, width, config.geometry_depth, channels)
+            + (fold_flops(width, config.geometry_depth) if folded else 0),
             points * (6 + width) * FLOAT + hit_count * (1 + NUM_CLASSES) * FLOAT + geometry * FLOAT,
             points * width * (config.geometry_depth + 1),
         ),
@@ -69,7 +76,9 @@ def stage_work(
             hit_count * ((1 + NUM_CLASSES) * FLOAT + INDEX) + rays * NUM_CLASSES * FLOAT,
         ),
         "appearance": Work(
-            film_siren_flops(points, width, width, config.appearance_depth, COLORS),
+            film_siren_flops(
+                points, 0 if folded else width, width, config.appearance_depth, COLORS
+            ),
             points * ((width + 3 + COLORS) * FLOAT + 2 * INDEX) + appearance * FLOAT,
             points * width * (config.appearance_depth + 1),
         ),

@@ -47,6 +47,16 @@ class AppearanceModule(nn.Module):
             for _ in range(stacks)
         )
 
+    @property
+    def first_weight(self) -> Tensor | None:  # (W, W)
+        """W_1, where all points share it: the Geometry Module gives W_1 times a descriptor for the
+        price of the descriptor, both being linear."""
+        if self.config.sharing == "none":
+            return None
+        shared = self.stacks[0]
+        assert isinstance(shared, FilmSirenStack)
+        return shared.first_weight
+
     def mapping(self, z: Tensor) -> Film:  # (B, n, Z) -> (B, n, L + 1, W)
         films = [network(z[:, group]) for group, network in enumerate(self.mappings)]
         return Film(
@@ -61,6 +71,8 @@ class AppearanceModule(nn.Module):
         image_of_point: Tensor,  # (P,) int64
         group_of_point: Tensor,  # (P,) int64
         film: Film,  # (B, n, L + 1, W)
+        *,
+        multiplied: bool = False,  # by `first_weight`
     ) -> Tensor:  # (P, 3) colours in [0, 1]
         # Rows are ordered by group, then image, so that a stack or a set of heads is one run of
         # points. The stable sort makes the result independent of how ties would fall.
@@ -83,6 +95,7 @@ class AppearanceModule(nn.Module):
                 by_row,
                 offsets_within(offsets, chunk),
                 row_groups,
+                multiplied,
             )
 
         # Descriptors in this order are rows of W numbers again, as many as lie there already.
@@ -91,13 +104,20 @@ class AppearanceModule(nn.Module):
         return widened_sigmoid(colors)
 
     def _sorted(
-        self, descriptor: Tensor, directions: Tensor, film: Film, offsets: Tensor, groups: Tensor
+        self,
+        descriptor: Tensor,
+        directions: Tensor,
+        film: Film,
+        offsets: Tensor,
+        groups: Tensor,
+        multiplied: bool,
     ) -> Tensor:
-        if self.config.sharing == "proposed":
-            return self.stacks[0](descriptor, directions, film, offsets, groups)
         first_group = torch.zeros_like(groups)
-        if self.config.sharing == "all":
-            return self.stacks[0](descriptor, directions, film, offsets, first_group)
+        if self.config.sharing != "none":
+            heads = groups if self.config.sharing == "proposed" else first_group
+            return self.stacks[0](
+                descriptor, directions, film, offsets, heads, multiplied=multiplied
+            )
         batch = len(groups) // self.config.groups
         outputs = []
         for group, stack in enumerate(self.stacks):

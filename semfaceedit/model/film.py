@@ -87,26 +87,43 @@ class FilmSirenStack(nn.Module):
             weight.uniform_(-bound, bound)
             bias.uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
-    def weights(self, channels: int | None = None) -> FilmSirenWeights:
-        """The op's tensors, gains applied, with heads for the first `channels` (default: all)."""
+    def weights(
+        self,
+        channels: int | None = None,
+        *,
+        through: Tensor | None = None,  # (K, K)
+        multiplied: bool = False,
+    ) -> FilmSirenWeights:
+        """The op's tensors, gains applied, with heads for the first `channels` (default: all).
+
+        through: what multiplies the last K of all channels, folded into their heads. multiplied:
+        the points are W_1 x already.
+        """
         head_weight, head_bias = self.head_weight[:, :, :channels], self.head_bias[..., :channels]
         if not self._unit_gain:
             gains = self.gains[:channels]
             head_weight, head_bias = head_weight * gains[:, None], head_bias * gains
+        if through is not None:
+            head_weight, head_bias = _folded(head_weight, head_bias, through)
+        first_weight: Tensor = self.first_weight
+        if multiplied:
+            first_weight = first_weight.new_empty(len(first_weight), 0)
         return FilmSirenWeights(
-            self.first_weight, self.first_bias, self.hidden_weight, self.hidden_bias,
+            first_weight, self.first_bias, self.hidden_weight, self.hidden_bias,
             self.view_weight, self.view_bias, head_weight, head_bias,
         )  # fmt: skip
 
     def forward(
         self,
-        points: Tensor,  # (P, I)
+        points: Tensor,  # (P, I), or (P, W)
         directions: Tensor,  # (P, 3)
         film: Film,  # (M, L + 1, W)
         row_offsets: Tensor,  # (M + 1,)
         row_groups: Tensor,  # (M,)
         *,
         channels: int | None = None,  # the first C' outputs alone
+        through: Tensor | None = None,  # (K, K), of the last K outputs
+        multiplied: bool = False,  # the points are W_1 x
     ) -> Tensor:  # (P, C), or (P, C')
         return film_siren(
             points,
@@ -115,6 +132,18 @@ class FilmSirenStack(nn.Module):
             film.phases,
             row_offsets,
             row_groups,
-            self.weights(channels),
+            self.weights(channels, through=through, multiplied=multiplied),
             trunk_channels=self.trunk_channels,
         )
+
+
+def _folded(head_weight: Tensor, head_bias: Tensor, through: Tensor) -> tuple[Tensor, Tensor]:
+    """The heads (G, L - 1, C, W) and (G, L - 1, C) with `through` (K, K) of the last K channels."""
+    kept = head_weight.shape[2] - len(through)
+    with torch.autocast(through.device.type, enabled=False):  # weights in full, as without this
+        weight = torch.matmul(through, head_weight[:, :, kept:])
+        bias = nn.functional.linear(head_bias[..., kept:], through)
+    return (
+        torch.cat([head_weight[:, :, :kept], weight], 2),
+        torch.cat([head_bias[..., :kept], bias], 2),
+    )

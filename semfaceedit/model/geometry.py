@@ -31,6 +31,7 @@ class Geometry:
     semantics: Tensor  # (R', K, N) class scores
     descriptor: Tensor  # (P, W), or (P, 0) where not asked for
     hit_index: Tensor  # (P,) int64, ascending
+    multiplied: bool  # with `through`: then `descriptor` is the product
 
 
 class GeometryModule(nn.Module):
@@ -66,10 +67,15 @@ class GeometryModule(nn.Module):
         film: Film,  # (B, L + 1, W)
         *,
         describe: bool = True,
+        through: Tensor | None = None,  # (W, W)
     ) -> Geometry:
+        """through: what the descriptor will be multiplied with, folded into its heads where that
+        saves a product: not where it alone is trained, whose gradient would pass the whole stack.
+        """
         config = self.config
         valid = intersections.valid
         batch, shape = film.frequencies.shape[0], valid.shape
+        multiplied = describe and through is not None and not self._is_trained_alone(through)
         hit_index = valid.flatten().nonzero()[:, 0]
         counts = valid.view(batch, -1).sum(1)
         out = self.stack(
@@ -79,6 +85,7 @@ class GeometryModule(nn.Module):
             nn.functional.pad(counts.cumsum(0), (1, 0)),
             torch.zeros_like(counts),
             channels=None if describe else 1 + NUM_CLASSES,
+            through=through if multiplied else None,
         )
         on_plane = (intersections.level == len(intersections.level[0]) - 1).flatten()[hit_index]
         rest = out.shape[1] - 1 - NUM_CLASSES
@@ -91,8 +98,16 @@ class GeometryModule(nn.Module):
             0, hit_index, scores
         )
         return Geometry(
-            dense_alpha.view(shape), dense_scores.view(*shape, NUM_CLASSES), descriptor, hit_index
+            dense_alpha.view(shape),
+            dense_scores.view(*shape, NUM_CLASSES),
+            descriptor,
+            hit_index,
+            multiplied,
         )
+
+    def _is_trained_alone(self, through: Tensor) -> bool:
+        own = self.stack.head_weight
+        return torch.is_grad_enabled() and through.requires_grad and not own.requires_grad
 
     def opacity(self, points: Tensor, film: Film) -> Tensor:  # (P, 3) world, (1, L + 1, W)
         """alpha (P,) of points on iso-surfaces of one face; density never sees the direction."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -181,6 +181,7 @@ class _ShadedRays:
     group_of_point: Tensor  # (P,) int64
     directions: Tensor  # (P, 3)
     descriptor: Tensor  # (P, W)
+    multiplied: bool  # see `Geometry`
     colors: Tensor  # (B R, K, 3) in [0, 1]; 0 where there is no point
     pixels: Tensor  # (B, R, 3) in [0, 1]
 
@@ -201,7 +202,10 @@ def _render_rays(
         directions = directions.new_tensor(FRONTAL_DIRECTION).expand_as(directions)
 
     with clock("geometry"):
-        geometry = generator.geometry(intersections, directions, codes.geometry, describe=shade)
+        geometry = generator.geometry(
+            intersections, directions, codes.geometry,
+            describe=shade, through=generator.appearance.first_weight,
+        )  # fmt: skip
     with clock("masking"):
         labels, semantic_map = semantic_composite(geometry.alpha, geometry.semantics)
         point_index, descriptor = geometry.hit_index, geometry.descriptor
@@ -217,8 +221,9 @@ def _render_rays(
         point_colors = descriptor.new_zeros(0, 3)
         if shade:
             point_colors = generator.appearance(
-                descriptor, directions, image_of_point, group_of_point, codes.appearance
-            )
+                descriptor, directions, image_of_point, group_of_point, codes.appearance,
+                multiplied=geometry.multiplied,
+            )  # fmt: skip
         colors = point_colors.new_zeros(labels.numel(), 3).index_copy_(0, point_index, point_colors)
         colors = colors.view(*labels.shape, 3)
     with clock("compositing"):
@@ -232,12 +237,13 @@ def _render_rays(
     )
     return pixels, _ShadedRays(
         geometry.alpha, intersections.depths, point_index, image_of_point, group_of_point,
-        directions, descriptor, colors, pixels.color,
+        directions, descriptor, geometry.multiplied, colors, pixels.color,
     )  # fmt: skip
 
 
 def _detached(rays: _ShadedRays) -> _ShadedRays:
-    return _ShadedRays(*(getattr(rays, field.name).detach() for field in fields(rays)))
+    tensors: dict[str, Any] = {n: v.detach() for n, v in vars(rays).items() if torch.is_tensor(v)}
+    return replace(rays, **tensors)
 
 
 def _recolor_rays(
@@ -249,7 +255,7 @@ def _recolor_rays(
     some = changed[part.image_of_point, part.group_of_point].nonzero()[:, 0]
     new = generator.appearance(
         part.descriptor[some], part.directions[some], part.image_of_point[some],
-        part.group_of_point[some], appearance,
+        part.group_of_point[some], appearance, multiplied=part.multiplied,
     )  # fmt: skip
     places = part.point_index[some]
     colors = part.colors.flatten(0, 1).index_copy(0, places, new).view_as(part.colors)

@@ -136,7 +136,7 @@ def test_colours_are_made_only_where_they_count(editor, monkeypatch):
     monkeypatch.setattr(
         editor.generator.appearance,
         "forward",
-        lambda *arguments: colored.append(1) or appearance(*arguments),
+        lambda *these, **flags: colored.append(1) or appearance(*these, **flags),
     )
     fit.run(Stage(name="geometry", iterations=4, pose=True))
     assert len(colored) == len(fit.history) == 3

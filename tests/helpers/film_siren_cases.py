@@ -21,10 +21,13 @@ SHAPES = {  # points, inputs, width, layers, rows, groups, channels
     "one point": (1, 3, 64, 3, 1, 1, 84),
     "odd": (63, 5, 17, 4, 9, 3, 7),
     "narrow": (500, 3, 5, 2, 2, 1, 30),
+    "no first product": (300, 0, 64, 2, 8, 4, 3),
+    "odd, no first product": (163, 0, 37, 3, 9, 3, 7),
 }
 LARGE_SHAPES = {
     "paper": (200, 3, 256, 8, 2, 1, 276),
     "paper appearance": (200, 256, 256, 8, 4, 4, 3),
+    "paper appearance, no first product": (200, 0, 256, 8, 4, 4, 3),
     "many rows": (20_000, 3, 64, 3, 64, 4, 84),
     "odd and deep": (977, 33, 129, 5, 7, 2, 41),
 }
@@ -89,6 +92,21 @@ def compare(sizes: Sizes, trunk: int | None = None) -> None:
     names = results[0][0]
     assert_matches(*({n: torch.stack([r[n] for r in runs]) for n in names}
                      for runs in zip(*results, strict=True)))  # fmt: skip
+
+
+def with_and_without_first_product(
+    sizes: Sizes, precision: str, backend: str = "cpu"
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Output and gradients where the first layer multiplies with the identity, and where not."""
+    inputs, *rows = problem(sizes)
+    names = [name for name in inputs if name != "first_weight"]
+    function = call(*rows, backend, None, precision)
+    multiplied = {**inputs, "first_weight": torch.eye(sizes[2])}
+    one, other = (
+        values_and_gradients(function, tensors, torch.float32, names)
+        for tensors in (multiplied, inputs)
+    )
+    return one, other
 
 
 def sine(arguments: Tensor, precision: str = "fp32") -> Tensor:

@@ -21,17 +21,20 @@ def film_problem(
     channels: int,
     generator: torch.Generator | None = None,
 ) -> Inputs:
-    """The differentiable inputs of `film_siren`; FiLM arguments span several periods."""
+    """The differentiable inputs of `film_siren`; FiLM arguments span several periods.
+
+    inputs 0: the first weight is the identity, left out.
+    """
 
     def randn(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
     return {
-        "points": randn(points, inputs),
+        "points": randn(points, inputs) if inputs else 0.3 * randn(points, width),
         "directions": torch.nn.functional.normalize(randn(points, 3), dim=1),
         "frequencies": 15 + 2 * randn(rows, layers + 1, width),
         "phases": randn(rows, layers + 1, width),
-        "first_weight": 0.3 * randn(width, inputs) / inputs**0.5,
+        "first_weight": 0.3 * randn(width, inputs) / max(inputs, 1) ** 0.5,
         "first_bias": 0.1 * randn(width),
         "hidden_weight": 0.1 * randn(layers - 1, width, width) / width**0.5,
         "hidden_bias": 0.05 * randn(layers - 1, width),

@@ -6,11 +6,20 @@ from collections.abc import Callable
 import pytest
 import torch
 from comparison import assert_identical, assert_matches, values_and_gradients
-from film_siren_cases import LARGE_SHAPES, SHAPES, call, compare, expected, problem, sine
+from film_siren_cases import (
+    LARGE_SHAPES,
+    SHAPES,
+    call,
+    compare,
+    expected,
+    problem,
+    sine,
+    with_and_without_first_product,
+)
 from support import isas, needs_native, use_isa, use_threads
 from torch import Tensor
 
-from semfaceedit.kernels import FilmSirenWeights, film_siren
+from semfaceedit.kernels import FilmSirenWeights, film_siren, film_siren_cpu
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -126,6 +135,28 @@ def test_cpu_with_only_viewed_or_only_trunk_channels(trunk: int) -> None:
 
 
 @needs_native
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("width", [1, 3, 37])
+def test_no_first_product_is_one_with_the_identity(width: int, isa: str) -> None:
+    with use_isa(isa):
+        assert_identical(*with_and_without_first_product((163, 0, width, 3, 9, 3, 7), "fp32"))
+
+
+@needs_native
+def test_backends_that_need_a_first_product_multiply_with_the_identity(monkeypatch) -> None:
+    monkeypatch.delattr(film_siren_cpu, "skips_identity")
+    launched = []
+    forward = film_siren_cpu.forward
+    monkeypatch.setattr(
+        film_siren_cpu, "forward", lambda call: launched.append(call) or forward(call)
+    )
+    assert_identical(*with_and_without_first_product((63, 0, 17, 3, 4, 2, 7), "fp32"))
+    for one in launched:
+        assert torch.equal(one.weights.first_weight, torch.eye(17))
+    assert len(launched) == 2
+
+
+@needs_native
 @pytest.mark.parametrize("rows", [1, 3])
 def test_no_points(rows: int) -> None:
     inputs, offsets, groups = problem((0, 3, 16, 2, rows, 1, 5))
@@ -211,6 +242,11 @@ def test_shapes_that_do_not_fit() -> None:
         wrong = {**inputs, name: inputs[name][..., :-1]}
         with pytest.raises(ValueError, match=f"film_siren: {name} has shape"):
             call(*rows, "reference")(wrong)
+    nothing = {**inputs, "first_weight": torch.empty(8, 0)}
+    with pytest.raises(
+        ValueError, match=r"film_siren: points has shape \(5, 3\), expected \(5, 8\)"
+    ):
+        call(*rows, "reference")(nothing)
     for trunk in (-1, 100):
         with pytest.raises(ValueError, match=f"trunk_channels {trunk} is not in 0 to"):
             call(*rows, "reference", trunk)(inputs)

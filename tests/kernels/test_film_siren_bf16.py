@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 from comparison import assert_identical, relative_error, values_and_gradients
-from film_siren_cases import LARGE_SHAPES, SHAPES, Sizes, call, expected, problem, sine
+from film_siren_cases import (
+    LARGE_SHAPES,
+    SHAPES,
+    Sizes,
+    call,
+    expected,
+    problem,
+    sine,
+    with_and_without_first_product,
+)
 from support import bf16_paths, isas, needs_native, use_isa, use_threads
 from torch import Tensor
 
@@ -186,6 +195,16 @@ def test_bf16_same_bits_for_every_run_and_thread_count(isa: str, precision: str)
                 assert poison["output"].isnan().all()  # what scratch memory then holds
     for result in results[1:]:
         assert_identical(results[0], result)
+
+
+@bf16
+@pytest.mark.parametrize("width", [1, 3])
+def test_bf16_no_first_product_is_one_with_the_identity(
+    width: int, isa: str, precision: str
+) -> None:
+    """Of up to three inputs, whose product is in fp32."""
+    with use_isa(isa):
+        assert_identical(*with_and_without_first_product((163, 0, width, 3, 9, 3, 7), precision))
 
 
 @bf16
