@@ -7,7 +7,6 @@ so that training runs on machines that have torch and little else.
 import argparse
 import ast
 import dataclasses
-import errno
 import inspect
 import itertools
 import json
@@ -30,8 +29,9 @@ from typing import Annotated, Any, TypeVar
 import torch
 
 from .errors import UserError
-from .files import check_writable
+from .failures import file_advice, is_lack_of_memory, memory_advice
 from .kernels import BackendError
+from .outputs import check_written, flag_of
 from .usage import check_options, check_ranges, errors_in_one_line, gathered, refuse
 
 Options = TypeVar("Options")
@@ -52,14 +52,15 @@ def run_command(
     A full disk is such an error too. Anything else is a defect and keeps its traceback. SIGTERM
     leaves with 143 through SystemExit, so that temporary files go.
     """
+    options: Options | None = None
     try:
         with _terminable():
             options = parse(options_type, argv, name=name)
             check_ranges(options)
             if isinstance(seed := getattr(options, "seed", None), int):
                 check_seed(seed)
-            if isinstance(out := getattr(options, "out", None), Path) and not _only_says(options):
-                check_writable(out)  # before work that would be lost
+            if not _only_says(options):
+                check_written(options)
             command(options)
             sys.stdout.flush()  # here, where a reader that has left is no defect
     except (UserError, BackendError) as error:
@@ -69,29 +70,15 @@ def run_command(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (MemoryError, RuntimeError) as error:
-        if not _is_lack_of_memory(error):
+        if not is_lack_of_memory(error):
             raise
-        print(f"semfaceedit {name}: error: {_memory_advice(options_type)}", file=sys.stderr)
+        print(f"semfaceedit {name}: error: {memory_advice(options_type)}", file=sys.stderr)
         return 1
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        said = {
-            errno.ENOSPC: f"no space left on the disk{where}: free some space or",
-            errno.EDQUOT: f"no space left on the disk{where}: free some space or",
-            errno.EACCES: f"permission denied{where}: check its permissions, or",
-            errno.EROFS: f"read-only file system{where}:",
-        }
-        if where:  # folders that cannot be made, names that are too long
-            for number in (errno.ENOENT, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR):
-                said[number] = f"{os.strerror(number).lower()}{where}:"
-        what = said.get(error.errno or 0)
-        if what is None:
+        said = file_advice(error, flag_of(options, error.filename))
+        if said is None:
             raise
-        print(
-            f"semfaceedit {name}: error: {what} choose another --out; files already written are "
-            "intact",
-            file=sys.stderr,
-        )
+        print(f"semfaceedit {name}: error: {said}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"semfaceedit {name}: interrupted", file=sys.stderr)
@@ -102,19 +89,6 @@ def run_command(
 def _only_says(options: Any) -> bool:
     """The command writes nothing this time."""
     return any(getattr(options, name, False) for name in ("dry_run", "list_sliders"))
-
-
-def _is_lack_of_memory(error: Exception) -> bool:
-    """Of CUDA, of torch's allocator on the CPU, or of Python."""
-    lacking = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, lacking) or "allocate memory" in str(error)
-
-
-def _memory_advice(options_type: type[Any]) -> str:
-    known = {field.name for field in dataclasses.fields(options_type)}
-    flags = [name for name in ("chunk_rays", "resolution", "batch", "count") if name in known]
-    smaller = " or ".join(f"--{name.replace('_', '-')}" for name in flags)
-    return f"not enough memory: {f'give a smaller {smaller}, or ' if smaller else ''}free some"
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from .kernels import use_backend
 from .memory import keep_freed_memory
 from .metrics.perceptual import load_perceptual
 from .options import EncoderOptions, open_checkpoint, open_encoder
+from .outputs import FOLDER
 from .parsing.network import load_parser
 from .usage import Within
 from .web_editor.session import EditingSession
@@ -43,7 +44,7 @@ class EditorOptions(EncoderOptions):
     """Face project to open first (default: the face of --seed)."""
     seed: int = 1
     """Generated face to open first."""
-    out: Path = Path("faces")
+    out: Annotated[Path, FOLDER] = Path("faces")
     """Folder in which the page opens and saves face projects."""
     port: Annotated[int, Within(0, 65_535)] = 8008
     """Port on 127.0.0.1; 0 takes any free port."""
@@ -65,7 +66,6 @@ def run(options: EditorOptions) -> None:
         raise UserError(
             f"the editor needs {error.name}: pip install 'semfaceedit[editor]'"
         ) from None
-    check_folder(options.out)
     device = select_device(options.device)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the page's are checked
     if device.type == "cpu":
@@ -99,15 +99,6 @@ def run(options: EditorOptions) -> None:
             kept = editor.end()
             if kept is not None:
                 wrote(kept, "the face with unsaved changes")
-
-
-def check_folder(out: Path) -> None:
-    """UserError where the faces could not be written, before anyone works on one."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file: name a folder for the faces")
-    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"--out {out}: {nearest} cannot be written to: choose another folder")
 
 
 def page_key() -> str:

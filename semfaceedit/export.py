@@ -19,8 +19,8 @@ from .model import checkpoint, config_values
 from .model.discriminator import build_discriminators
 from .model.generator import Generator, seed_codes
 from .model.renderer import RenderOutput, render
-from .options import CheckpointOptions, make_folder, open_checkpoint
-from .outputs import check_outputs
+from .options import CheckpointOptions, open_checkpoint
+from .outputs import FOLDER, check_outputs
 from .training.trainer import images_before
 from .usage import Within
 
@@ -59,7 +59,7 @@ class ExportOptions(CheckpointOptions):
     """Face project to bake."""
     seed: int | None = None
     """Generated face to bake instead."""
-    bake: Path | None = None
+    bake: Annotated[Path | None, FOLDER] = None
     """Folder for the baked face."""
     texture_size: Annotated[int, Within(16, 2048)] = TEXELS
     """Texels along each edge of a layer; 256 suits pictures of 256 x 256 pixels."""
@@ -109,7 +109,6 @@ def _bake(options: ExportOptions, folder: Path) -> None:
     else:
         codes = seed_codes(base, options.seed or 0)
     looks = looks_of(generator, options.looks)
-    make_folder(folder, "--bake")
     with use_backend(options.backend):
         face = bake(
             generator, codes, size=options.texture_size, looks=looks, shared=base,
@@ -148,7 +147,6 @@ def _export_weights(options: ExportOptions, run_folder: Path, out: Path | None) 
         if options.half:
             _check_half(generator, path)
 
-    make_folder(out.parent)
     checkpoint.write_atomically(out, write)
     wrote(out)
     if options.discriminators:

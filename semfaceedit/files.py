@@ -16,9 +16,11 @@ from .errors import UserError
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """`write` to a temporary file beside `path`, flush it to the disk, then rename it into place.
 
+    The folders on the way are made here, when there is something to write, for every output alike.
     A reader, or a process killed at any moment, sees the old file or the new one, never a part.
     """
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # what the umask leaves; safetensors writes files of 0600
@@ -34,25 +36,30 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise
 
 
-def check_writable(path: Path) -> None:
-    """Raise, before work that would be lost, the OSError that writing the file or folder `path`
-    would; UserError where it would lie in a file. Nothing is left behind."""
+def check_writable(path: Path, flag: str = "--out", *, folder: bool = False) -> None:
+    """Raise, before work that would be lost, the OSError that writing the file or folder `path` of
+    the option `flag` would; UserError where it would lie in a file. Nothing is left behind.
+
+    folder: `path` is to be one.
+    """
     made: list[Path] = []
     try:
         there = path.exists()  # raises for a name that is too long
-        for folder in reversed((path, *path.parents) if there else path.parents):
-            if not folder.exists():
-                folder.mkdir()
-                made.append(folder)
-            elif not folder.is_dir() and folder != path:
-                raise UserError(f"{path.parent} is or lies in a file: choose another --out")
+        if folder and there and not path.is_dir():
+            raise UserError(f"{path} is or lies in a file: choose another {flag}")
+        for parent in reversed((path, *path.parents) if there else path.parents):
+            if not parent.exists():
+                parent.mkdir()
+                made.append(parent)
+            elif not parent.is_dir() and parent != path:
+                raise UserError(f"{path.parent} is or lies in a file: choose another {flag}")
         with tempfile.TemporaryFile(dir=path if path.is_dir() else path.parent):
             pass
     except OSError as error:
         raise type(error)(error.errno, error.strerror, str(path)) from None
     finally:
-        for folder in reversed(made):
-            folder.rmdir()
+        for parent in reversed(made):
+            parent.rmdir()
 
 
 def try_lock(descriptor: int) -> bool | None:

@@ -9,9 +9,10 @@ from .cli import run_command, select_device, wrote
 from .editing.directions import FindSettings, find_directions
 from .editing.sliders import KIND, table
 from .errors import UserError
+from .files import check_writable
 from .kernels import use_backend
 from .memory import keep_freed_memory
-from .options import CheckpointOptions, make_folder, open_checkpoint
+from .options import CheckpointOptions, open_checkpoint
 from .outputs import check_outputs, paths_in
 from .usage import Within
 
@@ -44,8 +45,8 @@ def run(options: FindDirectionsOptions) -> None:
     out = options.out or KIND.beside(generator.source)
     if out.suffix != ".safetensors" or out.is_dir():
         raise UserError(f"--out {out}: name a file that ends in .safetensors")
+    check_writable(out)  # which may lie beside the weights
     check_outputs([out], [*paths_in(options), generator.source], kind=KIND.format)
-    make_folder(out.parent)
     if select_device(options.device).type == "cpu":
         keep_freed_memory()
     settings = FindSettings(samples=options.samples, judged=options.judged, seed=options.seed)

@@ -17,8 +17,8 @@ from .evaluation.gallery_studio import FACES, Figure, Studio
 from .files import write_text
 from .kernels import use_backend
 from .model.mean_face import fingerprint
-from .options import CheckpointOptions, make_folder, open_checkpoint
-from .outputs import check_outputs, paths_in, save_page, save_picture
+from .options import CheckpointOptions, open_checkpoint
+from .outputs import FOLDER, check_outputs, paths_in, save_page, save_picture
 from .usage import Within
 
 FIGURES: dict[str, tuple[str, Callable[[Studio], Figure]]] = {
@@ -46,7 +46,7 @@ class GalleryOptions(CheckpointOptions):
     finished; --only makes some of them again.
     """
 
-    out: Path = Path("gallery")
+    out: Annotated[Path, FOLDER] = Path("gallery")
     """Folder for the page."""
     only: tuple[str, ...] = ()
     """Figures to make: multiview, disentanglement, appearance, interpolation, inversion, edits,
@@ -109,7 +109,6 @@ def run(options: GalleryOptions) -> None:
         invert_iterations=options.invert_iterations,
         tune=options.tune,
     )
-    make_folder(options.out)
     record = _read(options.out, fingerprint(generator), keep=bool(options.only))
     record.checkpoint = generator.source.name if generator.source else ""
     command = _command(options, record.checkpoint)

@@ -146,7 +146,6 @@ def tools(
         raise UserError(f"--out {out}: name a file that ends in .safetensors")
     pictures = [out.with_suffix(f".{name}.png") for name in beside]
     check_outputs([out, *pictures], paths_in(options), kind=FORMAT)
-    make_folder(out.parent)
     perceptual = None
     device = select_device(options.device)
     if device.type == "cpu":
@@ -163,14 +162,6 @@ def tools(
         remark("the VGG term of the loss is left out; --vgg-weights FILE or --download-vgg adds it")
     with use_backend(options.backend, options.precision):
         yield Tools(perceptual, LiveFit(out.with_suffix(".preview.png")))
-
-
-def make_folder(path: Path, flag: str = "--out") -> None:
-    """Make the folder of an option; UserError where a file is in its place."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"{flag}: {path} is or lies in a file: name another folder") from None
 
 
 class FitArguments(NamedTuple):
@@ -239,9 +230,7 @@ def _check_pasting(
         if options.photograph is not None:
             raise UserError("--photograph is for --paste: name the file to write, too")
         return None
-    photograph = check_paste(project, options.paste, options.photograph, near)
-    make_folder(options.paste.parent)
-    return photograph, options.paste
+    return check_paste(project, options.paste, options.photograph, near), options.paste
 
 
 def say_if_not_followed(metrics: dict[str, float]) -> None:

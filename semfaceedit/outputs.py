@@ -11,18 +11,19 @@ import json
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors import safe_open
 
 from .errors import UserError
-from .files import write_atomically, write_text
+from .files import check_writable, write_atomically, write_text
 
 MARK = "semfaceedit"
 TIFF_MARK = 65000  # a private tag, so that the camera's program keeps its name
-WRITTEN = ("out", "paste")  # options that name what a command writes
+WRITTEN = ("paste", "bake", "trace", "out")  # options that name what a command writes
+FOLDER = "folder"  # marks an option that names one: `out: Annotated[Path, FOLDER]`
 SOFTWARE = 0x131  # the tag of EXIF that names the program
 
 
@@ -68,6 +69,29 @@ def paths_in(options: Any) -> list[Path]:
         if field.name not in WRITTEN:
             found += [path for path in several if isinstance(path, Path)]
     return found
+
+
+def written(options: Any) -> dict[str, Path]:
+    """What an options dataclass says is to be written, by option."""
+    named = {f"--{name}": getattr(options, name, None) for name in WRITTEN}
+    return {flag: path for flag, path in named.items() if isinstance(path, Path)}
+
+
+def check_written(options: Any) -> None:
+    """UserError or OSError, before work that would be lost, where an output cannot be written."""
+    hints = get_type_hints(type(options), include_extras=True)
+    for flag, path in written(options).items():
+        marks = getattr(hints[flag[2:]], "__metadata__", ())
+        check_writable(path, flag, folder=FOLDER in marks)
+
+
+def flag_of(options: Any, name: str | None) -> str:
+    """The option by which a file or folder that could not be written was named."""
+    path = Path(name or "")
+    for flag, named in written(options).items():
+        if path == named or path in named.parents or named in path.parents:
+            return flag
+    return "--out"
 
 
 def is_own(path: Path, *, kind: str | None = None) -> bool:

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from .cli import progress, remark, run_command, select_device, wrote
 from .errors import UserError
-from .options import make_folder
-from .outputs import check_outputs
+from .outputs import FOLDER, check_outputs
 from .parsing.folders import photographs_in
 from .parsing.network import load_parser
 from .parsing.photographs import parse_file
@@ -24,7 +23,7 @@ class ParseOptions:
 
     images: tuple[Path, ...]
     """Photographs, or folders of them."""
-    out: Path = Path("masks")
+    out: Annotated[Path, FOLDER] = Path("masks")
     """Folder for NAME.png, palette pictures of CelebAMask-HQ ids."""
     face: Annotated[int, Within(1)] = 1
     """Which face of a photograph: 1 the largest, 2 the next."""
@@ -49,7 +48,6 @@ def run(options: ParseOptions) -> None:
         raise UserError(f"several photographs are named {min(doubles)}: parse them apart")
     maps = [options.out / f"{image.stem}.png" for image in images]
     check_outputs(maps, [*images, *([options.parser] if options.parser else [])])
-    make_folder(options.out)
     failed = []
     pairs = zip(images, maps, strict=True)
     for image, path in progress(pairs, total=len(images), title="photographs"):

@@ -21,7 +21,7 @@ from .data.pose import Landmarks
 from .data.preparation import LocatedFace, holds_source, locate, pack_source, source_key
 from .errors import UserError
 from .model.labels import colorize
-from .outputs import check_replaceable, save_picture
+from .outputs import FOLDER, check_replaceable, save_picture
 from .parsing.folders import read_folder
 from .usage import Within
 
@@ -45,7 +45,7 @@ class PrepareOptions:
 
     data: Path
     """Folder of faces; never written to."""
-    out: Path
+    out: Annotated[Path, FOLDER]
     """Folder to write: new, empty, or packed before."""
     resolution: Annotated[int, Within(8, 2048)] = 256
     """Width and height of the packed pictures in pixels."""

@@ -21,8 +21,8 @@ from .model.codes import truncate
 from .model.generator import Generator, seed_codes
 from .model.mean_face import mean_codes
 from .model.renderer import render
-from .options import CheckpointOptions, make_folder, open_checkpoint
-from .outputs import check_outputs, paths_in
+from .options import CheckpointOptions, open_checkpoint
+from .outputs import FOLDER, check_outputs, paths_in
 from .pictures.grids import picture_rows, save_png, tile
 from .pictures.video import check_animation, save_animation
 from .usage import Within
@@ -44,7 +44,7 @@ class RenderOptions(CheckpointOptions):
     background).
     """
 
-    out: Path = Path("renders")
+    out: Annotated[Path, FOLDER] = Path("renders")
     """Folder for the pictures."""
     projects: tuple[Path, ...] = ()
     """Face projects made with this checkpoint."""
@@ -96,7 +96,6 @@ def run(options: RenderOptions) -> None:
     else:
         views, columns = _grid(options, faces), len(options.yaws) * len(options.pitches)
     check_outputs(_outputs(options, len(views)), paths_in(options), kind=FORMAT)
-    make_folder(options.out)
     with use_backend(options.backend):
         pictures = _render_views(options, generator, views, resolution)
     for kind in options.kinds:
@@ -221,7 +220,6 @@ def _save_video(options: RenderOptions, kind: str, pictures: list[Tensor], frame
     if options.interpolate is None:
         stacked = stacked.unflatten(0, (-1, frames)).permute(1, 2, 0, 3, 4).flatten(2, 3)
     path = _video_path(options, kind)
-    make_folder(path.parent)
     save_animation(
         path,
         list(stacked.numpy()),

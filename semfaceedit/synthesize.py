@@ -24,6 +24,7 @@ from .errors import UserError
 from .files import replacing, write_text
 from .model.camera import CELEBAMASKHQ_PITCH, CameraConfig
 from .model.labels import CLASS_NAMES
+from .outputs import FOLDER
 from .procedural.dataset import DEPTH_SCALE, FACES_PER_FOLDER, VERSION, image_path, write_face
 from .procedural.heads import sample_head
 from .usage import Within
@@ -41,7 +42,7 @@ class SynthesizeOptions:
     continue.
     """
 
-    out: Path
+    out: Annotated[Path, FOLDER]
     """Folder to write: new, empty, or started by the same command."""
     count: Annotated[int, Within(1, 10_000_000)] = 2000
     """Number of faces."""
@@ -87,8 +88,6 @@ def _document(options: SynthesizeOptions) -> dict[str, Any]:
 def _begin(options: SynthesizeOptions) -> None:
     """Make the folders; refuse what another command, or other options, left there."""
     out = options.out
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file: choose another --out")
     if out.is_dir() and any(out.iterdir()):
         _check_own(options)
     for folder in (NATIVE_IMAGES, "depth"):

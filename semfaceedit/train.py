@@ -11,6 +11,7 @@ from .memory import keep_freed_memory
 from .model.checkpoint import load_state
 from .model.config import Config, preset
 from .model.config_values import from_dict, to_dict, typed
+from .outputs import FOLDER
 from .training.run import PROCEDURAL_COUNT, RunPlan, train
 from .training.run_folder import Cadence, TrainingData
 from .training.settings import (
@@ -45,7 +46,7 @@ class TrainOptions:
     data: Path | None = None
     """Training data in any supported layout (default: procedural faces, or the data of the run that
     is resumed)."""
-    out: Path = Path("runs")
+    out: Annotated[Path, FOLDER] = Path("runs")
     """Folder in which to create a numbered run folder."""
     config: Path | None = None
     """TOML file that describes a new run: options such as preset = "small" or phases = ["64:2000"],
@@ -162,8 +163,6 @@ def _check(options: TrainOptions) -> None:
         raise UserError(
             "--phases sets resolutions and steps: leave out --resolution and --stage1-iterations"
         )
-    if options.resume is None and options.out.exists() and not options.out.is_dir():
-        raise UserError(f"--out {options.out} is not a folder: choose another")
 
 
 def _resumed(options: TrainOptions, state: dict[str, Any]) -> Config:

@@ -12,11 +12,11 @@ from .editing.encoder_growth import carried_over
 from .editing.encoder_report import FACES, lines, report
 from .editing.encoder_training import STATE_FORMAT, TrainingSettings, train_encoder
 from .errors import UserError
-from .files import write_text
+from .files import check_writable, write_text
 from .kernels import use_backend
 from .memory import keep_freed_memory
 from .model.generator import Generator
-from .options import CheckpointOptions, make_folder, open_checkpoint
+from .options import CheckpointOptions, open_checkpoint
 from .outputs import check_outputs, paths_in
 from .procedural.sources import open_training_data
 from .usage import Within
@@ -62,12 +62,12 @@ def run(options: TrainEncoderOptions) -> None:
     out = options.out or encoder_beside(generator.source)
     if out.suffix != ".safetensors" or out.is_dir():
         raise UserError(f"--out {out}: name a file that ends in .safetensors")
+    check_writable(out)  # which may lie beside the weights
     keep, told = out.with_suffix(".training.safetensors"), out.with_suffix(".report.json")
     inputs = [*paths_in(options), generator.source]
     check_outputs([out], inputs, kind=FORMAT)
     check_outputs([keep], inputs, kind=STATE_FORMAT)
     check_outputs([told], inputs)
-    make_folder(out.parent)
     if select_device(options.device).type == "cpu":
         keep_freed_memory()
     data = None

@@ -9,7 +9,6 @@ from .cli import run_command, select_device, wrote
 from .errors import UserError
 from .memory import keep_freed_memory
 from .model.labels import GROUP_NAMES, GROUP_OF_CLASS
-from .options import make_folder
 from .outputs import check_outputs, paths_in
 from .parsing.network import FORMAT, ParserSettings, held_out_score, save_parser, train_parser
 from .procedural.sources import open_training_data
@@ -54,7 +53,6 @@ def run(options: TrainParserOptions) -> None:
     if device.type == "cpu":
         keep_freed_memory()
     check_outputs([options.out], paths_in(options), kind=FORMAT)
-    make_folder(options.out.parent)
     data = open_training_data(
         options.data, resolution=options.resolution, procedural_count=options.procedural_count
     )

@@ -133,6 +133,8 @@ def check_ranges(options: Any) -> None:
     """UserError for a number of an options dataclass that its annotation does not allow."""
     for name, kind in get_type_hints(type(options), include_extras=True).items():
         for within in getattr(kind, "__metadata__", ()):
+            if not isinstance(within, Within):
+                continue
             value = getattr(options, name)
             for one in value if isinstance(value, tuple | list) else (value,):
                 if one is not None and one not in within:

@@ -15,7 +15,7 @@ PACKAGE = "semfaceedit"
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     ("__init__", "errors", "kernels"),
-    ("files", "tensor_files", "memory", "threads", "usage", "cli", "outputs"),
+    ("files", "tensor_files", "memory", "threads", "failures", "usage", "cli", "outputs"),
     ("model",),
     ("data",),
     ("procedural",),

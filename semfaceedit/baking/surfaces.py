@@ -206,7 +206,6 @@ def _found(generator: Generator) -> Surfaces:
 
 def _kept(path: Path, tensors: dict[str, Tensor]) -> bool:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(path, tensors, _HEADER)
     except (OSError, SafetensorError):  # a folder that cannot be written costs time only
         return False

@@ -20,7 +20,7 @@ from ..model import config, config_values
 from ..model.checkpoint import STATE_PATTERN, load_state
 from ..model.config import Config, Phase
 from ..model.generator import Generator, count_parameters
-from ..outputs import check_outputs, paths_in, save_page
+from ..outputs import FOLDER, check_outputs, paths_in, save_page
 from ..procedural.sources import open_training_data
 from ..training.run import RunPlan, train
 from ..training.run_folder import Cadence, TrainingData
@@ -103,7 +103,7 @@ class AblationOptions:
     """Training steps of the network that segments generated pictures; it is trained once."""
     inception_weights: Path | None = None
     """Inception weights of torch-fidelity, for FID and KID."""
-    out: Path = Path("ablation")
+    out: Annotated[Path, FOLDER] = Path("ablation")
     """Folder for runs, measurements and tables."""
     device: str | None = None
     """cpu, cuda or cuda:N (default: CUDA if available)."""

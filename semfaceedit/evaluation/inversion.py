@@ -152,7 +152,6 @@ def invert_pair(evaluation: Evaluation, index: int) -> dict[str, Any]:
         raise KeyboardInterrupt
     seconds = time.monotonic() - start
     path = project_path(evaluation, index)
-    path.parent.mkdir(parents=True, exist_ok=True)
     result.project.save(path)
     history = result.history
     return {

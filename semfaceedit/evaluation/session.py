@@ -27,6 +27,7 @@ from ..model.config import Config
 from ..model.generator import Generator
 from ..model.mean_face import fingerprint
 from ..options import EncoderOptions, open_encoder
+from ..outputs import FOLDER
 from ..procedural.sources import open_training_data
 from ..training.distributed import World
 from ..usage import Within, check_ranges
@@ -58,7 +59,7 @@ class EvaluateOptions(EncoderOptions):
 
     all: bool = False
     """Answer all questions."""
-    out: Path = Path("evaluation")
+    out: Annotated[Path, FOLDER] = Path("evaluation")
     """Folder for the report; results already there are reused."""
     data: Path | None = None
     """Real pictures, in any layout that `train` reads (default: procedural faces, and the weights
@@ -136,7 +137,6 @@ class Results:
         timings = {"seconds": seconds, **values.get("timings", {})}
         stays = {key: value for key, value in values.items() if key != "timings"}
         kept = {"inputs": plain(inputs), "values": plain(stays), "timings": plain(timings)}
-        self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / f"{name}.json", json.dumps(kept, indent=1) + "\n")
         return kept
 

@@ -158,7 +158,6 @@ def _profiler(device: torch.device, trace: Path | None) -> Iterator[None]:
         kinds.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=kinds, record_shapes=True) as profiler:
         yield
-    trace.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(trace, lambda temporary: profiler.export_chrome_trace(str(temporary)))
 
 

@@ -73,7 +73,6 @@ def _found(generator: Generator) -> Codes:
     tensors = dict(zip(PARTS, (t for f in films for t in (f.frequencies, f.phases)), strict=True))
     for path in cache_files(generator):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_tensors(path, tensors, HEADER)
             break
         except (OSError, SafetensorError):  # a folder that cannot be written costs time only

@@ -12,6 +12,7 @@ import torch
 from semfaceedit import cli, invert, render
 from semfaceedit.cli import parse_seeds
 from semfaceedit.errors import UserError
+from semfaceedit.failures import is_lack_of_memory
 from semfaceedit.files import try_lock
 from semfaceedit.options import say_if_not_followed
 from semfaceedit.training.run_folder import locked
@@ -55,7 +56,7 @@ def test_lack_of_memory_names_the_options_that_need_it(monkeypatch, capsys, erro
 def test_the_allocator_says_what_is_expected():
     with pytest.raises(RuntimeError) as error:
         torch.zeros(2**60, dtype=torch.uint8)
-    assert cli._is_lack_of_memory(error.value)
+    assert is_lack_of_memory(error.value)
 
 
 def test_a_reader_that_leaves_early(monkeypatch, capsys):

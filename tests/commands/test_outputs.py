@@ -2,14 +2,16 @@
 
 import json
 import os
+import re
 import shutil
 import stat
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, make_dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from commands import OPTIONS
 from face_maps import draw_labels, paint, write_pairs
 from PIL import Image
 
@@ -246,3 +248,78 @@ def test_the_look_at_an_out_leaves_nothing_behind(out, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     check_writable(tmp_path / out)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+INPUTS = {
+    "--checkpoint", "--config", "--data", "--directions", "--encoder", "--image", "--images",
+    "--inception-weights", "--init", "--labels", "--landmarks", "--parser", "--photograph",
+    "--project", "--projects", "--resume", "--run", "--run-folder", "--source", "--target",
+    "--training-data", "--vgg-weights",
+}  # fmt: skip
+
+
+def test_every_path_is_read_or_known_to_be_written():
+    flags = {
+        option.flag
+        for options_type in OPTIONS.values()
+        for option in cli.describe(options_type)
+        if re.search(r"\bPath\b", str(option.type))
+    }
+    assert flags - INPUTS == {f"--{name}" for name in outputs.WRITTEN}
+
+
+@pytest.mark.parametrize("name", outputs.WRITTEN)
+def test_every_output_is_tried_before_the_work_and_named(name, tmp_path, capsys):
+    options_type = make_dataclass("Options", [(name, Path)], kw_only=True)
+    (tmp_path / "file").touch()
+    work = []
+    words = [f"--{name}", str(tmp_path / "file" / "x")]
+    assert cli.run_command(options_type, work.append, words, name="sample") == 1
+    assert f"choose another --{name}\n" in capsys.readouterr().err
+    assert cli.run_command(options_type, work.append, [f"--{name}", "/proc/x"], name="sample") == 1
+    assert f"choose another --{name}; " in capsys.readouterr().err
+    assert work == []
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_file_in_the_place_of_a_folder_is_refused(name, tmp_path, capsys):
+    """A default without a suffix names a folder."""
+    (tmp_path / "file").touch()
+    for option in cli.describe(OPTIONS[name]):
+        if option.flag == "--out" and isinstance(option.default, Path):
+            required = [o for o in cli.describe(OPTIONS[name]) if o.default is MISSING]
+            words = [word for o in required for word in (o.flag, "a")]
+            words += ["--out", str(tmp_path / "file")]
+            options = cli.parse(OPTIONS[name], words, name=name)
+            if option.default.suffix:
+                outputs.check_written(options)
+                continue
+            with pytest.raises(UserError, match="file is or lies in a file: choose another --out"):
+                outputs.check_written(options)
+
+
+def test_a_full_disk_is_said_of_the_option_that_names_the_file(tmp_path, capsys):
+    def fill(_options: object) -> None:
+        raise OSError(28, "full", str(tmp_path / "b" / "x.png"))
+
+    options_type = make_dataclass("Options", [("paste", Path), ("out", Path)], kw_only=True)
+    words = ["--out", str(tmp_path / "a" / "x"), "--paste", str(tmp_path / "b" / "x.png")]
+    assert cli.run_command(options_type, fill, words, name="sample") == 1
+    said = capsys.readouterr().err
+    assert "x.png): free some space or choose another --paste; " in said
+
+
+def test_folders_are_made_when_there_is_something_to_write(editor, here, capsys):
+    face = editor.generate(1, resolution=8).project
+    face.save("a.safetensors")
+    before = sorted(here.rglob("*"))
+    command = ["--checkpoint", str(editor.generator.source), "--project", "a.safetensors",
+               "--no-vgg", "--iterations", "1", "--out", "no/such/b.safetensors"]  # fmt: skip
+    for wrong in (["--paint", "nothing"], ["--paint", "hat", "--paste", "no/other/p.png"],
+                  ["--labels", "none.png"]):  # fmt: skip
+        assert edit.main([*command, *wrong]) == 1
+        assert capsys.readouterr().err.count("error: ") == 1
+        assert sorted(here.rglob("*")) == before
+    Image.fromarray(np.roll(face.labels, 1, 0)).save("map.png")
+    assert edit.main([*command, "--labels", "map.png"]) == 0
+    assert (here / "no" / "such" / "b.views.png").is_file()

@@ -250,7 +250,7 @@ def test_command_leaves_strange_folders_alone(tmp_path, capsys):
     assert "is not empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     assert synthesize(tmp_path / "thesis.txt", "--count", "1") == 1
-    assert "is a file" in capsys.readouterr().err
+    assert "lies in a file" in capsys.readouterr().err
 
 
 def test_appearance_does_not_move_geometry(monkeypatch):
