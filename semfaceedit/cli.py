@@ -32,7 +32,7 @@ from .errors import UserError
 from .failures import file_advice, is_lack_of_memory, memory_advice
 from .kernels import BackendError
 from .outputs import check_written, flag_of
-from .usage import check_options, check_ranges, errors_in_one_line, gathered, refuse
+from .usage import check_ranges, errors_in_one_line, gathered, known_options, refuse
 
 Options = TypeVar("Options")
 
@@ -124,7 +124,10 @@ def parse(options_type: type[Options], argv: Sequence[str] | None, *, name: str)
         annotation = tyro.conf.arg(
             metavar=option.metavar, help=option.help, help_behavior_hint=option.hint
         )
-        arguments.append((option.field.name, Annotated[option.type, annotation], option.field))
+        kind = option.type
+        if kind is bool and not option.pair:
+            kind = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+        arguments.append((option.field.name, Annotated[kind, annotation], option.field))
     described = dataclasses.make_dataclass(options_type.__name__, arguments, kw_only=True)
     words = _words(options, argv, name)
     if {"-h", "--help"} & set(words):
@@ -138,8 +141,8 @@ def _words(options: "Sequence[Option]", argv: Sequence[str] | None, name: str) -
     """The words to parse; unknown options are refused, repeated ones of several values joined."""
     words = sys.argv[1:] if argv is None else argv
     known = {"--help", *(option.flag for option in options)}
-    known |= {f"--no-{option.flag[2:]}" for option in options if option.type is bool}
-    check_options(name, words, known)
+    known |= {f"--no-{option.flag[2:]}" for option in options if option.pair}
+    words = known_options(name, words, known)
     return gathered(words, {option.flag for option in options if option.several})
 
 
@@ -163,7 +166,8 @@ def _parse_plain(options_type: type[Options], argv: Sequence[str] | None, *, nam
         settings["help"] = f"{option.help} {option.hint}".strip().replace("%", "%%")
         settings |= {"required": True} if default is dataclasses.MISSING else {"default": default}
         if kind is bool:
-            settings["action"] = argparse.BooleanOptionalAction
+            pair = option.pair
+            settings["action"] = argparse.BooleanOptionalAction if pair else "store_true"
         elif typing.get_origin(kind) is typing.Literal:
             settings["choices"] = typing.get_args(kind)
         elif option.several:
@@ -186,6 +190,11 @@ class Option:
     @property
     def flag(self) -> str:
         return "--" + self.field.name.replace("_", "-")
+
+    @property
+    def pair(self) -> bool:
+        """It is a switch that `--no-` turns off; `--no-vgg` itself is none."""
+        return self.type is bool and not self.flag.startswith("--no-")
 
     @property
     def several(self) -> bool:

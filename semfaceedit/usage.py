@@ -46,14 +46,21 @@ def gathered(words: Sequence[str], several: Collection[str]) -> list[str]:
     return kept
 
 
-def check_options(name: str, words: Sequence[str], known: Collection[str]) -> None:
-    """Refuse an option that the command has not, and name those that may be meant."""
+def known_options(name: str, words: Sequence[str], known: Collection[str]) -> list[str]:
+    """The words with every option as it is spelled in `known`, `--no_vgg` as `--no-vgg`.
+
+    An option that the command has not is refused, and those that may be meant are named.
+    """
+    spelled = []
     for word in words:
-        flag = word.partition("=")[0].replace("_", "-")
+        flag, *rest = re.split("(=)", word, maxsplit=1)
+        flag = flag.replace("_", "-")
+        spelled.append("".join([flag, *rest]) if word.startswith("--") else word)
         if word.startswith("--") and flag not in known:
             near = difflib.get_close_matches(flag, known, n=2, cutoff=0.7)
             meant = f": did you mean {' or '.join(near)}?" if near else ""
             refuse(name, f"no option {word.partition('=')[0]}{meant}")
+    return spelled
 
 
 def refuse(name: str, message: str) -> NoReturn:

@@ -29,10 +29,42 @@ class Options:
     flag: bool = False
 
 
+@dataclass(kw_only=True)
+class Underscored:
+    """Options of several words."""
+
+    folder: Path
+    many_names: tuple[str, ...] = ("a",)
+    no_mask: bool = False
+    flag: bool = False
+
+
 @BOTH
 def test_an_option_of_several_values_may_be_given_again(parser):
     words = ["--names", "b", "--folder", "x", "--names=c", "d", "--no-flag"]
     assert parser(Options, words, name="sample").names == ("b", "c", "d")
+
+
+@BOTH
+def test_underscores_are_dashes(parser):
+    """Of options that are given again, too; values keep theirs."""
+    words = ["--many_names", "b_b", "--folder", "x_y", "--many-names=c_c", "--no_flag"]
+    options = parser(Underscored, words, name="sample")
+    assert options.many_names == ("b_b", "c_c") and options.folder == Path("x_y")
+
+
+@BOTH
+def test_a_switch_named_no_has_no_opposite(parser, capsys):
+    assert parser(Underscored, ["--folder", "x", "--no-mask"], name="sample").no_mask
+    assert not parser(Underscored, ["--folder", "x"], name="sample").no_mask
+    with pytest.raises(SystemExit):
+        parser(Underscored, ["--help"], name="sample")
+    help_text = capsys.readouterr().out
+    assert "--no-mask" in help_text and "--no-no" not in help_text
+    assert "--no-flag" in help_text
+    with pytest.raises(SystemExit):
+        parser(Underscored, ["--folder", "x", "--no-no-mask"], name="sample")
+    assert "no option --no-no-mask: did you mean --no-mask" in capsys.readouterr().err
 
 
 def test_words_of_other_options_stay_where_they_are():
