@@ -22,6 +22,7 @@ import torch
 from semfaceedit.api import Editor, generate, load
 from semfaceedit.cli import parse_seeds
 from semfaceedit.editing.encoder import follow_map
+from semfaceedit.editing.fit import finished
 from semfaceedit.editing.map_edit import edit
 from semfaceedit.editing.mask_edits import EDITS, painted
 from semfaceedit.editing.project import FaceProject
@@ -42,12 +43,12 @@ def answer(editor: Editor, face: FaceProject, labels: np.ndarray) -> FaceProject
 
 def default(editor: Editor, face: FaceProject, labels: np.ndarray) -> FaceProject:
     settings = editor.edit_settings(perceptual_weight=0)
-    return editor.edit(face, labels, settings=settings).project
+    return finished(editor.edit(face, labels, settings=settings)).project
 
 
 def hundred(editor: Editor, face: FaceProject, labels: np.ndarray) -> FaceProject:
     settings = EditSettings(iterations=100, perceptual_weight=0)
-    return edit(editor.generator, face, labels, settings=settings).project
+    return finished(edit(editor.generator, face, labels, settings=settings)).project
 
 
 WAYS: dict[str, Way] = {"answer": answer, "default": default, "hundred": hundred}

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from semfaceedit.api import Editor, load
 from semfaceedit.data.dataset import FaceDataset, open_packed
-from semfaceedit.editing.fit import Goal, zero_offsets
+from semfaceedit.editing.fit import Goal, finished, zero_offsets
 from semfaceedit.editing.inversion import (
     InvertSettings,
     default_invert_settings,
@@ -63,8 +63,10 @@ def measured(
     generator, size = editor.generator, editor.generator.config.resolution
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
-        found = invert(
-            generator, target.image, target.labels, settings=settings, encoder=editor.encoder
+        found = finished(
+            invert(
+                generator, target.image, target.labels, settings=settings, encoder=editor.encoder
+            )
         )
         found.project.save(Path(folder) / "face.safetensors")
         seconds = time.process_time() - began

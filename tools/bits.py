@@ -12,6 +12,7 @@ import sys
 import torch
 
 from semfaceedit.api import InvertSettings, generate, invert, load
+from semfaceedit.editing.fit import finished
 
 
 def digest(*tensors: torch.Tensor) -> str:
@@ -37,8 +38,10 @@ def main() -> int:
             print(weights, "seed", seed, *map(digest, parts), flush=True)
         face = generate(editor.generator, 1, pose=(0.2, 0.0)).project
         for start, encoder in (("mean", None), ("encoder", editor.encoder)):
-            found = invert(
-                editor.generator, face.image, face.labels, settings=settings, encoder=encoder
+            found = finished(
+                invert(
+                    editor.generator, face.image, face.labels, settings=settings, encoder=encoder
+                )
             )
             film = (found.project.offsets.geometry, found.project.offsets.appearance)
             codes = [part for pair in film for part in (pair.frequencies, pair.phases)]

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from semfaceedit import api
+from semfaceedit.editing.fit import finished
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.model.checkpoint import locate_weights
 
@@ -71,7 +72,7 @@ def main() -> None:
             settings = editor.invert_settings(
                 perceptual_weight=0, appearance_iterations=60, patience=0
             )
-            face = editor.invert(arguments.photograph, settings=settings).project
+            face = finished(editor.invert(arguments.photograph, settings=settings)).project
         face.save(faces / "portrait.safetensors")
         given = ["--checkpoint", arguments.checkpoint, "--out", str(faces)]
         given += ["--project", str(faces / "portrait.safetensors")]

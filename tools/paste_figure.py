@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from semfaceedit import api, synthesize
+from semfaceedit.editing.fit import finished
 from semfaceedit.editing.paste import paste, window_on
 from semfaceedit.editing.photograph_file import read_original
 from semfaceedit.editing.project import FaceProject
@@ -49,12 +50,14 @@ def pasted(
 def row(editor: api.Editor, photograph: Path, hair: int, edits: list[str]) -> Row:
     """A photograph and the two edits in it."""
     settings = editor.invert_settings(perceptual_weight=0)
-    face = editor.invert(photograph, settings=settings).project
+    face = finished(editor.invert(photograph, settings=settings)).project
     quick = editor.edit_settings(perceptual_weight=0)
     other = editor.generate(hair).project
-    first = editor.transfer(face, other, what="appearance", region=["hair"], settings=quick)
+    first = finished(
+        editor.transfer(face, other, what="appearance", region=["hair"], settings=quick)
+    )
     edit, painted = painted_first(first.project.labels, edits)
-    second = editor.edit(first.project, painted, settings=quick)
+    second = finished(editor.edit(first.project, painted, settings=quick))
     pixels = read_original(photograph).pixels
     pictures = [pixels, *(pasted(editor, face, edited, pixels) for edited in (first, second))]
     cells = [Image.fromarray(p).resize((SIZE, SIZE), Image.Resampling.LANCZOS) for p in pictures]

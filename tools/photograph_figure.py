@@ -17,6 +17,7 @@ from paste_figure import pasted
 from PIL import Image
 
 from semfaceedit import api
+from semfaceedit.editing.fit import finished
 from semfaceedit.editing.photograph_file import read_original
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.model.checkpoint import locate_weights
@@ -47,11 +48,13 @@ def row(editor: api.Editor, photograph: Path, hair: int, edit: str, steps: int |
     settings = editor.invert_settings(perceptual_weight=0)
     if steps:
         settings = replace(settings, appearance_iterations=steps, patience=0)
-    face = editor.invert(photograph, settings=settings).project
+    face = finished(editor.invert(photograph, settings=settings)).project
     other = editor.generate(hair).project
     quick = editor.edit_settings(perceptual_weight=0)
-    recoloured = editor.transfer(face, other, what="appearance", region=["hair"], settings=quick)
-    edited = editor.edit(face, api.paint(face.labels, [edit]), settings=quick)
+    recoloured = finished(
+        editor.transfer(face, other, what="appearance", region=["hair"], settings=quick)
+    )
+    edited = finished(editor.edit(face, api.paint(face.labels, [edit]), settings=quick))
     pixels = read_original(photograph).pixels
     colours = colorize(torch.from_numpy(face.labels.astype(np.int64))).numpy()
     pictures = [pixels, colours, view(editor, face), view(editor, edited.project)]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -142,6 +143,23 @@ Watch = Callable[[FitRecord, RenderOutput, Goal], None]
 
 class StopFit(KeyboardInterrupt):
     """Raised by a watch: the fit ends as with Ctrl-C, with the best face so far."""
+
+
+class Result(Protocol):
+    """What a fit of any kind ends in."""
+
+    @property
+    def interrupted(self) -> bool: ...
+
+
+Ended = TypeVar("Ended", bound=Result)
+
+
+def finished(result: Ended) -> Ended:
+    """`result`; KeyboardInterrupt where Ctrl-C ended it, for those whom half a fit is no use."""
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return result
 
 
 def perceptual_weight(perceptual: PerceptualFeatures | None) -> float:

@@ -10,7 +10,7 @@ from ..metrics.perceptual import PerceptualFeatures
 from ..model.generator import Generator
 from ..model.renderer import RenderOutput
 from .encoder import Encoder
-from .fit import Goal, Watch
+from .fit import Goal, Watch, finished
 from .project import FaceProject
 from .refit import (
     EditedFace,
@@ -145,7 +145,6 @@ def compare_unmasked(
         perceptual=perceptual,
         encoder=encoder,
     )
-    if without.interrupted:
-        raise KeyboardInterrupt
+    finished(without)
     names = (*edited.change, "labels_inside")
     return with_metrics(edited, {f"unmasked_{n}": without.project.metrics[n] for n in names})

@@ -9,7 +9,7 @@ import torch
 from ..api import generate
 from ..cli import progress
 from ..editing.encoder import flat_film
-from ..editing.fit import perceptual_weight
+from ..editing.fit import finished, perceptual_weight
 from ..editing.map_edit import edit
 from ..editing.mask_edits import EDITS, painted
 from ..editing.refit import EditSettings, default_edit_settings
@@ -92,17 +92,17 @@ def edits_of(
         if labels is None:
             continue
         began = time.monotonic()
-        made = edit(
-            generator,
-            face,
-            labels,
-            settings=settings,
-            perceptual=evaluation.perceptual[0],
-            encoder=evaluation.encoder,
+        made = finished(
+            edit(
+                generator,
+                face,
+                labels,
+                settings=settings,
+                perceptual=evaluation.perceptual[0],
+                encoder=evaluation.encoder,
+            )
         )
         timings[name] = time.monotonic() - began
-        if made.interrupted:
-            raise KeyboardInterrupt
         moved = flat_film(made.project.geometry - face.geometry).norm()
         metrics = made.project.metrics | {"identity": 1 - float(moved) / unit}
         found[name] = {key: metrics[key] for key in FIGURES}

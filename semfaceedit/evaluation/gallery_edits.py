@@ -4,6 +4,7 @@ from functools import partial
 
 from ..api import generate
 from ..cli import progress
+from ..editing.fit import finished
 from ..editing.map_edit import compare_unmasked, edit
 from ..editing.mask_edits import EDITS, longer_hair, painted, shorter_hair
 from ..editing.refit import EditedFace
@@ -33,7 +34,7 @@ def edits(studio: Studio) -> Figure:
         if wanted is None:
             continue
         used += (seed,)
-        made = edit(generator, face, wanted, settings=settings)
+        made = finished(edit(generator, face, wanted, settings=settings))
         made = compare_unmasked(generator, face, made, settings)
         after = studio.project(made.project)
         rows.append(
@@ -99,8 +100,15 @@ def transfers(studio: Studio) -> Figure:
     rows, facts = [], {}
     for what, region in progress(TRANSFERS, total=len(TRANSFERS), title="transfer"):
         try:
-            made = transfer(
-                studio.generator, a, b, what=what, region=[region], settings=studio.edit_settings
+            made = finished(
+                transfer(
+                    studio.generator,
+                    a,
+                    b,
+                    what=what,
+                    region=[region],
+                    settings=studio.edit_settings,
+                )
             )
         except UserError:  # neither face shows the region
             continue

@@ -7,7 +7,7 @@ import torch
 
 from ..cli import progress
 from ..data.pose import landmarks_from_labels
-from ..editing.fit import FitRecord, Goal
+from ..editing.fit import FitRecord, Goal, finished
 from ..editing.inversion import InversionResult, InvertSettings, invert, seed_target
 from ..editing.region_transfer import transfer
 from ..editing.target import OVERSAMPLING, Target
@@ -75,10 +75,10 @@ def appearance(studio: Studio) -> Figure:
         cells: list[np.ndarray | None] = [studio.project(face)["image"]]
         changes, shades = [], []
         for giver in givers:
-            made = transfer(
+            made = finished(transfer(
                 generator, face, studio.face(giver), what="appearance", region=[group],
                 settings=studio.edit_settings,
-            )  # fmt: skip
+            ))  # fmt: skip
             changes.append(made.change)
             shades.append(difference(made))
             cells.append(studio.project(made.project)["image"])
@@ -136,13 +136,15 @@ def inversion(studio: Studio) -> Figure:
                 when = "50" if record.iteration else "0"
                 seen[when] = picture_rows(output)["image"][0].numpy()
 
-        found = invert(
-            generator,
-            target.image,
-            target.labels,
-            pose=_known_pose(target),
-            settings=_inversion_settings(studio),
-            watch=watch,
+        found = finished(
+            invert(
+                generator,
+                target.image,
+                target.labels,
+                pose=_known_pose(target),
+                settings=_inversion_settings(studio),
+                watch=watch,
+            )
         )
         plain = replace(found.project, tuned=None)
         views = [studio.project(plain), *(studio.project(plain, yaw) for yaw in SIDES)]

@@ -15,7 +15,7 @@ import torch
 
 from ..cli import progress
 from ..editing.encoder import Encoder
-from ..editing.fit import FitRecord, Goal, perceptual_weight
+from ..editing.fit import FitRecord, Goal, finished, perceptual_weight
 from ..editing.inversion import InversionResult, InvertSettings, default_invert_settings, invert
 from ..editing.project import FaceProject
 from ..editing.target import OVERSAMPLING, Target, pictures
@@ -131,14 +131,16 @@ def invert_pair(evaluation: Evaluation, index: int) -> dict[str, Any]:
     start = time.monotonic()
 
     def fit(pose: tuple[float, float] | None) -> InversionResult:
-        return invert(
-            evaluation.generator,
-            chosen.image,
-            chosen.labels,
-            pose=pose,
-            settings=settings(evaluation),
-            perceptual=evaluation.perceptual[0],
-            watch=watch,
+        return finished(
+            invert(
+                evaluation.generator,
+                chosen.image,
+                chosen.labels,
+                pose=pose,
+                settings=settings(evaluation),
+                perceptual=evaluation.perceptual[0],
+                watch=watch,
+            )
         )
 
     origin = "estimated"
@@ -148,8 +150,6 @@ def invert_pair(evaluation: Evaluation, index: int) -> dict[str, Any]:
         if not np.isfinite(chosen.pose).all():
             return {"name": chosen.name, "skipped": str(error)}
         origin, result = "data", fit((float(chosen.pose[0]), float(chosen.pose[1])))
-    if result.interrupted:
-        raise KeyboardInterrupt
     seconds = time.monotonic() - start
     path = project_path(evaluation, index)
     result.project.save(path)
@@ -216,17 +216,16 @@ def encoder_curves(evaluation: Evaluation, encoder: Encoder) -> dict[str, Any]:
         chosen = pair(evaluation, kept["index"])
 
         def fit(settings: InvertSettings, chosen: Pair = chosen) -> InversionResult:
-            result = invert(
-                evaluation.generator,
-                chosen.image,
-                chosen.labels,
-                settings=settings,
-                perceptual=network,
-                encoder=encoder,
+            return finished(
+                invert(
+                    evaluation.generator,
+                    chosen.image,
+                    chosen.labels,
+                    settings=settings,
+                    perceptual=network,
+                    encoder=encoder,
+                )
             )
-            if result.interrupted:
-                raise KeyboardInterrupt
-            return result
 
         steps = default_invert_settings(
             encoder,

@@ -1,9 +1,11 @@
 """The GPU suite and its table, run at toy sizes with the native kernels in Triton's place."""
 
+import ast
 import json
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,6 +26,7 @@ from baselines import NAMES  # noqa: E402
 from measuring import Case, Suite  # noqa: E402
 from workloads import film_op  # noqa: E402
 
+from semfaceedit.editing.fit import finished  # noqa: E402
 from semfaceedit.kernels import resolve  # noqa: E402
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), needs_native]
@@ -245,3 +248,39 @@ def test_predictions() -> None:
             assert triton.total == pytest.approx(triton.matrix + triton.epilogue + triton.l2)
     assert roofline.Prediction(3.0, 2.0, 1.0, "L2").total == 5.0
     assert roofline.Prediction(3.0, 2.0, 4.0, "L2, sines").total == 4.0
+
+
+FITTING = ("benchmarks/*.py", "tools/*.py", "semfaceedit/evaluation/*.py")
+FITS = {"edit", "invert", "transfer"}
+
+
+def test_no_measurement_goes_on_with_half_a_fit() -> None:
+    """Ctrl-C ends a fit with the best so far: what measures or draws it asks `finished`."""
+    root, unasked, asked = BENCHMARKS.parent, [], 0
+    for path in (path for pattern in FITTING for path in sorted(root.glob(pattern))):
+        tree = ast.parse(path.read_text())
+        within = [
+            c.args for c in ast.walk(tree) if isinstance(c, ast.Call) and _called(c) == "finished"
+        ]
+        direct = {id(args[0]) for args in within if args}
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and _called(call) in FITS:
+                asked += id(call) in direct
+                if id(call) not in direct:
+                    unasked.append(f"{path.name}:{call.lineno}")
+    assert unasked == [] and asked > 10
+
+
+def _called(call: ast.Call) -> str:
+    """The function, or the method of an `editor`, that is called."""
+    if isinstance(call.func, ast.Name):
+        return call.func.id
+    owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+    return call.func.attr if isinstance(owner, ast.Name) and owner.id == "editor" else ""
+
+
+def test_half_a_fit_is_an_interrupt() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        finished(SimpleNamespace(interrupted=True))
+    whole = SimpleNamespace(interrupted=False)
+    assert finished(whole) is whole
