@@ -60,7 +60,8 @@ class EditOptions(RefitOptions):
     """Sliders of `find-directions` (default: W-directions.safetensors beside the weights
     W.safetensors)."""
     out: Path = Path("edited.safetensors")
-    """Face project to write; a preview, the label map and views are written beside it."""
+    """Face project to write; a preview (the face before, or what a fit aims at, beside the result),
+    the label map and views are written beside it."""
     compare_unmasked: bool = False
     """Repeat the edit without the mask of Eq. 10 and report how much both change outside the
     region."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 from .cli import remark, select_device, wrote
 from .data.decoding import save_label_map
 from .editing.encoder import Encoder, find_encoder
-from .editing.fit import Watch, perceptual_weight
+from .editing.fit import Goal, Watch, perceptual_weight
 from .editing.fit_display import LiveFit, view_sheet
 from .editing.paste import check_paste, paste_to_file
 from .editing.project import FORMAT, FaceProject
@@ -197,6 +197,8 @@ class EditJob:
     def finish(self, edited: EditedFace) -> None:
         """All of `finish`, OUT.views.png: the face before and after, from several sides; and the
         edit in its photograph."""
+        if not self.live.shown:  # without a fit, the face before stands for the goal
+            self.live.show(edited.after, Goal(edited.before.semantics, edited.before.image))
         out = _keep(edited.project, self.out, self.live, interrupted=edited.interrupted)
         say_if_not_followed(edited.project.metrics)
         path = out.with_suffix(".views.png")

@@ -30,7 +30,8 @@ class TransferOptions(RefitOptions):
     """appearance: immediate, whole groups only. geometry: a fit, any classes. both: whole groups
     only."""
     out: Path = Path("transferred.safetensors")
-    """Face project to write; the label map and views are written beside it."""
+    """Face project to write; a preview (the face before, or what a fit aims at, beside the result),
+    the label map and views are written beside it."""
 
 
 def run(options: TransferOptions) -> None:

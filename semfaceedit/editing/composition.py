@@ -26,7 +26,7 @@ class Pasted:
     """A photograph with an edit in it. Outside the region it has the pixels it had."""
 
     pixels: np.ndarray  # (H, W, 3) uint8 or uint16, as the photograph
-    region: np.ndarray  # (H, W) bool
+    region: np.ndarray  # (H, W) bool: pixels that are not as they were
     soft: tuple[str, ...] = ()  # classes that it shows new, and the model drew without details
 
 
@@ -64,6 +64,7 @@ def composed(
         white = np.iinfo(pixels.dtype).max
         values = (made[0].movedim(0, -1) * white).round().clamp(0, white).numpy()
         values = values.astype(pixels.dtype)
+        mask &= (values != pixels[rows, columns]).any(-1)  # less than a step changes nothing
         result[rows, columns][mask] = values[mask]
         region[rows, columns] = mask
     if not region.any():

@@ -36,10 +36,14 @@ class LiveFit:
         )
         print(f"\r{line}\033[K" if self.live else line, end="" if self.live else "\n",
               file=sys.stderr, flush=True)  # fmt: skip
-        self.pending, self.shown = self.live, True
-        save_png(
-            self.path, fit_preview(output, goal), scale=max(1, PREVIEW_PIXELS // goal.resolution)
-        )
+        self.pending = self.live
+        self.show(output, goal)
+
+    def show(self, output: RenderOutput, goal: Goal) -> None:
+        """Write the preview: the goal beside the face."""
+        self.shown = True
+        scale = max(1, PREVIEW_PIXELS // goal.resolution)
+        save_png(self.path, fit_preview(output, goal), scale=scale)
 
     def close(self) -> None:
         """End the live line, if there is one."""

@@ -187,6 +187,7 @@ def test_the_command_swaps_without_vgg_weights(files, pair, capsys):
     project = FaceProject.load(files / "out" / "c.safetensors")
     assert torch.equal(project.appearance.phases[0], pair[1].appearance.phases[0])
     assert Image.open(files / "out" / "c.views.png").size == (3 * SIZE, 4 * SIZE)
+    assert Image.open(files / "out" / "c.preview.png").height >= SIZE  # before, after, their maps
 
 
 @pytest.mark.parametrize("quietly", [False, True])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from faces import face, open_editor, write_checkpoint
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from slider_cases import slider, tiny_gauge, tiny_sliders
 
@@ -410,6 +411,9 @@ def test_commands(editor, directions, tmp_path, capsys):
     face(editor, 3).save(project)
     asked = [*checkpoint, "--project", str(project), "--out", str(out)]
     assert edit_main([*asked, "--set", "face width=+1.5", "skin hue=-1"]) == 0
+    shown = np.asarray(Image.open(out.with_suffix(".preview.png")).convert("RGB")).astype(int)
+    before, after = np.split(shown, 4, 1)[:2]
+    assert before.shape == after.shape and np.abs(after - before).mean() > 1
     assert out.is_file() and out.with_suffix(".views.png").is_file()
     capsys.readouterr()
     assert edit_main([*asked, "--set", "beard=1"]) == 1

@@ -105,6 +105,8 @@ def test_outside_the_region_no_pixel_changes(change, pixels):
     _, _, pasted = change
     assert 0.01 < pasted.region.mean() < 0.6
     assert np.array_equal(pasted.pixels[~pasted.region], pixels[~pasted.region])
+    changed = (pasted.pixels != pixels).any(-1)
+    assert np.array_equal(pasted.region, changed)  # what `--paste` says of its share is so
     beyond = np.ones(pixels.shape[:2], bool)
     beyond[40:424, 90:474] = False
     assert pasted.region[beyond].mean() < 0.1  # where its colours go on
