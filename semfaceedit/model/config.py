@@ -154,7 +154,7 @@ class TrainConfig:
     mixed_precision: bool = True  # fp16 autocast with loss scaling on CUDA
     cpu_precision: CpuPrecision = "auto"  # of the generator's layers on a CPU, forward and back
     cpu_bf16_discriminators: bool = False  # bf16 convolutions on a CPU
-    collapse_share: float = 0.6  # warn when one manifold takes more than this mean weight
+    collapse_share: float = 0.75  # warn when one manifold takes more than this mean weight
 
     def __post_init__(self) -> None:
         precisions = get_args(CpuPrecision)
