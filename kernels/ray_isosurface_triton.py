@@ -1,11 +1,14 @@
 """`ray_isosurface` in Triton: one launch each way. No result depends on the order of programs."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ._triton import (
+    SHARED_LIMIT,
+    capability,
     ceil_div,
     interpreted,
     launch,
@@ -23,21 +26,67 @@ PRECISIONS = ("fp32", "tf32", "fp16")
 
 # fp16 keeps fp32: rounding the field to fp16 would move hits by a visible share of a step.
 DOT_PRECISION = {"fp32": "tf32x3", "tf32": "tf32", "fp16": "tf32x3"}
+PARTS = {"fp32": 2, "tf32": 1, "fp16": 2}  # fp16 numbers in an operand of the forward pass
+HALF = 2  # bytes
+TOP = 15  # scaled weights are below two to this power
 WARPS = 4
-STAGES = 4  # of the pipelines that load slabs of a weight
+STAGES = 4  # of the pipelines that load slabs of a weight through scratch
 PROGRAMS = 4  # per multiprocessor
+SCRATCH_PROGRAMS = 2  # the same through scratch: what registers allow
+
+
+@dataclass(frozen=True)
+class ForwardTiling:
+    """How the forward kernel takes the samples of some rays at once."""
+
+    rays: int
+    parts: int  # 0: activations do not fit the registers and go through scratch
+    kept: bool  # weights stay in shared memory
+    warps: int
+    programs: int  # per multiprocessor
+    hoisted: bool = False  # compute ahead of the loop over tiles what does not change in it
+
+    @property
+    def stages(self) -> int:
+        return 1 if self.parts else STAGES  # a pipeline would hold other tensors than weights too
+
+
+def forward_tiling(
+    samples: int, width: int, hidden: int, precision: str, architecture: int
+) -> ForwardTiling:
+    """Whole rays, at least 64 samples if a program is on a GPU. Chosen to spill no registers."""
+    samples, width, parts = power_of_two(samples, 16), power_of_two(width, 16), PARTS[precision]
+    if architecture == 0:
+        return ForwardTiling(max(32 // samples, 1), parts, hidden % 2 == 0, WARPS, PROGRAMS)
+    warpgroups = architecture in (90, 100)
+    rows = max(128 if architecture == 90 and width == 128 else 64, samples)
+    # Triton 3.6 gives each product tensor memory of its own on 100: too much at width 128.
+    most = {90: 128 * 128, 100: 64 * 64}.get(architecture, 64 * 128)
+    if rows * width > most:
+        return ForwardTiling(rows // samples, 0, False, WARPS, SCRATCH_PROGRAMS, hoisted=True)
+    limit = SHARED_LIMIT[architecture]
+    needed = parts * HALF * width * (hidden * width + rows)  # weights, and activations on the way
+    kept = needed <= limit and (warpgroups or width == 128)
+    warps = 4 if rows * width <= 64 * 64 else 8
+    programs = PROGRAMS - (architecture == 120) if warps == 4 else 1  # what registers allow
+    if kept:
+        programs = min(programs, limit // needed)
+    return ForwardTiling(
+        rows // samples, parts, kept, warps, programs, hoisted=kept and not warpgroups
+    )
 
 
 def forward_constants(
-    hit_count: int, samples: int, width: int, hidden: int, precision: str
+    hit_count: int, samples: int, width: int, hidden: int, precision: str, tiling: ForwardTiling
 ) -> dict[str, Any]:
-    """Tile sizes: whole rays, at least 64 samples if a program is on a GPU."""
-    samples = power_of_two(samples, 16)
     return {
         **_network_constants(width, hidden, precision, 64),
-        "RAYS": max((32 if interpreted() else 64) // samples, 1),
-        "SAMPLES": samples,
+        "RAYS": tiling.rays,
+        "SAMPLES": power_of_two(samples, 16),
         "HITS": power_of_two(hit_count, 2),
+        "PARTS": tiling.parts,
+        "KEPT": tiling.kept,
+        "HOISTED": tiling.hoisted,
     }
 
 
@@ -61,16 +110,20 @@ def _launch_forward(inputs: Inputs, hits: Hits) -> None:
     from .ray_isosurface_triton_kernels import forward_kernel
 
     rays, count, samples, width, layers = sizes(inputs)
-    constants = forward_constants(count, samples, width, layers - 1, inputs.precision)
-    programs = min(PROGRAMS * multiprocessors(inputs.origins), ceil_div(rays, constants["RAYS"]))
+    precision, origins = inputs.precision, inputs.origins
+    tiling = forward_tiling(samples, width, layers - 1, precision, capability(origins))
+    constants = forward_constants(count, samples, width, layers - 1, precision, tiling)
+    programs = min(tiling.programs * multiprocessors(origins), ceil_div(rays, tiling.rays))
     rows = constants["RAYS"] * constants["SAMPLES"]
+    scratch = (programs, layers, rows, constants["WIDTH"]) if tiling.parts == 0 else (0,)
     launch(
         forward_kernel,
         (programs,),
         {
             **_inputs(inputs),
             **hits._asdict(),
-            "scratch": inputs.origins.new_empty(programs, layers, rows, constants["WIDTH"]),
+            **_halves(_padded_weights(inputs.weights), tiling.parts)._asdict(),
+            "scratch": origins.new_empty(scratch),
             "far": inputs.numbers.far,
             "plane_z": inputs.numbers.plane_z,
             "rays": rays,
@@ -78,9 +131,41 @@ def _launch_forward(inputs: Inputs, hits: Hits) -> None:
             "samples": samples,
         },
         constants,
-        warps=WARPS,
-        stages=STAGES,
+        warps=tiling.warps,
+        stages=tiling.stages,
     )
+
+
+class Halves(NamedTuple):
+    """The weights in fp16 as the forward kernel names and takes them."""
+
+    first_parts: Tensor  # (W, 16)
+    hidden_parts: Tensor  # (D - 1, parts, W, W)
+    inverses: Tensor  # (D,) fp32
+
+
+def _halves(weights: FieldWeights, parts: int) -> Halves:
+    """Each matrix times a power of two, as a sum of fp16 numbers."""
+    first, hidden = weights.first_weight[None], weights.hidden_weight
+    largest = torch.cat([first.abs().amax((1, 2)), hidden.abs().amax((1, 2))])
+    exponents = TOP - torch.frexp(largest).exponent.clamp(min=-100)
+    high, low = (part[0] for part in _parts(first, exponents[:1]))
+    return Halves(
+        padded(torch.cat([high, high, low, low], 1), (len(high), 16)),
+        torch.stack(_parts(hidden, exponents[1:])[:parts], 1) if parts else hidden.half(),
+        _power_of_two(-exponents),
+    )
+
+
+def _parts(matrices: Tensor, exponents: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each matrix, times a power of two: fp16, and what that leaves."""
+    x = matrices * _power_of_two(exponents)[:, None, None]
+    high = x.half()
+    return high, (x - high).half()
+
+
+def _power_of_two(exponents: Tensor) -> Tensor:
+    return ((exponents + 127) << 23).view(torch.float32)
 
 
 def _launch_backward(
@@ -134,7 +219,7 @@ def _through_field(
     constants = backward_constants(width, layers - 1, inputs.precision)
     size = sum(weight.numel() for weight in _padded_weights(inputs.weights))
     tiles = ceil_div(rays * count, constants["ENTRIES"])
-    programs = min(PROGRAMS * multiprocessors(grad_depth), tiles)
+    programs = min(SCRATCH_PROGRAMS * multiprocessors(grad_depth), tiles)
     rows = 2 * constants["ENTRIES"]
     partial = grad_depth.new_zeros(programs if need_weights else 0, size)
     grad_rays = grad_depth.new_zeros(rays if need_rays else 0, count, 6)

@@ -1,7 +1,8 @@
 """Triton kernels of `ray_isosurface`; launched by `ray_isosurface_triton.py`.
 
-A program evaluates the field on one tile of samples after another; each layer's activations lie in
-the program's own part of `scratch`.
+A program evaluates the field on one tile of samples after another. Forward, a tile's activations
+stay in registers, as far as these hold them; else, and in the backward pass, each layer's
+activations lie in the program's own part of `scratch`.
 """
 
 import triton
@@ -11,6 +12,7 @@ from ._triton_dense import outer_product, times, times_transposed
 
 MIN_FIELD_STEP = tl.constexpr(0.05)  # as in the reference
 MIN_PLANE_SLOPE = tl.constexpr(1e-4)
+TOP = tl.constexpr(14)  # exponent of the largest numbers that fp16 operands are scaled to
 
 
 @triton.jit
@@ -70,6 +72,76 @@ def _field(
     return s + tl.load(last_bias)
 
 
+@triton.jit
+def _powers(h):
+    """For each row of h (ROWS, N) the power of two that brings it below 2^15, and its inverse."""
+    exponent = tl.max(tl.abs(h), 1).to(tl.int32, bitcast=True) >> 23
+    exponent = tl.maximum(exponent, TOP + 1)
+    up = ((254 - exponent + TOP) << 23).to(tl.float32, bitcast=True)
+    return up, ((exponent - TOP) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _halves(x):
+    """x below 2^16 as a sum of two fp16 numbers, with 22 bits or down to 2^-25."""
+    high = x.to(tl.float16)
+    return high, (x - high.to(tl.float32)).to(tl.float16)
+
+
+@triton.jit
+def _load_matrix(matrix, WIDTH: tl.constexpr, INPUTS: tl.constexpr):  # (INPUTS, WIDTH)
+    at = tl.arange(0, WIDTH)[None, :] * INPUTS + tl.arange(0, INPUTS)[:, None]
+    return tl.load(matrix + at)
+
+
+@triton.jit
+def _field_in_registers(
+    points,  # (ROWS, 16) normalised coordinates, four times over
+    first_parts,  # (WIDTH, 16) fp16
+    kept,  # PARTS * HIDDEN matrices (WIDTH, WIDTH) fp16; none unless KEPT
+    first_bias,
+    hidden_parts,  # (HIDDEN, PARTS, WIDTH, WIDTH) fp16
+    inverses,  # (HIDDEN + 1,) of the powers of two in `first` and `hidden_parts`
+    hidden_bias,
+    last_weight,
+    last_bias,
+    HIDDEN: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PARTS: tl.constexpr,
+    KEPT: tl.constexpr,
+):  # (ROWS,)
+    """The sums of a product are the operand of the next, as `PARTS` halves of each number.
+
+    Of two parts three products are taken; that of what both leave is below 2^-22. Powers of two for
+    each point and each matrix keep them in the range of fp16.
+    """
+    column = tl.arange(0, WIDTH)
+    k = tl.arange(0, 16)[None, :]
+    up, down = _powers(points)
+    high, low = _halves(points * up[:, None])
+    first = _load_matrix(first_parts, WIDTH, 16)
+    product = tl.dot(tl.where((k >= 3) & (k < 9), low, high), first)
+    factor = down * tl.load(inverses)
+    h = _relu(product * factor[:, None] + tl.load(first_bias + column)[None, :])
+    for i in tl.static_range(HIDDEN):
+        if KEPT:
+            weight = kept[PARTS * i]
+            rest = kept[PARTS * i + PARTS - 1]
+        else:
+            own = hidden_parts + i * PARTS * WIDTH * WIDTH
+            weight = _load_matrix(own, WIDTH, WIDTH)
+            rest = _load_matrix(own + (PARTS - 1) * WIDTH * WIDTH, WIDTH, WIDTH)
+        up, down = _powers(h)
+        high, low = _halves(h * up[:, None])
+        if PARTS == 2:
+            product = tl.dot(high, weight, tl.dot(high, rest, tl.dot(low, weight)))
+        else:
+            product = tl.dot(high, weight)
+        factor = down * tl.load(inverses + i + 1)
+        h = _relu(product * factor[:, None] + tl.load(hidden_bias + i * WIDTH + column)[None, :])
+    return tl.sum(h * tl.load(last_weight + column)[None, :], 1) + tl.load(last_bias)
+
+
 @triton.jit(do_not_specialize=["rays"])
 def forward_kernel(
     origins,  # (R, 3)
@@ -88,7 +160,10 @@ def forward_kernel(
     level,  # (R, K) int64, out
     plane_index,  # (R,) int64, out
     interval,  # (R, K) int32, out
-    scratch,  # (programs, HIDDEN + 1, RAYS * SAMPLES, WIDTH)
+    first_parts,  # (H, 16) fp16: high, high, low and low halves of first_weight, and zeros
+    hidden_parts,  # (HIDDEN, PARTS, H, H) fp16: high halves, and what they leave
+    inverses,  # (HIDDEN + 1,) fp32: of the powers of two in both
+    scratch,  # (programs, HIDDEN + 1, RAYS * SAMPLES, WIDTH); not used if PARTS
     centre_x,
     centre_y,
     centre_z,
@@ -106,20 +181,42 @@ def forward_kernel(
     SAMPLES: tl.constexpr,  # a power of two, at least `samples`
     HITS: tl.constexpr,  # a power of two, at least K
     PRECISION: tl.constexpr,
+    PARTS: tl.constexpr,  # halves that a number is taken apart into; 0: fp32, through scratch
+    KEPT: tl.constexpr,  # whether all weights stay in shared memory
+    HOISTED: tl.constexpr,  # what does not change from tile to tile is computed once
 ):
     ROWS: tl.constexpr = RAYS * SAMPLES
     own_scratch = scratch + tl.program_id(0).to(tl.int64) * ((HIDDEN + 1) * ROWS * WIDTH)
     row = tl.arange(0, ROWS)
-    for tile in range(tl.program_id(0), tl.cdiv(rays, RAYS), tl.num_programs(0)):
+    if PARTS:
+        kept = ()
+        if KEPT:
+            for i in tl.static_range(PARTS * HIDDEN):
+                matrix = _load_matrix(hidden_parts + i * WIDTH * WIDTH, WIDTH, WIDTH)
+                kept = kept + (matrix,)  # type: ignore[assignment]
+    tiles = tl.cdiv(rays, RAYS)
+    # Addresses computed ahead of the loop would take registers from all that is in it; but weights
+    # for `mma.sync` are brought to shared memory by the same pass.
+    for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), disable_licm=not HOISTED):
         own = tl.minimum(tile * RAYS + row // SAMPLES, rays - 1) * 3
         t = tl.load(distances + tl.minimum(row % SAMPLES, samples - 1))
-        x = (tl.load(origins + own) + t * tl.load(directions + own)) * scale - centre_x
-        y = (tl.load(origins + own + 1) + t * tl.load(directions + own + 1)) * scale - centre_y
-        z = (tl.load(origins + own + 2) + t * tl.load(directions + own + 2)) * scale - centre_z
-        s = _field(
-            x, y, z, first_weight, first_bias, hidden_weight, hidden_bias, last_weight, last_bias,
-            own_scratch, HIDDEN, WIDTH, ROWS, BLOCK, SLAB, PRECISION,
-        )  # fmt: skip
+        if PARTS:
+            k = tl.arange(0, 16)
+            axis = own[:, None] + (k % 3)[None, :]
+            centre = tl.where(k % 3 == 0, centre_x, tl.where(k % 3 == 1, centre_y, centre_z))
+            x = tl.load(origins + axis) + t[:, None] * tl.load(directions + axis)
+            s = _field_in_registers(
+                x * scale - centre[None, :], first_parts, kept, first_bias, hidden_parts, inverses,
+                hidden_bias, last_weight, last_bias, HIDDEN, WIDTH, PARTS, KEPT,
+            )  # fmt: skip
+        else:
+            x = (tl.load(origins + own) + t * tl.load(directions + own)) * scale - centre_x
+            y = (tl.load(origins + own + 1) + t * tl.load(directions + own + 1)) * scale - centre_y
+            z = (tl.load(origins + own + 2) + t * tl.load(directions + own + 2)) * scale - centre_z
+            s = _field(
+                x, y, z, first_weight, first_bias, hidden_weight, hidden_bias, last_weight,
+                last_bias, own_scratch, HIDDEN, WIDTH, ROWS, BLOCK, SLAB, PRECISION,
+            )  # fmt: skip
         _intersect(
             tl.reshape(s, (RAYS, SAMPLES)), tile * RAYS, origins, directions, levels, distances,
             points, depths, valid, level, plane_index, interval, far, plane_z, rays, surfaces,

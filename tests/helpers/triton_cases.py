@@ -24,6 +24,7 @@ from semfaceedit.kernels import (
     film_siren,
     film_siren_triton,
     ray_isosurface,
+    ray_isosurface_triton,
 )
 from semfaceedit.kernels.film_siren import FilmSirenFunction
 from semfaceedit.kernels.film_siren_reference import FilmSirenGradients, call_of
@@ -186,7 +187,9 @@ def field_inputs(sizes: tuple[int, ...]) -> dict[str, Tensor]:
     return field_problem(rays, width, layers)
 
 
-def intersect(sizes: tuple[int, ...], backend: str, plane_z: float = -0.12) -> Function:
+def intersect(
+    sizes: tuple[int, ...], backend: str, plane_z: float = -0.12, precision: str = "fp32"
+) -> Function:
     _, hit_count, samples, _, _ = sizes
     settings = FieldSettings(**{**FIELD_SETTINGS, "samples": samples, "plane_z": plane_z})
 
@@ -195,7 +198,7 @@ def intersect(sizes: tuple[int, ...], backend: str, plane_z: float = -0.12) -> F
         rays = inputs["origins"], inputs["directions"], levels
         weights = FieldWeights(*(inputs[name] for name in FieldWeights._fields))
         if backend == "triton":
-            result = RayIsosurfaceFunction.apply(settings, backend, "fp32", *rays, *weights)
+            result = RayIsosurfaceFunction.apply(settings, backend, precision, *rays, *weights)
         else:
             result = ray_isosurface(*rays, weights, **settings._asdict(), backend=backend)
         return dict(zip(Intersections._fields, result, strict=True))
@@ -226,6 +229,56 @@ def test_field(name: str) -> None:
 @pytest.mark.parametrize("name", SLOW_FIELDS)
 def test_field_at_larger_sizes(name: str) -> None:
     compare_field(SLOW_FIELDS[name], field_inputs(SLOW_FIELDS[name]))
+
+
+@pytest.mark.parametrize("architecture", [80, 89, 90])
+@pytest.mark.parametrize("sizes", [(5, 6, 40, 17, 3), (3, 4, 300, 17, 2)], ids=["rays", "samples"])
+def test_field_in_the_tiles_of_a_gpu(
+    sizes: tuple[int, ...], architecture: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights kept or not, ragged tiles; rays of too many samples for registers on 80 and 89."""
+    monkeypatch.setattr(ray_isosurface_triton, "capability", lambda tensor: architecture)
+    compare_field(sizes, field_inputs(sizes))
+
+
+def test_field_of_weights_beyond_the_range_of_fp16() -> None:
+    """Powers of two bring all operands into it: large and small layers, large coordinates."""
+    sizes = (13, 7, 20, 17, 3)
+    inputs = field_inputs(sizes)
+    large = torch.tensor([2.0**20, 2.0**-30])[:, None, None]
+    for first, hidden, last in ((2.0**14, large, 2.0**-4), (2.0**-24, 1 / large, 2.0**14)):
+        scaled = {
+            "first_weight": first * inputs["first_weight"],
+            "first_bias": first * inputs["first_bias"],
+            "hidden_weight": hidden * inputs["hidden_weight"],
+            "hidden_bias": first * hidden.cumprod(0)[:, 0] * inputs["hidden_bias"],
+            "last_weight": last * inputs["last_weight"],
+        }
+        compare_field(sizes, {**inputs, **scaled})
+
+
+def test_field_of_points_of_very_different_size() -> None:
+    """Each point has a power of two of its own: a large neighbour costs a small one nothing."""
+    sizes = (9, 5, 16, 16, 3)
+    inputs = field_inputs(sizes)
+    alone = intersect(sizes, "triton")(inputs)
+    far = inputs["origins"].clone()
+    far[1::2] *= 2.0**40
+    beside = intersect(sizes, "triton")({**inputs, "origins": far})
+    for name in ("depths", "points", "level"):
+        assert torch.equal(beside[name][::2], alone[name][::2]), name
+
+
+def test_field_in_one_product_loses_what_tf32_loses() -> None:
+    sizes = (13, 7, 20, 17, 3)
+    inputs = field_inputs(sizes)
+    exact = intersect(sizes, "reference")({name: x.double() for name, x in inputs.items()})
+    error = {}
+    for precision in ("fp32", "tf32"):
+        hits = intersect(sizes, "triton", precision=precision)(inputs)
+        same = hits["valid"] & exact["valid"] & (hits["level"] == exact["level"])
+        error[precision] = (hits["depths"] - exact["depths"])[same].abs().max()
+    assert 20 * error["fp32"] < error["tf32"] < 2.0**-10
 
 
 def test_field_missed_by_all_rays_and_plane_among_the_surfaces() -> None:

@@ -26,10 +26,6 @@ pytest.importorskip("triton")
 
 from triton_hazards import scratch_hazards  # noqa: E402
 
-# Bytes that a program may use
-SHARED_LIMIT = {
-    80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024, 120: 99 * 1024,
-}  # fmt: skip
 ARCHITECTURES = (80, 89, 90)  # those with tiles of their own; the others take those of 89
 FEW_INSTRUCTIONS = 9  # an element, from a product to the sine of the layer above as an operand
 
@@ -136,7 +132,7 @@ def instructions_per_sine(sass: str) -> float:
 
 def assert_fits(resources: Resources, architecture: int) -> None:
     print(architecture, resources)
-    assert resources.shared <= SHARED_LIMIT[architecture], resources
+    assert resources.shared <= _triton.SHARED_LIMIT[architecture], resources
     assert resources.registers <= 255, resources
     assert not resources.hazards, resources
 
@@ -194,51 +190,82 @@ def test_composite(name: str, channels: int, architecture: int) -> None:
 
 FIELD_TENSORS = (
     "origins directions levels distances first_weight first_bias hidden_weight hidden_bias "
-    "last_weight last_bias points depths grad_depth partial grad_rays scratch"
+    "last_weight last_bias points depths grad_depth partial grad_rays scratch inverses"
 )
 
 
 @functools.cache
-def field(name: str, architecture: int, hit_count: int, samples: int, width: int) -> Resources:
+def field(
+    name: str, architecture: int, sizes: tuple[int, int, int], precision: str = "fp32"
+) -> Resources:
+    hit_count, samples, width = sizes
     types = types_of(
         FIELD_TENSORS,
         "rays surfaces samples hit_count partial_size",
         **dict.fromkeys(("centre_x", "centre_y", "centre_z", "scale", "far", "plane_z"), "fp32"),
         **dict.fromkeys(("level", "plane_index", "entries", "count"), "*i64"),
+        **dict.fromkeys(("first_parts", "hidden_parts"), "*fp16"),
         valid="*i1",
         interval="*i32",
     )
+    host = ray_isosurface_triton
+    warps, stages = host.WARPS, host.STAGES
     if name == "forward_kernel":
-        constants = ray_isosurface_triton.forward_constants(hit_count, samples, width, 2, "fp32")
+        tiling = host.forward_tiling(samples, width, 2, precision, architecture)
+        constants = host.forward_constants(hit_count, samples, width, 2, precision, tiling)
+        warps, stages = tiling.warps, tiling.stages
     else:
-        constants = ray_isosurface_triton.backward_constants(width, 2, "fp32")
+        constants = host.backward_constants(width, 2, precision)
         constants |= {"NEED_WEIGHTS": True, "NEED_RAYS": False}
-    module = "ray_isosurface_triton_kernels"
-    warps = ray_isosurface_triton.WARPS
     return compile_kernel(
-        module,
-        name,
-        types,
-        constants,
-        architecture,
-        warps=warps,
-        stages=ray_isosurface_triton.STAGES,
-    )
+        "ray_isosurface_triton_kernels", name, types, constants, architecture, warps=warps,
+        stages=stages,
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("sizes", [(24, 64, 128), (9, 24, 64)], ids=["paper", "small"])
-def test_field_forward(sizes: tuple[int, int, int], architecture: int) -> None:
-    resources = field("forward_kernel", architecture, *sizes)
+FIELDS = {"paper": (24, 64, 128), "small": (9, 24, 64)}
+
+
+EVERY_FIELD = [
+    pytest.param(name, precision, architecture, marks=[] if quick else [pytest.mark.slow])
+    for name in FIELDS
+    for precision in ("fp32", "tf32")  # fp16 is fp32 there
+    for architecture in _triton.ARCHITECTURES
+    for quick in [precision == "fp32" and architecture in ARCHITECTURES]
+]
+
+
+@pytest.mark.parametrize(("name", "precision", "architecture"), EVERY_FIELD)
+def test_field_forward(name: str, precision: str, architecture: int) -> None:
+    resources = field("forward_kernel", architecture, FIELDS[name], precision)
     assert_fits(resources, architecture)
-    assert_tensor_cores(resources, architecture)
     assert_no_spills(resources)
+    _, samples, width = FIELDS[name]
+    tiling = ray_isosurface_triton.forward_tiling(samples, width, 2, precision, architecture)
+    assert resources.registers * 32 * tiling.warps * tiling.programs <= 65536, tiling
+    assert (resources.shared + 1024) * tiling.programs <= _triton.SHARED_LIMIT[architecture] + 1024
+    if tiling.kept:  # all weights lie in shared memory
+        assert resources.shared >= tiling.parts * 2 * 2 * width**2
+    if tiling.parts == 0:  # through scratch, as in the backward pass
+        assert architecture == 100
+        return
+    products = {1: 1, 2: 3}[tiling.parts]  # in fp16, of 16 numbers each
+    steps = 1 + 2 * products * width // 16
+    if architecture in (90, 100):
+        assert resources.warpgroup_instructions == steps, resources
+    else:
+        rows = tiling.rays * 2 ** (samples - 1).bit_length()
+        of_warp = rows * width // (16 * 8 * tiling.warps)
+        assert resources.tensor_instructions == steps * of_warp, resources
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("sizes", [(24, 64, 128), (9, 24, 64)], ids=["paper", "small"])
-def test_field_backward(sizes: tuple[int, int, int], architecture: int) -> None:
-    assert_fits(field("backward_kernel", architecture, *sizes), architecture)
+@pytest.mark.parametrize("name", FIELDS)
+def test_field_backward(name: str, architecture: int) -> None:
+    resources = field("backward_kernel", architecture, FIELDS[name])
+    assert_fits(resources, architecture)
+    host = ray_isosurface_triton
+    assert resources.registers * 32 * host.WARPS * host.SCRATCH_PROGRAMS <= 65536
 
 
 FILM_TENSORS = (
@@ -330,7 +357,7 @@ def test_stack_forward(name: str, precision: str, architecture: int) -> None:
 OTHERS = [
     pytest.param(name, number, marks=[] if name == "small geometry" else [pytest.mark.slow])
     for name in STACKS
-    for number in sorted(set(SHARED_LIMIT) - set(ARCHITECTURES))
+    for number in sorted(set(_triton.ARCHITECTURES) - set(ARCHITECTURES))
 ]
 
 
@@ -339,7 +366,6 @@ def test_stack_on_architectures_without_tiles_of_their_own(name: str, architectu
     resources = film("forward_kernel", architecture, "fp16", *STACKS[name])
     assert_fits(resources, architecture)
     assert_tensor_cores(resources, architecture)
-    assert tuple(SHARED_LIMIT) == _triton.ARCHITECTURES
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
