@@ -34,11 +34,12 @@ from .editing.fit import FitSettings, Watch
 from .editing.inversion import InversionResult, InvertSettings, default_invert_settings, invert
 from .editing.map_edit import edit, refine
 from .editing.mask_edits import paint
-from .editing.paste import find_photograph, paste_to_file
+from .editing.paste import paste_to_file
 from .editing.project import FaceProject
 from .editing.refit import EditedFace, EditSettings, default_edit_settings
 from .editing.region_transfer import What, transfer
 from .editing.sliders import Directions, adjust, find_sliders
+from .editing.source_photograph import find_photograph
 from .editing.target import (
     OVERSAMPLING,
     SourceCrop,

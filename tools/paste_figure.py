@@ -17,10 +17,11 @@ from PIL import Image
 
 from semfaceedit import api, synthesize
 from semfaceedit.editing.fit import finished
-from semfaceedit.editing.paste import paste, window_on
+from semfaceedit.editing.paste import paste
 from semfaceedit.editing.photograph_file import read_original
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.editing.refit import EditedFace
+from semfaceedit.editing.source_photograph import window_on
 from semfaceedit.errors import UserError
 from semfaceedit.model.checkpoint import locate_weights
 from semfaceedit.pictures.sheets import Row, sheet

@@ -19,8 +19,6 @@ from torch.nn.functional import interpolate, max_pool2d, pad
 
 from ..cli import remark, wrote
 from ..data.align import Window, crop
-from ..errors import UserError
-from ..files import sha256_of_file
 from ..model.codes import Film
 from ..model.generator import Generator
 from ..model.labels import CLASS_NAMES
@@ -35,7 +33,8 @@ from .photograph_file import FORMATS, check_alpha, check_format, read_original, 
 from .project import FaceProject
 from .recolour import GroupChange, followed, group_change, recoloured
 from .refit import EditedFace, EditSettings, dilate, footprint, render_project
-from .target import SourceCrop, resize_labels
+from .source_photograph import find_photograph, window_on
+from .target import resize_labels
 
 WORKING = 512  # pixels along the crop, at which outlines and changes are found
 RENDERED = 256  # at most, of both renderings
@@ -48,62 +47,6 @@ ROUNDING = 1e-5  # of offsets, below which they are the same: files of before ho
 CULL = 1e-4  # least weight of a point that is coloured: no value moves by a tenth of a step of 255
 
 Rendered = Callable[[Generator, FaceProject, int], RenderOutput]
-
-
-class NoPhotograph(UserError):
-    """There is no photograph to paste into: `fact` says why, without what to do about it."""
-
-    def __init__(self, fact: str, way_out: str):
-        super().__init__(f"{fact}: {way_out}")
-        self.fact = fact.removeprefix("--paste: ")
-
-
-def find_photograph(
-    project: FaceProject, given: Path | None = None, near: Path | None = None
-) -> Path:
-    """The photograph that a face was inverted from.
-
-    given: another file that shows the same picture, of any size. near: the project's file, beside
-    which the photograph is looked for where it is not in its old place. UserError where there is
-    none, or where it changed since.
-    """
-    source = project.crop
-    if source is None:
-        raise NoPhotograph(
-            "--paste: this face was not inverted from a photograph",
-            "leave --paste out, or `invert` one",
-        )
-    known = source.photograph
-    if given is not None:
-        if known is None or sha256_of_file(_existing(given)) != known.sha256:
-            remark(f"{given}: is not the very file that the face was inverted from")
-        return given
-    if known is None:
-        raise NoPhotograph(
-            "--paste: the face project does not say which photograph it was inverted from",
-            "give it with --photograph",
-        )
-    places = [Path(known.path)]
-    if near is not None:
-        places.append(near.parent / places[0].name)
-    found = [path for path in places if path.is_file()]
-    for path in found:
-        if path.stat().st_size == known.bytes and sha256_of_file(path) == known.sha256:
-            return path
-    if found:
-        raise NoPhotograph(
-            f"{found[0]}: changed since the face was inverted from it",
-            "invert it again, or give the right file with --photograph",
-        )
-    raise NoPhotograph(
-        f"{known.path}: the photograph is no longer there", "give it with --photograph"
-    )
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise UserError(f"--photograph {path}: no such file: check the path")
-    return path
 
 
 def check_paste(
@@ -156,18 +99,6 @@ def region_since(before: FaceProject, after: FaceProject, resolution: int) -> Te
     for labels in (before.labels, after.labels):
         where |= np.isin(group_of[labels], groups)
     return footprint(where, torch.empty(resolution, resolution))
-
-
-def window_on(source: SourceCrop, width: int, height: int) -> Window:
-    """The crop's window on a photograph of that size; UserError where it has another shape."""
-    known = source.photograph
-    wanted = (known.width, known.height) if known else (source.width, source.height)
-    if abs(width / height * wanted[1] / wanted[0] - 1) > 2 / min(*wanted, width, height):
-        raise UserError(
-            f"--photograph: {width}x{height} pixels are not the shape of the photograph that the "
-            f"face was inverted from ({wanted[0]}x{wanted[1]}): give that, or invert this one"
-        )
-    return source.window.scaled(width / source.width)
 
 
 def rendering(generator: Generator, face: FaceProject, resolution: int) -> RenderOutput:

@@ -19,17 +19,10 @@ from torch.overrides import TorchFunctionMode
 
 from ..data.align import Window
 from ..editing.composition import NothingChanged, Pasted
-from ..editing.paste import (
-    WORKING,
-    NoPhotograph,
-    find_photograph,
-    paste,
-    region_since,
-    rendering,
-    window_on,
-)
+from ..editing.paste import WORKING, paste, region_since, rendering
 from ..editing.photograph_file import Photograph, read_original
 from ..editing.project import FaceProject
+from ..editing.source_photograph import NoPhotograph, find_photograph, window_on
 from ..errors import UserError
 from ..files import sha256_of_file
 from ..kernels import use_backend

@@ -14,7 +14,7 @@ from faces import write_checkpoint
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
 from semfaceedit import transfer as command
-from semfaceedit.data.align import Window
+from semfaceedit.data.align import Window, crop
 from semfaceedit.editing import composition, photograph_file
 from semfaceedit.editing import paste as paste_module
 from semfaceedit.editing.composition import Pasted
@@ -22,17 +22,12 @@ from semfaceedit.editing.deep_png import with_low_bytes
 from semfaceedit.editing.guided import blur, guided_coefficients, spread
 from semfaceedit.editing.new_shapes import PATCH, details, soft_classes
 from semfaceedit.editing.oklab import oklab, srgb
-from semfaceedit.editing.paste import (
-    check_paste,
-    find_photograph,
-    paste,
-    paste_to_file,
-    window_on,
-)
+from semfaceedit.editing.paste import check_paste, paste, paste_to_file
 from semfaceedit.editing.photograph_file import read_original
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.editing.recolour import followed, group_change, recoloured
 from semfaceedit.editing.refit import EditedFace, EditSettings
+from semfaceedit.editing.source_photograph import find_photograph, likeness, window_on
 from semfaceedit.editing.target import SourceCrop, SourcePhotograph
 from semfaceedit.errors import UserError
 from semfaceedit.model.codes import Film
@@ -515,6 +510,30 @@ def test_a_project_keeps_its_photograph(editor, pixels, tmp_path):
     assert find_photograph(read, near=tmp_path / "moved" / "face.safetensors") == moved
 
 
+def test_copies_of_a_photograph_are_taken(editor, pixels, tmp_path, capsys):
+    """Of other sizes and in grey without a word; what may be another picture with one."""
+    path = photo_file(tmp_path / "photo.png", pixels)
+    shown = crop(pixels, WINDOW, 128, Image.Resampling.LANCZOS)
+    project = dataclasses.replace(project_of(editor, path), image=shown)
+    out, picture = tmp_path / "out.png", Image.fromarray(pixels)
+    for name, copy in (("half.png", picture.reduce(2)), ("grey.jpg", picture.convert("L")),
+                       ("dark.png", picture.point(lambda value: value // 2))):  # fmt: skip
+        copy.save(tmp_path / name)
+        assert check_paste(project, out, tmp_path / name) == tmp_path / name
+        assert capsys.readouterr().err == ""
+    share = next(s for s in (0.2, 0.3, 0.4, 0.5, 0.6) if likeness(pixels, mixed(pixels, s)) < 0.97)
+    assert likeness(pixels, mixed(pixels, share)) > 0.85
+    doubtful = photo_file(tmp_path / "doubtful.png", mixed(pixels, share))
+    assert check_paste(project, out, doubtful) == doubtful
+    said = capsys.readouterr().err
+    assert "not the very file" in said and "correlation 0.9" in said and said.count("\n") == 1
+
+
+def mixed(pixels: np.ndarray, share: float) -> np.ndarray:
+    """A photograph with a share of itself turned upside down."""
+    return ((1 - share) * pixels + share * pixels[::-1]).round().astype(np.uint8)
+
+
 def test_what_cannot_be_pasted(editor, pixels, tmp_path, capsys):
     path = photo_file(tmp_path / "photo.png", pixels)
     project, out = project_of(editor, path), tmp_path / "out.png"
@@ -533,8 +552,11 @@ def test_what_cannot_be_pasted(editor, pixels, tmp_path, capsys):
     photo_file(path, pixels[::-1])
     with pytest.raises(UserError, match="changed since"):
         check_paste(project, out)
-    assert check_paste(project, out, path) == path
-    assert "not the very file" in capsys.readouterr().err
+    with pytest.raises(UserError, match="shows another picture") as error:
+        check_paste(project, out, path)
+    assert "give that photograph, or start anew" in str(error.value)
+    with pytest.raises(UserError, match="not the shape"):
+        check_paste(project, out, photo_file(tmp_path / "square.png", pixels[:300, :300]))
     path.unlink()
     with pytest.raises(UserError, match="no longer there"):
         check_paste(project, out)
