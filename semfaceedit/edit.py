@@ -4,6 +4,8 @@ semfaceedit.edit`."""
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import numpy as np
+
 from .cli import run_command
 from .editing.map_edit import compare_unmasked, edit
 from .editing.mask_edits import paint
@@ -12,12 +14,13 @@ from .editing.project import FORMAT, FaceProject
 from .editing.refit import EditedFace
 from .editing.sliders import (
     adjust,
+    check_shown,
     find_sliders,
     need_directions,
     parse_changes,
     table,
 )
-from .editing.target import read_edited_labels
+from .editing.target import SourceCrop, Target, read_edited_labels
 from .errors import UserError
 from .invert import InvertOptions
 from .invert import run as run_invert
@@ -81,6 +84,8 @@ def run(options: EditOptions) -> None:
         raise UserError("nothing to do: give --labels with an edited label map, --paint or --set")
     changes = parse_changes(options.set)
     project = options.project or _inverted(options)
+    if options.image is not None and options.vgg_weights is None and not options.download_vgg:
+        options = replace(options, no_vgg=True)  # the first fit has said so
     job = EditJob(options, project, options.out, needs_fit=fits)
     with job.arguments(vgg=fits) as fit:
         edited, face = None, job.face
@@ -101,29 +106,40 @@ def _inverted(options: EditOptions) -> Path:
     if options.paste is not None and options.image is not None:
         check_format(options.paste)
         check_outputs([options.paste], [options.image], flag="--paste")
-    if options.set:  # which might ask for what there is not
-        generator, _ = open_checkpoint(options)
-        need_directions(find_sliders(generator, options.directions)).columns(
-            parse_changes(options.set)
-        )
+    changes, directions = parse_changes(options.set), None
+    generator, _ = open_checkpoint(options)
+    if changes:
+        directions = need_directions(find_sliders(generator, options.directions))
+        directions.columns(changes)  # which might ask for what there is not
+
+    def check(target: Target) -> None:
+        """What the face must show, which its map tells before the fit."""
+        if directions is not None:
+            check_shown(directions, changes, target.labels, generator.config.group_of_class)
+        _painted(options, target.labels, target.crop)
+
     kept = ("learning_rate", "image_weight")  # of the edit
     shared = {
         field.name: getattr(options, field.name)
         for field in fields(FitOptions)
         if field.name not in kept
     }
-    run_invert(InvertOptions(**shared, image=options.image, out=path))
+    run_invert(InvertOptions(**shared, image=options.image, out=path), check)
     return path
+
+
+def _painted(options: EditOptions, labels: np.ndarray, source: SourceCrop | None) -> np.ndarray:
+    """A face's map (R, R) as --labels and --paint want it."""
+    if options.labels is not None:
+        labels = read_edited_labels(options.labels, len(labels), source)
+    return paint(labels, options.paint)
 
 
 def _edit_map(
     options: EditOptions, generator: Generator, project: FaceProject, fit: FitArguments
 ) -> EditedFace:
     """What --labels, --paint and --compare-unmasked ask for."""
-    labels = project.labels
-    if options.labels is not None:
-        labels = read_edited_labels(options.labels, len(labels), project.crop)
-    labels = paint(labels, options.paint)
+    labels = _painted(options, project.labels, project.crop)
     edited = edit(generator, project, labels, **fit._asdict())
     if options.compare_unmasked and not edited.interrupted:
         try:

@@ -1,5 +1,6 @@
 """Photograph -> face project (Eq. 9): `python -m semfaceedit.invert`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -68,7 +69,8 @@ class InvertOptions(FitOptions):
     """Adam's rate of pivotal tuning."""
 
 
-def run(options: InvertOptions) -> None:
+def run(options: InvertOptions, check: Callable[[Target], None] = lambda target: None) -> None:
+    """check: raises UserError, before the fit, where what comes after it cannot be."""
     photograph = options.seed is None
     if (options.image is not None) != photograph or (options.labels and not photograph):
         raise UserError("give --image, with --labels if there is a label map, or --seed alone")
@@ -82,6 +84,7 @@ def run(options: InvertOptions) -> None:
     beside = ("labels", "preview", *(["mask"] if photograph and not options.labels else []))
     with tools(options, options.out, beside=beside) as using:
         target = _target(options, generator, resolution, reads=encoder is not None)
+        check(target)
         result = invert(
             generator,
             target.image,

@@ -146,7 +146,7 @@ def tools(
         raise UserError(f"--out {out}: name a file that ends in .safetensors")
     pictures = [out.with_suffix(f".{name}.png") for name in beside]
     check_outputs([out, *pictures], paths_in(options), kind=FORMAT)
-    perceptual = None
+    perceptual, note = None, ""
     device = select_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -159,9 +159,9 @@ def tools(
         )
         print(origin, file=sys.stderr)
     elif vgg and not options.no_vgg:
-        remark("the VGG term of the loss is left out; --vgg-weights FILE or --download-vgg adds it")
+        note = "the VGG term of the loss is left out; --vgg-weights FILE or --download-vgg adds it"
     with use_backend(options.backend, options.precision):
-        yield Tools(perceptual, LiveFit(out.with_suffix(".preview.png")))
+        yield Tools(perceptual, LiveFit(out.with_suffix(".preview.png"), note))
 
 
 class FitArguments(NamedTuple):

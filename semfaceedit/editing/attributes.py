@@ -25,6 +25,7 @@ OUTLINES = {  # of each shape: the classes, alone or together, whose outline it 
 SHAPES = tuple(OUTLINES)
 COLOURS = ("lightness", "hue", "saturation")  # CIELAB L*, h in radians, and C*
 GREY = 3.0  # C* below which a colour has no hue
+LEAST_COLOURED = 0.005  # of the picture, that a face must show of a part to have its colour
 PRIOR = 0.02  # of the mean map, that a part counts where a face does not show it
 
 
@@ -147,9 +148,7 @@ def colours(image: Tensor, semantics: Tensor, group_of_class: tuple[int, ...]) -
     is grey. Of hair without the hat, of the group face the skin alone."""
     found = []
     for group in range(max(group_of_class) + 1):
-        names = [n for n, g in zip(CLASS_NAMES, group_of_class, strict=True) if g == group]
-        for whole in ("hair", "skin"):
-            names = [whole] if whole in names else names
+        names = (CLASS_NAMES[label] for label in coloured_classes(group, group_of_class))
         weight = _mass(semantics.float(), *names)
         total = weight.sum((1, 2))
         mean = ((image.float() + 1) / 2 * weight[:, None]).sum((2, 3)) / total[:, None]
@@ -157,9 +156,18 @@ def colours(image: Tensor, semantics: Tensor, group_of_class: tuple[int, ...]) -
         chroma = torch.sqrt(a * a + b * b + 1e-6)
         hue = torch.where(chroma > GREY, torch.atan2(b, a), torch.nan)
         three = torch.stack([lightness, hue, chroma], 1)
-        enough = total > 0.005 * weight.shape[-1] ** 2
+        enough = total > LEAST_COLOURED * weight.shape[-1] ** 2
         found.append(torch.where(enough[:, None], three, torch.nan))
     return torch.cat(found, 1)
+
+
+def coloured_classes(group: int, group_of_class: tuple[int, ...]) -> tuple[int, ...]:
+    """The classes whose colour is that of a group: hair without the hat, of the face the skin."""
+    own = tuple(label for label, its in enumerate(group_of_class) if its == group)
+    for whole in ("hair", "skin"):
+        if CLASS_NAMES.index(whole) in own:
+            own = (CLASS_NAMES.index(whole),)
+    return own
 
 
 def cielab(rgb: Tensor) -> Tensor:

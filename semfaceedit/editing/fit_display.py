@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..cli import remark
 from ..model.codes import Codes
 from ..model.generator import Generator
 from ..model.renderer import RenderOutput, render
@@ -19,16 +20,20 @@ PREVIEW_PIXELS = 192  # each picture of a preview is enlarged to about this size
 class LiveFit:
     """Watches a fit: a line on standard error and, at every evaluation, a preview.
 
-    The preview shows goal and face, as pictures and as label maps.
+    The preview shows goal and face, as pictures and as label maps. note: a remark on the fit, said
+    when that begins and not before errors that keep it from beginning.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, note: str = ""):
+        self.path, self.note = path, note
         self.live = sys.stderr.isatty()
         self.pending = False
         self.shown = False
 
     def __call__(self, record: FitRecord, output: RenderOutput, goal: Goal) -> None:
+        if self.note:
+            remark(self.note)
+            self.note = ""
         line = (
             f"{record.stage} {record.iteration}  loss {record.loss:.4f}  "
             f"mIoU {record.score.groups:.3f} groups, {record.score.classes:.3f} classes  "

@@ -16,7 +16,7 @@ from ..model.generator import Generator
 from ..model.labels import NUM_CLASSES
 from ..model.mean_face import fingerprint
 from ..pictures.grids import picture_rows
-from .attributes import find_places, outline_moved
+from .attributes import LEAST_COLOURED, coloured_classes, find_places, outline_moved
 from .beside import DAMAGE, Kind
 from .encoder import film_of
 from .project import FaceProject
@@ -174,6 +174,22 @@ def need_directions(directions: Directions | None) -> Directions:
     if directions is None:
         raise UserError("these weights have no sliders: find some with `find-directions`")
     return directions
+
+
+def check_shown(
+    directions: Directions,
+    changes: Mapping[str, float],
+    labels: np.ndarray,
+    group_of_class: tuple[int, ...],
+) -> None:
+    """UserError, before a face is fitted to a label map (R, R), for a slider of colours of which
+    the map shows nothing. `move` refuses what the fitted face shows too little of."""
+    for column in directions.columns(changes):
+        classes = coloured_classes(part_of(column), group_of_class) if part_of(column) >= 0 else ()
+        if classes and np.isin(labels, classes).mean() < LEAST_COLOURED / 5:
+            raise UserError(
+                f"slider {directions.names[column]!r}: the label map shows none of it on this face"
+            )
 
 
 def parse_changes(texts: tuple[str, ...]) -> dict[str, float]:

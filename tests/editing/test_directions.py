@@ -18,6 +18,7 @@ from semfaceedit.editing.attributes import (
     COLOURS,
     SHAPES,
     cielab,
+    coloured_classes,
     colours,
     find_places,
     outline_moved,
@@ -29,6 +30,7 @@ from semfaceedit.editing.sliders import (
     Directions,
     LiveFace,
     adjust,
+    check_shown,
     find_sliders,
     load_directions,
     move,
@@ -420,3 +422,14 @@ def test_commands(editor, directions, tmp_path, capsys):
     assert edit_main([*checkpoint, "--set", "face width=1"]) == 1
     said = capsys.readouterr().err
     assert "'beard' is unknown" in said and "--project" in said and said.count("\n") == 2
+
+
+def test_a_label_map_tells_what_cannot_be_coloured(editor, directions):
+    group_of = editor.generator.config.group_of_class
+    nothing, skin = np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8)
+    skin[8:24, 8:24] = 1
+    with pytest.raises(UserError, match="'skin hue': the label map shows none of it"):
+        check_shown(directions, {"face width": 1.0, "skin hue": 1.0}, nothing, group_of)
+    check_shown(directions, {"face width": 1.0}, nothing, group_of)
+    check_shown(directions, {"face width": 1.0, "skin hue": 1.0}, skin, group_of)
+    assert coloured_classes(group_of[1], group_of) == (1,)

@@ -11,14 +11,18 @@ import pytest
 import torch
 from faces import write_checkpoint
 from PIL import Image
+from slider_cases import tiny_sliders
 
 from semfaceedit import edit, invert, prepare
 from semfaceedit import parse as command
+from semfaceedit.api import load
 from semfaceedit.data.align import fit_window
 from semfaceedit.data.dataset import open_packed
 from semfaceedit.data.decoding import read_label_map
 from semfaceedit.data.pose import landmarks_from_labels
 from semfaceedit.editing.project import FaceProject
+from semfaceedit.editing.sliders import KIND
+from semfaceedit.editing.target import Target
 from semfaceedit.errors import UserError
 from semfaceedit.metrics.segmentation import confusion, score_of
 from semfaceedit.model.labels import FLIP_IDS, GROUP_OF_CLASS, NUM_CLASSES
@@ -253,6 +257,30 @@ def test_edit_inverts_a_photograph_first(heads, tmp_path, capsys):
         assert edit.main([*other, *extra, "--out", str(out)]) == 1
         said = capsys.readouterr().err
         assert what in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [(["--set", "skin hue=1"], "'skin hue': the label map shows none of it"),
+     (["--paint", "wide mouth"], "wide mouth"), (["--labels", "none.png"], "none.png")],
+)  # fmt: skip
+def test_what_a_face_does_not_show_is_refused_before_the_fit(
+    asked, said, heads, tmp_path, capsys, monkeypatch
+):
+    """Where its label map tells so; and the note on the fit is left out with it."""
+    weights = write_checkpoint(tmp_path)
+    generator = load(weights).generator
+    tiny_sliders(generator).save(KIND.beside(weights), generator)
+    photo = tmp_path / "photo.png"
+    Image.fromarray(heads[0][0]).save(photo)
+    empty = Target(np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16), np.uint8), np.zeros(2))
+    monkeypatch.setattr(invert, "_target", lambda *_, **__: empty)
+    monkeypatch.setattr(invert, "invert", None)
+    common = ["--checkpoint", str(weights), "--image", str(photo), "--resolution", "8"]
+    assert edit.main([*common, *asked, "--out", str(tmp_path / "new.safetensors")]) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.startswith("semfaceedit edit: error: ")
+    assert error.count("\n") == 1
 
 
 def test_a_network_of_ones_own_reads_the_crop(heads, tmp_path):
