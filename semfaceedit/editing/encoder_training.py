@@ -231,8 +231,8 @@ class _Training:
             image, semantics = source.rows(index)
             pose = source.poses[index].clone()
             depth = torch.full((share, 1, self.size, self.size), math.nan)
-            if source.depth is not None:
-                depth = source.depth[index].clone()
+            if source.depth is not None and not (source is self.samples and self.heads):
+                depth = source.depth[index].clone()  # heads' own, where there are any
             if source is self.samples:
                 semantics = self._sharpened(semantics)
             else:
