@@ -20,6 +20,7 @@ from ..outputs import (
     jpeg_mark,
     picture_mark,
 )
+from . import deep_tiff
 from .deep_png import low_bytes, with_low_bytes
 
 FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -77,14 +78,16 @@ def read_original(path: Path) -> Photograph:
         xmp = info.get("xmp") or info.get(PNG_XMP)
         if xmp:
             kept["xmp"] = xmp if isinstance(xmp, bytes) else str(xmp).encode()
-        lower = low_bytes(path) if deep else None
+        lower = (low_bytes(path) or deep_tiff.low_bytes(path)) if deep else None
         grey = picture.mode in ("1", "L", "LA") or picture.mode.startswith("I;16")
         grey = grey or (lower is not None and lower.mode == "LA")  # RGBA to Pillow
         # A profile of CMYK describes no RGB.
         if picture.mode not in ("RGB", "RGBA", "L", "LA", "I;16"):
             kept.pop("icc_profile", None)
         if picture.mode.startswith("I;16"):
-            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+            both = np.asarray(picture)
+            high, rest = both >> 8, both & 255
+            picture, lower = (Image.fromarray(part.astype(np.uint8)) for part in (high, rest))
         mode = "RGBA" if is_transparent(picture) else "RGB"
         values, low = (
             None if part is None else np.asarray(_turned(part.convert(mode), turn))

@@ -414,10 +414,14 @@ def test_sixteen_bits_are_said_to_be_lost(editor, pixels, tmp_path, capsys):
     grey = pixels.mean(-1).astype(np.uint16) * 256
     Image.fromarray(grey).save(path)
     project = project_of(editor, path)
-    paste_to_file(
-        editor.generator, project, recoloured_face(editor, project), path, tmp_path / "out.png"
-    )
-    assert "16 bits" in capsys.readouterr().err
+    edited = recoloured_face(editor, project)
+    for name, said in (("out.tif", "has 16 bits a channel, of which eight were kept: name a .png"),
+                       ("out.png", "")):  # fmt: skip
+        paste_to_file(editor.generator, project, edited, path, tmp_path / name)
+        error = capsys.readouterr().err
+        assert said in error and ("16 bits" in error) == bool(said)
+    pasted = read_original(tmp_path / "out.png").finest
+    assert pasted.dtype == np.uint16 and (pasted[0, 0] == grey[0, 0]).all()
 
 
 def deep_png(values: np.ndarray, filters: tuple[int, ...]) -> bytes:
