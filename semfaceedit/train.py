@@ -12,7 +12,7 @@ from .model.checkpoint import load_state
 from .model.config import Config, preset
 from .model.config_values import from_dict, to_dict, typed
 from .outputs import FOLDER
-from .training.run import PROCEDURAL_COUNT, RunPlan, train
+from .training.run import FEW, PROCEDURAL_COUNT, RunPlan, train
 from .training.run_folder import Cadence, TrainingData
 from .training.settings import (
     changed,
@@ -76,8 +76,8 @@ class TrainOptions:
     stage2_iterations: Annotated[int | None, Within(0)] = None
     """Steps of stage 2, with the geometry frozen (default: the preset's)."""
     procedural_count: Annotated[int | None, Within(1, 10_000_000)] = None
-    """Number of procedural faces, instead of --data (default: 2000, or that of the run that is
-    resumed)."""
+    """Number of procedural faces, instead of --data (default: 2000, of preset tiny 200, or that of
+    the run that is resumed)."""
     rare_share: Annotated[float | None, Within(0, 1)] = None
     """Oversample faces with classes present in less than this share of label maps (glasses, hats,
     necklaces), e.g. 0.25; for a new run (default: the preset's, 0)."""
@@ -117,7 +117,7 @@ def run(options: TrainOptions) -> None:
         RunPlan(
             config=config,
             seed=state["seed"] if state is not None else options.seed or 0,
-            data=_data(options),
+            data=_data(options, config),
             out=options.out,
             device=device,
             cadence=Cadence(
@@ -215,11 +215,12 @@ def _with_iterations(options: TrainOptions, config: Config) -> Config:
     return replace(config, train=train)
 
 
-def _data(options: TrainOptions) -> TrainingData | None:
+def _data(options: TrainOptions, config: Config) -> TrainingData | None:
     """What the options name; for a new run, procedural faces where they name nothing."""
     if options.data is None and options.procedural_count is None and options.resume is not None:
         return None
-    return TrainingData(options.data, options.procedural_count or PROCEDURAL_COUNT)
+    usual = FEW.get(config.preset, PROCEDURAL_COUNT)
+    return TrainingData(options.data, options.procedural_count or usual)
 
 
 def main(argv: list[str] | None = None) -> int:

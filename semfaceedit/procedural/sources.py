@@ -38,6 +38,13 @@ def open_training_data(
     name = f"procedural-{PROCEDURAL_VERSION}-{procedural_count}-{2 * resolution}"
     packed = cache_root() / name
     if not is_packed(packed):
+        size = 2 * resolution
+        print(
+            f"drawing {procedural_count:,} procedural faces at {size}x{size}, once, into {packed}: "
+            "--data names others, --procedural-count fewer",
+            file=sys.stderr,
+            flush=True,
+        )
         make_procedural(packed, count=procedural_count, resolution=2 * resolution)
     return open_packed(packed, resolution=resolution)
 

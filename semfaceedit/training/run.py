@@ -29,6 +29,7 @@ from .run_folder import Cadence, Run, RunWriter, TrainingData, locked, new_run_f
 from .trainer import NonFiniteLossError, Trainer
 
 PROCEDURAL_COUNT = 2000
+FEW = {"tiny": 200}  # procedural faces of presets for tests, drawn in half a minute
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -215,6 +215,13 @@ def run(arguments: list[str], capsys) -> tuple[int, str]:
     return code, capsys.readouterr().err
 
 
+def test_a_preset_for_tests_draws_few_faces():
+    for name, count, given in (("tiny", 200, None), ("small", 2000, None), ("tiny", 7, 7)):
+        options = train.TrainOptions(preset=name, procedural_count=given)
+        drawn = train._data(options, config.preset(name))
+        assert drawn is not None and drawn.path is None and drawn.procedural_count == count
+
+
 def test_bad_input_is_one_clear_line(data, straight, tmp_path, capsys):
     missing = tmp_path / "nowhere"
     empty = tmp_path / "empty"

@@ -13,9 +13,11 @@ from semfaceedit.procedural.render import render_faces
 from semfaceedit.procedural.sources import open_training_data
 
 
-def test_procedural_faces_are_made_once_and_hold_the_rendered_faces(tmp_path, monkeypatch):
+def test_procedural_faces_are_made_once_and_hold_the_rendered_faces(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SEMFACEEDIT_CACHE", str(tmp_path))
     data = open_training_data(None, resolution=16, procedural_count=3)
+    said = capsys.readouterr().err
+    assert f"drawing 3 procedural faces at 32x32, once, into {tmp_path}" in said.splitlines()[0]
     assert len(data) == 3 and data.resolution == 32
     faces = render_faces([1], 32)
     np.testing.assert_array_equal(data.labels[1], faces.labels[0].numpy())
@@ -26,6 +28,7 @@ def test_procedural_faces_are_made_once_and_hold_the_rendered_faces(tmp_path, mo
         "semfaceedit.procedural.sources.make_procedural", None
     )  # a second call must not need it
     assert len(open_training_data(None, resolution=16, procedural_count=3)) == 3
+    assert capsys.readouterr().err == ""
 
 
 def test_a_packed_folder_is_opened_as_it_is(tmp_path, monkeypatch):
