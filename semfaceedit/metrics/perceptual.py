@@ -114,8 +114,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise UserError(f"--vgg-weights {path}: no such file") from None
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise UserError(f"--vgg-weights {path}: cannot be read: {reason_of(error)}") from None
-    except Exception as error:  # a pickle of anything else than tensors
-        raise UserError(f"--vgg-weights {path}: not a state dict: {reason_of(error)}") from None
+    except Exception:  # a pickle of anything else than tensors, or none
+        raise UserError(
+            f"--vgg-weights {path}: not a state dict: it is damaged, or of another kind"
+        ) from None
     if not isinstance(state, dict):
         raise UserError(f"--vgg-weights {path}: holds no state dict")
     return state

@@ -83,6 +83,8 @@ def _needs_fp32(name: str) -> bool:
 
 def read_header(path: Path, kind: str = FORMAT) -> dict[str, Any]:
     """The JSON header of a weights file."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give the file of weights in it")
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("semfaceedit", "{}"))

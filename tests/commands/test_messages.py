@@ -15,6 +15,7 @@ from semfaceedit import (
     profile,
     render,
     train,
+    train_encoder,
     transfer,
 )
 from semfaceedit.__main__ import main
@@ -38,16 +39,32 @@ def said(command, words, capsys) -> str:
     return text
 
 
+def test_a_folder_is_no_file_of_weights(tmp_path, capsys):
+    for command, words in (
+        (render, ["--checkpoint", tmp_path]),
+        (profile, ["--checkpoint", tmp_path]),
+        (evaluate, ["cost", "--checkpoint", tmp_path, "--out", tmp_path / "out"]),
+        (train, ["--init", tmp_path, "--procedural-count", 8, "--preset", "tiny"]),
+        (train_encoder, ["--init", tmp_path]),
+    ):
+        text = said(command, words, capsys)
+        assert f"{tmp_path} is a folder: give the file of weights in it" in text, words
+
+
 def test_damaged_files_are_said_in_our_words(damaged, capsys):
+    pickle = damaged.replace(".safetensors", ".pth")
+    Path(pickle).write_bytes(b"no weights at all")
     for command, words in (
         (render, ["--checkpoint", damaged]),
         (edit, ["--project", damaged, "--paint", "hat"]),
         (invert, ["--seed", 0, "--encoder", damaged]),
         (invert, ["--seed", 0, "--vgg-weights", damaged]),
+        (invert, ["--seed", 0, "--vgg-weights", pickle]),
         (train, ["--init", damaged, "--procedural-count", 8, "--preset", "tiny"]),
     ):
         text = said(command, words, capsys)
-        assert DAMAGED in text and damaged in text, words
+        assert DAMAGED in text and str(words[-1] if pickle in words else damaged) in text, words
+        assert "PyTorch" not in text
         assert "deserializ" not in text
 
 
