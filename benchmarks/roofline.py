@@ -150,7 +150,8 @@ def weights_of(stack: Stack) -> FilmSirenWeights:
 
 
 def triton_work(stack: Stack, architecture: int) -> Work:
-    """film_siren_triton_kernels.py: every block of columns reads the activations again."""
+    """film_siren_triton_kernels.py: every block of columns reads the activations again, but
+    VIEW_BLOCKS of the heads together."""
     tiling = triton_tiling.forward_tiling("fp16", architecture, stack.inputs)
     heads_at = triton_tiling.head_constants(stack.channels, tiling)
     width, rows, heads = stack.width, tiling.rows, stack.layers - 1
@@ -161,7 +162,8 @@ def triton_work(stack: Stack, architecture: int) -> Work:
     if not thin:
         total += 2 * blocks * rows * stack.inputs * HALF + width * stack.inputs * HALF
     padded = triton_tiling.padded_channels(stack.channels)
-    columns, view = heads_at["HEAD_COLUMNS"], heads_at["VIEW_COLUMNS"]
+    columns = heads_at["HEAD_COLUMNS"]
+    view = heads_at["VIEW_COLUMNS"] * heads_at["VIEW_BLOCKS"]
     mixed = -(-stack.trunk // columns) * columns
     narrow = mixed + (padded - mixed) % view
     reads = narrow // columns * heads + (padded - narrow) // view * heads

@@ -162,9 +162,7 @@ def _heads(
                     tl.zeros((ROWS, COLUMNS), tl.float32), ROWS, COLUMNS, SLAB, PRECISION,
                 )  # fmt: skip
                 total += tl.where(mine[None, :], part, 0.0)
-        total += tl.load(head_bias + column)[None, :]
-        at = output + row[:, None] * channels + column[None, :]
-        tl.store(at, total, mask=inside[:, None] & (column < channels)[None, :])
+        _store_heads(total, head_bias, output, row, inside, start, channels, ROWS, COLUMNS)
 
 
 @triton.jit
@@ -183,26 +181,58 @@ def _view_heads(
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    BLOCKS: tl.constexpr,
     SLAB: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Wide blocks of columns: each of them reads all activations of the tile once more."""
+    """BLOCKS blocks of columns at a time, so that a slab of activations is read once for all.
+
+    As one block with as many columns it would spill registers: on the way to the output they need
+    another layout, which takes each block's registers twice.
+    """
     SLABS: tl.constexpr = WIDTH // SLAB
     k = tl.arange(0, SLAB)
     tile = tl.arange(0, ROWS)[:, None] * WIDTH + k[None, :]
-    for start in range(first, padded_channels, COLUMNS):
-        column = start + tl.arange(0, COLUMNS)
-        block = column[None, :] * WIDTH + k[:, None]
-        total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    block = tl.arange(0, COLUMNS)[None, :] * WIDTH + k[:, None]
+    for start in range(first, padded_channels, BLOCKS * COLUMNS):
+        totals = ()
+        for _ in tl.static_range(BLOCKS):
+            totals = totals + (tl.zeros((ROWS, COLUMNS), tl.float32),)  # type: ignore[assignment]
         for step in range(heads * SLABS):  # one loop over heads and slabs keeps its pipeline full
             head, slab = step // SLABS, step % SLABS * SLAB
             layer = head + 1 + (head == heads - 1).to(tl.int32)  # the last reads the view layer
             a = tl.load(scratch + layer * ROWS * WIDTH + slab + tile)
-            b = tl.load(head_weight + head * padded_channels * WIDTH + slab + block)
-            total = tl.dot(a, b, total, input_precision=PRECISION)
-        total += tl.load(head_bias + column)[None, :]
-        at = output + row[:, None] * channels + column[None, :]
-        tl.store(at, total, mask=inside[:, None] & (column < channels)[None, :])
+            of_block = head_weight + (head * padded_channels + start) * WIDTH + slab
+            sums = ()
+            for i in tl.static_range(BLOCKS):
+                b = tl.load(of_block + i * COLUMNS * WIDTH + block)
+                product = tl.dot(a, b, totals[i], input_precision=PRECISION)
+                sums = sums + (product,)  # type: ignore[assignment]
+            totals = sums
+        for i in tl.static_range(BLOCKS):
+            _store_heads(
+                totals[i], head_bias, output, row, inside, start + i * COLUMNS, channels, ROWS,
+                COLUMNS,
+            )  # fmt: skip
+
+
+@triton.jit
+def _store_heads(
+    total,  # (ROWS, COLUMNS)
+    head_bias,
+    output,
+    row,  # (ROWS,) points of the tile, one after the other
+    inside,
+    start,
+    channels,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    column = start + tl.arange(0, COLUMNS)
+    total += tl.load(head_bias + column)[None, :]
+    within = tl.arange(0, ROWS)[:, None] * channels + column[None, :]  # 32 bits: fewer registers
+    at = output + tl.min(row, 0) * channels + within
+    tl.store(at, total, mask=inside[:, None] & (column < channels)[None, :])
 
 
 @triton.jit(do_not_specialize=["first_tile", "tile_bound"])
@@ -239,6 +269,7 @@ def forward_kernel(
     COLUMNS: tl.constexpr,
     HEAD_COLUMNS: tl.constexpr,
     VIEW_COLUMNS: tl.constexpr,  # a multiple of HEAD_COLUMNS, for columns that the trunk has not
+    VIEW_BLOCKS: tl.constexpr,  # of so many columns, that share what they read
     SLAB: tl.constexpr,
     PRECISION: tl.constexpr,
     FAST: tl.constexpr,
@@ -250,7 +281,9 @@ def forward_kernel(
     end = tl.load(tile_count).to(tl.int32)
     if KEEP:
         end = tl.minimum(end, first_tile + tl.num_programs(0))
-    for tile in range(first_tile + tl.program_id(0), end, tl.num_programs(0)):
+    first = first_tile + tl.program_id(0)
+    # Addresses computed ahead of the loop would take registers from all that is in it.
+    for tile in tl.range(first, end, tl.num_programs(0), disable_licm=True):
         film_row = tl.load(tiles + 2 * tile_bound + tile)
         group = tl.load(row_groups + film_row).to(tl.int32)
         row = tl.load(tiles + tile) + tl.arange(0, ROWS)
@@ -265,13 +298,14 @@ def forward_kernel(
             own_heads = head_weight + group * ((LAYERS - 1) * padded_channels * WIDTH)
             own_bias = head_bias + group * padded_channels
             mixed = tl.cdiv(trunk_channels, HEAD_COLUMNS) * HEAD_COLUMNS
-            narrow = mixed + (padded_channels - mixed) % VIEW_COLUMNS
+            narrow = mixed + (padded_channels - mixed) % (VIEW_BLOCKS * VIEW_COLUMNS)
             _heads(
                 own_scratch, own_heads, own_bias, output, row, inside, channels, padded_channels,
                 trunk_channels, narrow, heads, LAYERS, WIDTH, ROWS, HEAD_COLUMNS, SLAB, PRECISION,
             )  # fmt: skip
             _view_heads(
                 own_scratch, own_heads, own_bias, output, row, inside, narrow, channels,
-                padded_channels, heads, LAYERS, WIDTH, ROWS, VIEW_COLUMNS, SLAB, PRECISION,
+                padded_channels, heads, LAYERS, WIDTH, ROWS, VIEW_COLUMNS, VIEW_BLOCKS, SLAB,
+                PRECISION,
             )  # fmt: skip
             tl.debug_barrier()  # the next tile overwrites the scratch

@@ -20,11 +20,14 @@ class Tiling:
     slab: int
     warps: int
     stages: int
-    wide: int | None = None  # from so many channels on, twice the columns where only views are read
+    view_columns: int = 0  # of a block of heads where only views are read; 0: as of the others
+    view_blocks: int = 1  # the most of these that read the activations together
     registers: int | None = None  # a thread may use; None: the assembler balances them with spills
 
 
-INTERPRETED = Tiling(rows=16, columns=16, slab=16, warps=4, stages=1, wide=65)
+INTERPRETED = Tiling(
+    rows=16, columns=16, slab=16, warps=4, stages=1, view_columns=32, view_blocks=2
+)
 
 
 def forward_tiling(precision: str, architecture: int, inputs: int) -> Tiling:
@@ -35,13 +38,12 @@ def forward_tiling(precision: str, architecture: int, inputs: int) -> Tiling:
         return Tiling(rows=64, columns=32, slab=16, warps=8, stages=2, registers=255)
     if precision == "tf32":
         return Tiling(rows=64, columns=64, slab=16, warps=4, stages=2)
+    slab, stages, view = 32, 2, 32  # others than 89 take these tiles untuned
     if architecture == 90:  # chains of eight wgmma, fed by what its shared memory holds
-        slab = 128 if inputs <= THIN else 64
-        return Tiling(rows=128, columns=128, slab=slab, warps=8, stages=2, wide=193)
-    if architecture == 80:
-        return Tiling(rows=128, columns=128, slab=32, warps=8, stages=4)  # wide heads spill
-    # Deeper pipelines spill registers. Others than 89 take these tiles untuned.
-    return Tiling(rows=128, columns=128, slab=32, warps=8, stages=2, wide=193)
+        slab, view = 128 if inputs <= THIN else 64, 64
+    elif architecture == 80:
+        stages, view = 4, 64  # both spill registers on 89
+    return Tiling(128, 128, slab, warps=8, stages=stages, view_columns=view, view_blocks=4)
 
 
 def backward_tiling(precision: str, architecture: int) -> Tiling:
@@ -65,10 +67,13 @@ def network_constants(width: int, layers: int, inputs: int, precision: str) -> d
 
 
 def head_constants(channels: int, tiling: Tiling) -> dict[str, int]:
-    """Blocks of columns: wide ones where only the view layer is read, since each reads it all."""
+    """Blocks of columns: where only the view layer is read several share what they read."""
     columns = power_of_two(min(channels, 32, tiling.columns), 16)
-    wide = tiling.wide is not None and channels >= tiling.wide
-    return {"HEAD_COLUMNS": columns, "VIEW_COLUMNS": columns * (2 if wide else 1)}
+    view = tiling.view_columns or columns
+    blocks = min((padded_channels(channels) - columns) // view, tiling.view_blocks)
+    if blocks == 0:
+        view, blocks = columns, 1
+    return {"HEAD_COLUMNS": columns, "VIEW_COLUMNS": view, "VIEW_BLOCKS": blocks}
 
 
 def head_slab(channels: int, tiling: Tiling) -> int:
