@@ -17,7 +17,8 @@ from support import needs_native
 from torch import Tensor
 from training import drawn_faces
 
-from semfaceedit.editing.fit import FitSettings, Goal, loss_terms, weighted, zero_offsets
+from semfaceedit.editing.fit import zero_offsets
+from semfaceedit.editing.fit_terms import FitSettings, Goal, loss_terms, weighted
 from semfaceedit.kernels import _extension, use_backend
 from semfaceedit.model import config
 from semfaceedit.model.generator import Generator, sample_latents

@@ -22,7 +22,7 @@ import torch
 from semfaceedit.api import Editor, generate, load
 from semfaceedit.cli import parse_seeds
 from semfaceedit.editing.encoder import follow_map
-from semfaceedit.editing.fit import finished
+from semfaceedit.editing.fit_terms import finished
 from semfaceedit.editing.map_edit import edit
 from semfaceedit.editing.mask_edits import EDITS, painted
 from semfaceedit.editing.project import FaceProject

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from semfaceedit.api import Editor, load
 from semfaceedit.data.dataset import FaceDataset, open_packed
-from semfaceedit.editing.fit import Goal, finished, zero_offsets
+from semfaceedit.editing.fit import zero_offsets
+from semfaceedit.editing.fit_terms import Goal, finished
 from semfaceedit.editing.inversion import (
     InvertSettings,
     default_invert_settings,

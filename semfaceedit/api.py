@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from .editing.encoder import Encoder, find_encoder, follow_map
-from .editing.fit import FitSettings, Watch
+from .editing.fit_terms import FitSettings, Watch
 from .editing.inversion import InversionResult, InvertSettings, default_invert_settings, invert
 from .editing.map_edit import edit, refine
 from .editing.mask_edits import paint

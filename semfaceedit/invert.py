@@ -7,7 +7,8 @@ from typing import Annotated
 
 from .cli import remark, run_command, wrote
 from .data.mask_checks import MaskOrder
-from .editing.fit import POSE_LIMIT, perceptual_weight
+from .editing.fit import POSE_LIMIT
+from .editing.fit_terms import perceptual_weight
 from .editing.inversion import InvertSettings, default_invert_settings, invert, seed_target
 from .editing.target import (
     OVERSAMPLING,

@@ -11,8 +11,8 @@ from typing import Annotated, Any, NamedTuple
 from .cli import remark, select_device, wrote
 from .data.decoding import save_label_map
 from .editing.encoder import Encoder, find_encoder
-from .editing.fit import Goal, Watch, perceptual_weight
 from .editing.fit_display import LiveFit, view_sheet
+from .editing.fit_terms import Goal, Watch, perceptual_weight
 from .editing.paste import check_paste, paste_to_file
 from .editing.project import FORMAT, FaceProject
 from .editing.refit import EditedFace, EditSettings, default_edit_settings

@@ -12,7 +12,7 @@ import sys
 import torch
 
 from semfaceedit.api import InvertSettings, generate, invert, load
-from semfaceedit.editing.fit import finished
+from semfaceedit.editing.fit_terms import finished
 
 
 def digest(*tensors: torch.Tensor) -> str:

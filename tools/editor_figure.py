@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from semfaceedit import api
-from semfaceedit.editing.fit import finished
+from semfaceedit.editing.fit_terms import finished
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.model.checkpoint import locate_weights
 

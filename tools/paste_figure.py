@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from semfaceedit import api, synthesize
-from semfaceedit.editing.fit import finished
+from semfaceedit.editing.fit_terms import finished
 from semfaceedit.editing.paste import paste
 from semfaceedit.editing.photograph_file import read_original
 from semfaceedit.editing.project import FaceProject

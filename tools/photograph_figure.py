@@ -17,7 +17,7 @@ from paste_figure import pasted
 from PIL import Image
 
 from semfaceedit import api
-from semfaceedit.editing.fit import finished
+from semfaceedit.editing.fit_terms import finished
 from semfaceedit.editing.photograph_file import read_original
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.model.checkpoint import locate_weights

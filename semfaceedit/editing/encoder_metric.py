@@ -11,7 +11,7 @@ from ..model.generator import Generator
 from ..model.renderer import RenderOutput, render
 from .encoder import Encoder, film_of
 from .encoder_samples import draw_codes
-from .fit import DEPTH_UNIT, FitSettings
+from .fit_terms import DEPTH_UNIT, FitSettings
 
 SEMANTIC, IMAGE = FitSettings.semantic_weight, FitSettings.image_weight
 DEPTH = 0.4  # weight of the depth term

@@ -17,7 +17,8 @@ from ..model.renderer import RenderOutput, render
 from ..procedural.render import render_faces
 from .encoder import Encoder
 from .encoder_samples import HEAD_SEEDS, head_depth, held_out
-from .fit import Fit, FitRecord, Goal, Stage
+from .fit import Fit
+from .fit_terms import FitRecord, Goal, Stage
 from .inversion import default_invert_settings, head_relief, seed_target
 from .target import pictures
 

@@ -31,7 +31,7 @@ from ..threads import FairThreads
 from .encoder import Encoder, EncoderSettings, Estimate, new_encoder
 from .encoder_metric import DEPTH, IMAGE, SEMANTIC, coefficient_metric
 from .encoder_samples import add_heads, add_samples, head_store, pair_store, sample_store
-from .fit import DEPTH_UNIT, depth_gap
+from .fit_terms import DEPTH_UNIT, depth_gap
 from .mask_edits import EDITS, paint
 
 STATE_FORMAT = "semfaceedit-encoder-training"

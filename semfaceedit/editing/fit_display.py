@@ -11,7 +11,7 @@ from ..model.codes import Codes
 from ..model.generator import Generator
 from ..model.renderer import RenderOutput, render
 from ..pictures.grids import picture_rows, save_png, tile
-from .fit import FitRecord, Goal
+from .fit_terms import FitRecord, Goal
 
 VIEW_YAWS = (-0.4, 0.0, 0.4)  # radians
 PREVIEW_PIXELS = 192  # each picture of a preview is enlarged to about this size

@@ -19,7 +19,8 @@ from ..model.mean_face import mean_codes
 from ..model.renderer import RenderOutput, render
 from ..pictures.grids import picture_rows
 from .encoder import Encoder
-from .fit import Fit, FitRecord, FitSettings, Goal, Stage, Watch, zero_offsets
+from .fit import Fit, zero_offsets
+from .fit_terms import FitRecord, FitSettings, Goal, Stage, Watch
 from .project import FaceProject
 from .target import (
     OVERSAMPLING,

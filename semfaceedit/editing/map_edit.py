@@ -10,7 +10,7 @@ from ..metrics.perceptual import PerceptualFeatures
 from ..model.generator import Generator
 from ..model.renderer import RenderOutput
 from .encoder import Encoder
-from .fit import Goal, Watch, finished
+from .fit_terms import Goal, Watch, finished
 from .project import FaceProject
 from .refit import (
     EditedFace,

@@ -14,7 +14,8 @@ from ..model.codes import Codes
 from ..model.generator import Generator
 from ..model.renderer import RenderOutput, render
 from .encoder import Encoder, map_change
-from .fit import Fit, FitRecord, FitSettings, Goal, Stage, Watch, mapped
+from .fit import Fit, mapped
+from .fit_terms import FitRecord, FitSettings, Goal, Stage, Watch
 from .initialisation import best_along, other_starts
 from .project import FaceProject
 

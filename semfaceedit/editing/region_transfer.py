@@ -17,7 +17,7 @@ from ..model.labels import CLASS_NAMES
 from ..model.renderer import RenderOutput, recolor
 from ..pictures.grids import picture_rows
 from .encoder import Encoder
-from .fit import Goal, Watch
+from .fit_terms import Goal, Watch
 from .project import FaceProject
 from .refit import (
     EditedFace,

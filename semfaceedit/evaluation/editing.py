@@ -9,7 +9,7 @@ import torch
 from ..api import generate
 from ..cli import progress
 from ..editing.encoder import flat_film
-from ..editing.fit import finished, perceptual_weight
+from ..editing.fit_terms import finished, perceptual_weight
 from ..editing.map_edit import edit
 from ..editing.mask_edits import EDITS, painted
 from ..editing.refit import EditSettings, default_edit_settings

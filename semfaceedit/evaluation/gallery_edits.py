@@ -4,7 +4,7 @@ from functools import partial
 
 from ..api import generate
 from ..cli import progress
-from ..editing.fit import finished
+from ..editing.fit_terms import finished
 from ..editing.map_edit import compare_unmasked, edit
 from ..editing.mask_edits import EDITS, longer_hair, painted, shorter_hair
 from ..editing.refit import EditedFace

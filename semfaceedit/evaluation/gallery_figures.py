@@ -7,7 +7,7 @@ import torch
 
 from ..cli import progress
 from ..data.pose import landmarks_from_labels
-from ..editing.fit import FitRecord, Goal, finished
+from ..editing.fit_terms import FitRecord, Goal, finished
 from ..editing.inversion import InversionResult, InvertSettings, invert, seed_target
 from ..editing.region_transfer import transfer
 from ..editing.target import OVERSAMPLING, Target

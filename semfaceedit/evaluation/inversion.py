@@ -15,7 +15,7 @@ import torch
 
 from ..cli import progress
 from ..editing.encoder import Encoder
-from ..editing.fit import FitRecord, Goal, finished, perceptual_weight
+from ..editing.fit_terms import FitRecord, Goal, finished, perceptual_weight
 from ..editing.inversion import InversionResult, InvertSettings, default_invert_settings, invert
 from ..editing.project import FaceProject
 from ..editing.target import OVERSAMPLING, Target, pictures

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..editing.fit import FitRecord
+from ..editing.fit_terms import FitRecord
 from ..editing.mask_edits import EDITS
 from ..model.labels import CLASS_NAMES, PALETTE
 from ..model.renderer import RenderOutput

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from starlette.websockets import WebSocket
 
-from ..editing.fit import FitRecord, Goal, StopFit, Watch
+from ..editing.fit_terms import FitRecord, Goal, StopFit, Watch
 from ..errors import UserError
 from ..kernels import use_backend
 from ..memory import give_back_memory

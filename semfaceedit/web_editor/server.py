@@ -25,7 +25,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..baking.page import PAGE as BAKED
-from ..editing.fit import Watch
+from ..editing.fit_terms import Watch
 from ..editing.mask_edits import paint
 from ..editing.project import FaceProject
 from ..editing.region_transfer import What

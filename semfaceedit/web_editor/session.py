@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..api import Editor
-from ..editing.fit import FitRecord, Goal, StopFit, Watch, perceptual_weight
+from ..editing.fit_terms import FitRecord, Goal, StopFit, Watch, perceptual_weight
 from ..editing.project import FaceProject
 from ..editing.refit import EditedFace, EditSettings, render_project
 from ..editing.region_transfer import What

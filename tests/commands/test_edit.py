@@ -14,7 +14,8 @@ from semfaceedit import options
 from semfaceedit.data.align import Window
 from semfaceedit.edit import compare_unmasked, edit
 from semfaceedit.editing import map_edit
-from semfaceedit.editing.fit import Fit, Goal, loss_terms
+from semfaceedit.editing.fit import Fit
+from semfaceedit.editing.fit_terms import Goal, loss_terms
 from semfaceedit.editing.mask_edits import hat, open_mouth
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.editing.refit import EditSettings, dilate, footprint

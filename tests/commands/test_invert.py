@@ -12,8 +12,9 @@ from support import needs_native, use_isa
 
 from semfaceedit import invert as command
 from semfaceedit.editing import inversion
-from semfaceedit.editing.fit import Fit, FitSettings, Goal, Stage, loss_terms, zero_offsets
+from semfaceedit.editing.fit import Fit, zero_offsets
 from semfaceedit.editing.fit_display import LiveFit
+from semfaceedit.editing.fit_terms import FitSettings, Goal, Stage, loss_terms
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.editing.target import pictures
 from semfaceedit.errors import UserError

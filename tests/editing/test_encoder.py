@@ -36,7 +36,8 @@ from semfaceedit.editing.encoder_metric import coefficient_metric
 from semfaceedit.editing.encoder_report import heads_not_seen
 from semfaceedit.editing.encoder_samples import head_depth
 from semfaceedit.editing.encoder_training import TrainingSettings, train_encoder
-from semfaceedit.editing.fit import OFFSETS, Fit, Goal, Stage, depth_gap, zero_offsets
+from semfaceedit.editing.fit import OFFSETS, Fit, zero_offsets
+from semfaceedit.editing.fit_terms import Goal, Stage, depth_gap
 from semfaceedit.editing.initialisation import best_along
 from semfaceedit.editing.inversion import (
     InvertSettings,

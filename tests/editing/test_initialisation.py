@@ -7,7 +7,8 @@ import torch
 
 from semfaceedit.api import Editor, load
 from semfaceedit.edit import edit
-from semfaceedit.editing.fit import TRIAL, Fit, FitSettings, Goal, Stage
+from semfaceedit.editing.fit import TRIAL, Fit
+from semfaceedit.editing.fit_terms import FitSettings, Goal, Stage
 from semfaceedit.editing.initialisation import other_starts
 from semfaceedit.editing.mask_edits import hat
 from semfaceedit.editing.refit import EditSettings, render_project

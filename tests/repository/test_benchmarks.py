@@ -26,7 +26,7 @@ from baselines import NAMES  # noqa: E402
 from measuring import Case, Suite  # noqa: E402
 from workloads import film_op  # noqa: E402
 
-from semfaceedit.editing.fit import finished  # noqa: E402
+from semfaceedit.editing.fit_terms import finished  # noqa: E402
 from semfaceedit.kernels import resolve  # noqa: E402
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), needs_native]

@@ -15,7 +15,7 @@ from PIL import Image
 from semfaceedit import api
 from semfaceedit.api import EditSettings, Generator, edit, generate, transfer
 from semfaceedit.data.decoding import save_label_map
-from semfaceedit.editing.fit import StopFit
+from semfaceedit.editing.fit_terms import StopFit
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.errors import UserError
 from semfaceedit.invert import InvertSettings

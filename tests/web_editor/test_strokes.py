@@ -13,7 +13,7 @@ from photographs import open_photograph
 
 from semfaceedit.api import Editor
 from semfaceedit.editing.encoder import EncoderSettings, follow_map, new_encoder
-from semfaceedit.editing.fit import StopFit
+from semfaceedit.editing.fit_terms import StopFit
 from semfaceedit.editing.project import FaceProject
 from semfaceedit.editing.target import resize_labels
 from semfaceedit.errors import UserError
