@@ -27,8 +27,9 @@ from semfaceedit.model import config
 
 # Instructions an element on the way back: what tests/kernels/test_cuda_compile.py counts, another
 # scale before the heads, scale and packing.
-PER_COSINE = 13.8 + 1 + 1.5
+PER_COSINE = {"sm80": 13.8 + 1 + 1.5, "sm90": 25.6 + 1 + 1.5}
 STEP = 16  # inputs that the matrix unit takes at a time
+BLOCK = 64  # columns of W h that csrc/film_siren_backward_sm90.cu multiplies at a time
 # Points that are coloured in a render with --cull 1e-4: of eight faces of `portraits` at 64x64.
 SEEN = 0.31
 
@@ -37,19 +38,22 @@ SEEN = 0.31
 class Pass:
     """Of one point: the way there and back, and products over points."""
 
+    body: str  # of the former
     chain: Work
     kept: float  # bytes written and read again, through memory
     products: Work
     read: float  # bytes from memory for these
 
 
-def gradients_pass(stack: Stack, *, weights: bool) -> Pass:
-    """csrc/film_siren_backward_sm80.cu: gradients of FiLM and points, or of all."""
+def gradients_pass(stack: Stack, body: str, *, weights: bool) -> Pass:
+    """Gradients of FiLM and points, or of all. csrc/film_siren_backward_sm80.cu keeps W h in fp32;
+    film_siren_backward_sm90.cu keeps activations and multiplies W h again."""
     constants = cuda_constants()
+    again = body == "sm90"
     width, layers, depth, rows = stack.width, stack.layers, constants["INPUTS"], constants["ROWS"]
     thin = stack.inputs <= constants["COORDINATES"]
     stream = film_siren_cuda_streams.backward_stream(
-        weights_of(stack), stack.trunk, width, stream_constants(), points=True
+        weights_of(stack), stack.trunk, width, stream_constants(), points=True, again=again
     )
     slabs = stream.shape[1]
     of_heads = [stack.channels] * (layers - 2) + [stack.trunk]  # channels that layers 2 to L read
@@ -58,18 +62,22 @@ def gradients_pass(stack: Stack, *, weights: bool) -> Pass:
     multiplied.append(-(-(stack.channels - first) // STEP) * STEP)
     held = sum(-(-channels // depth) * depth for channels in (*of_heads, stack.channels - first))
     coordinates = 1 + thin  # slabs
-    inputs = slabs * depth - held - coordinates * (depth - STEP) + sum(multiplied)
-    film = 2 * (layers + 1) * width * 2 * FLOAT
-    affine = 2 * (layers + 1) * width * FLOAT
+    unused = coordinates * (depth - STEP) + held - sum(multiplied)
+    if again:  # slabs of heads are multiplied whole, of coordinates one for each block of columns
+        unused = coordinates * (depth - STEP + width // BLOCK * depth - STEP)
+    inputs = slabs * depth - unused
+    film = 2 * (layers + 1) * width * 2 * FLOAT / rows
+    streamed = slabs * width * depth * HALF / rows / (constants["CLUSTER"] if again else 1)
+    sines = layers + 1
+    affine = 2 * sines * width * FLOAT
+    if again:  # activations of all layers are written, of all but the last read; coordinates twice
+        affine = (2 * sines - 1) * width * HALF + (stack.inputs + 3) * FLOAT
     outputs = 64 if stack.channels <= 64 else -(-stack.channels // 128) * 128
     own = 2 * (stack.inputs + 3) * FLOAT + 2 * stack.channels * FLOAT + (outputs + held) * HALF
-    kept = 2 * (layers + 1) * width * HALF if weights else 0
-    chain = Work(
-        0, 2 * width * inputs, (slabs * width * depth * HALF + film) / rows + affine + own + kept,
-        (layers + 1) * width,
-    )  # fmt: skip
+    kept = (1 if again else 2) * sines * width * HALF if weights else 0
+    chain = Work(0, 2 * width * inputs, streamed + film + affine + own + kept, sines * width)
     if not weights:
-        return Pass(chain, affine + own, Work(0, 0, 0, 0), 0)
+        return Pass(body, chain, affine + own, Work(0, 0, 0, 0), 0)
     across = -(-stack.inputs // width)
     pairs = [(width, width, layers)] + ([] if thin else [(width, across * width, 1)])
     matrix = 2.0 * sum(left * right * count for left, right, count in pairs)
@@ -81,7 +89,7 @@ def gradients_pass(stack: Stack, *, weights: bool) -> Pass:
     moved = sum(count * (left * right // width + right * down) for left, right, count in pairs)
     moved += columns + width * columns // block
     read = (2 * (layers + 1) * width + outputs) * HALF
-    return Pass(chain, affine + own + kept, Work(0, matrix, moved * HALF, 0), read)
+    return Pass(body, chain, affine + own + kept, Work(0, matrix, moved * HALF, 0), read)
 
 
 def milliseconds(each: Pass, points: int, gpu: Gpu) -> dict[str, float]:
@@ -89,9 +97,10 @@ def milliseconds(each: Pass, points: int, gpu: Gpu) -> dict[str, float]:
     the whole."""
     rate = gpu.tflops * 1e12 * gpu.by_warp
     processors = gpu.processors * gpu.ghz * 1e9
-    clocks = each.chain.sines * max(2 / SINES, (PER_SINE["sm80"] + PER_COSINE) / LANES)
+    instructions = PER_SINE[each.body] + PER_COSINE[each.body]
+    clocks = each.chain.sines * max(2 / SINES, instructions / LANES)
     parts = {
-        "products": each.chain.matrix / rate,
+        "products": each.chain.matrix / (rate if each.body == "sm80" else gpu.tflops * 1e12),
         "sines": clocks / processors,
         "kept": each.kept / (gpu.memory * 1e12),
         "over points": max(
@@ -99,8 +108,11 @@ def milliseconds(each: Pass, points: int, gpu: Gpu) -> dict[str, float]:
             each.read / (gpu.memory * 1e12),
         ),
     }  # fmt: skip
-    # Memory is written and asked for beside products; what comes from L2 is waited for.
-    chain = parts["products"] + parts["sines"] + each.kept / (gpu.l2 * 1e12)
+    if each.body == "sm80":
+        # Memory is written and asked for beside products; what comes from L2 is waited for.
+        chain = parts["products"] + parts["sines"] + each.kept / (gpu.l2 * 1e12)
+    else:  # one group multiplies while the other has sines, or waits
+        chain = max(parts["products"], parts["sines"])
     chain = max(chain, parts["kept"], each.chain.l2 / (gpu.l2 * 1e12))
     parts["total"] = chain + parts["over points"]
     return {name: 1e3 * points * seconds for name, seconds in parts.items()}
@@ -125,7 +137,7 @@ def lines(resolution: int = 256) -> list[list[str]]:
     for name, gpu in GPUS.items():
         for stack_name, stack in stacks().items():
             for weights in (False, True):
-                each = gradients_pass(stack, weights=weights)
+                each = gradients_pass(stack, gpu.body, weights=weights)
                 time = milliseconds(each, points, gpu)
                 l2 = each.chain.l2 + each.products.l2
                 memory = each.kept + each.read
@@ -144,7 +156,7 @@ def steps(resolution: int = 256) -> list[list[str]]:
     for name, gpu in GPUS.items():
         forward = {key: forward_milliseconds(stack, points, gpu) for key, stack in stacks().items()}
         back = [
-            sum(milliseconds(gradients_pass(stack, weights=weights), points, gpu)["total"]
+            sum(milliseconds(gradients_pass(stack, gpu.body, weights=weights), points, gpu)["total"]
                 for stack in stacks().values())
             for weights in (False, True)
         ]  # fmt: skip

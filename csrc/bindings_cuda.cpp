@@ -80,7 +80,7 @@ void film_siren_backward_binding(int64_t width, int64_t blocks, const std::array
 }
 
 // Sizes and addresses in the order of FilmSirenProduct.
-void film_siren_weight_gradients_binding(int64_t width, const std::array<int64_t, 14>& s,
+void film_siren_weight_gradients_binding(int64_t width, const std::array<int64_t, 15>& s,
                                          const Addresses<5>& a, const CudaPlace& place) {
   const auto number = [&](int i) { return static_cast<int>(s[i]); };
   const FilmSirenProduct product{number(0),
@@ -91,12 +91,13 @@ void film_siren_weight_gradients_binding(int64_t width, const std::array<int64_t
                                  number(5),
                                  number(6),
                                  number(7),
-                                 s[8],
+                                 number(8),
                                  s[9],
                                  s[10],
                                  s[11],
                                  s[12],
                                  s[13],
+                                 s[14],
                                  reinterpret_cast<const uint32_t*>(a[0]),
                                  reinterpret_cast<const uint32_t*>(a[1]),
                                  floats(a[2]),
@@ -127,8 +128,8 @@ PYBIND11_MODULE(_C_cuda, module) {
   module.def("film_siren_blocks", &film_siren_blocks, "Blocks to launch, by tiles and device");
   module.def("film_siren_forward", &film_siren_forward_binding);
   module.def("film_siren_outputs", &film_siren_outputs, "Padded channels of the output's deltas");
-  module.def("film_siren_backward_blocks", &film_siren_backward_blocks,
-             "Blocks of the backward pass, by tiles and device");
+  module.def("film_siren_backward_parts", &film_siren_backward_parts,
+             "Parts of a tile, by device: the backward pass has scales and sums of each");
   module.def("film_siren_backward", &film_siren_backward_binding);
   module.def("film_siren_weight_gradients", &film_siren_weight_gradients_binding);
   module.def("film_siren_row_sums", &film_siren_row_sums_binding);

@@ -42,6 +42,14 @@ struct FilmSirenTile {
   }
 };
 
+// A layer's FiLM of a tile in device memory, as a Unit's `film` says; t: the thread's `column`.
+template <int WIDTH>
+SEMFACEEDIT_DEVICE inline const float4* film_of(const FilmSirenChain& p, int number, int layer,
+                                                int t) {
+  const int64_t row = p.tiles[2 * p.tile_bound + sm80::unknown(number)] * (p.layers + 1) + layer;
+  return reinterpret_cast<const float4*>(p.film) + row * (WIDTH / 2) + t;
+}
+
 // Whole turns are taken off: adding 1.5 * 2^23 leaves no place for a fraction of one.
 SEMFACEEDIT_DEVICE inline float within_a_turn(float angle) {
   constexpr float TURN = 6.283185307f, WHOLE = 12582912.0f;

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cuda_launch.h"
+#include "film_siren_backward.h"
 #include "film_siren_cuda.h"
 
 namespace semfaceedit {
@@ -48,6 +49,16 @@ void film_siren_forward(int64_t width, int64_t blocks, const FilmSirenChain& cha
   const DeviceGuard guard(place.device);
   const auto forward = by_groups(place.device) ? film_siren_forward_sm90 : film_siren_forward_sm80;
   forward(width, blocks, chain, place);
+}
+
+int64_t film_siren_backward_parts(int device) { return by_groups(device) ? 4 : 1; }
+
+void film_siren_backward(int64_t width, int64_t blocks, const FilmSirenBackward& pass,
+                         const CudaPlace& place) {
+  const DeviceGuard guard(place.device);
+  const auto backward =
+      by_groups(place.device) ? film_siren_backward_sm90 : film_siren_backward_sm80;
+  backward(width, blocks, pass, place);
 }
 
 }  // namespace semfaceedit

@@ -94,8 +94,7 @@ struct WarpUnit {
   }
 
   SEMFACEEDIT_DEVICE const float4* film(int number, int layer) const {
-    const int64_t row = p.tiles[2 * p.tile_bound + sm80::unknown(number)] * (p.layers + 1) + layer;
-    return reinterpret_cast<const float4*>(p.film) + row * (WIDTH / 2) + column();
+    return film_of<WIDTH>(p, number, layer, column());
   }
 
   static SEMFACEEDIT_DEVICE void clear(float (&sums)[WIDTH / 2]) {

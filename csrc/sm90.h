@@ -121,6 +121,21 @@ __device__ __forceinline__ void fence_registers() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
 
+// What the warpgroup does before is done before any of its threads goes on: barrier 2 + its number of
+// the block. `what` names the barrier where one can be left out.
+__device__ __forceinline__ void group_sync(const char* what) {
+  asm volatile("bar.sync %0, 128;" ::"r"(2 + threadIdx.x / 128) : "memory");
+}
+
+// A word in shared memory, for products to read after `fence_shared` and `__syncwarp`.
+__device__ __forceinline__ void store_shared(uint32_t to, uint32_t word) {
+  asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
+}
+
+__device__ __forceinline__ void fence_shared() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 // The products since the last call become a group.
 __device__ __forceinline__ void close_products() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
@@ -221,6 +236,19 @@ __device__ __forceinline__ void multiply<128>(float* d, const uint32_t (&a)[4], 
         SEMFACEEDIT_SIXTEEN(48)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(MATRIX_FORM),
         "r"(static_cast<int>(onto)));
+}
+
+// The same of a (64, 16) in shared memory, as b lies there.
+__device__ __forceinline__ void multiply_shared(float (&d)[32], uint32_t a, uint32_t b, bool onto) {
+  asm volatile(
+      "{\n.reg .pred onto;\n.reg .b64 left, right;\nsetp.ne.b32 onto, %35, 0;\n"
+      "mov.b64 left, {%32, %34};\nmov.b64 right, {%33, %34};\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
+      "{" SEMFACEEDIT_NAMES_0 ", " SEMFACEEDIT_NAMES_16
+      "}, "
+      "left, right, onto, 1, 1, 0, 0;\n}\n"
+      : SEMFACEEDIT_SIXTEEN(0), SEMFACEEDIT_SIXTEEN(16)
+      : "r"(a), "r"(b), "r"(MATRIX_FORM), "r"(static_cast<int>(onto)));
 }
 
 template <>

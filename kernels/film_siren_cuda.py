@@ -20,7 +20,7 @@ __all__ = ["PRECISIONS", "backward", "bodies", "forward", "unavailable"]
 PRECISIONS = ("fp16",)
 
 # What multiplies, and on which compute capabilities.
-BODIES = {"sm80": "mma.sync, 8.0 and later", "sm90": "wgmma, 9.0"}
+BODIES = {"sm80": "mma.sync, 8.0 and later", "sm90": "wgmma forward and backward, 9.0"}
 
 
 def bodies(device: int | None = None) -> dict[str, str | None]:

@@ -1,4 +1,6 @@
-"""The gradients of `film_siren` in CUDA C++ (`csrc/film_siren_backward_sm80.cu`), fp16 operands.
+"""The gradients of `film_siren` in CUDA C++, fp16 operands: the layers there and back
+(`csrc/film_siren_backward_sm80.cu` and, for compute capability 9.0, `film_siren_backward_sm90.cu`),
+products over points (`csrc/film_siren_weight_gradients.cu`).
 
 Where weights have a gradient, tiles are taken in chunks, whose activations and deltas stay until
 the products over points. Every sum over points is added up in one order.
@@ -16,7 +18,7 @@ from .film_siren_gradients import Sums, gradients_of, only_needed
 from .film_siren_reference import FilmSirenCall, FilmSirenGradients
 from .film_siren_tiles import folded_film, groups_of_tiles, point_tiles
 
-CHUNK_TILES = 512  # tiles whose activations and deltas are held at a time
+CHUNK_POINTS = 65_536  # whose activations and deltas are held at a time
 PRODUCT_BLOCKS = 264  # of a launch: products over points are split until there are so many
 RUN = 16  # points, or columns, of matrix order
 SUM_KINDS = 2  # sums over a tile of each angle: see csrc/film_siren_backward.h
@@ -29,13 +31,14 @@ def launch_backward(
 
 
 class Chunk(NamedTuple):
-    """What a launch leaves of its tiles, in matrix order but for the last."""
+    """What a launch leaves of the parts of its tiles, in matrix order but for the last; where no
+    weight has a gradient, of the parts that are under way."""
 
-    output_deltas: Tensor  # (slots, words): of each tile, or of each block
-    activations: Tensor | None  # (slots, L + 1, words)
+    output_deltas: Tensor  # (parts, words)
+    activations: Tensor | None  # (parts, L + 1, words)
     deltas: Tensor | None
-    inputs: Tensor | None  # (slots, words)
-    inverses: Tensor | None  # (slots, L + 2): what deltas, then output_deltas are multiplied by
+    inputs: Tensor | None  # (parts, words)
+    inverses: Tensor | None  # (parts, L + 2): what deltas, then output_deltas are multiplied by
 
 
 class _Backward:
@@ -54,9 +57,18 @@ class _Backward:
             needed.hidden_weight or needed.view_weight or needed.head_weight
             or (needed.first_weight and not self.thin)
         )  # fmt: skip
-        self.tiles = point_tiles(call.row_offsets, len(points), self.module.FILM_ROWS)
-        self.slots = min(CHUNK_TILES, self.tiles.bound) if self.of_products else self.tiles.bound
-        self.blocks = self.module.film_siren_backward_blocks(self.slots, points.get_device())
+        device, bound = points.get_device(), self.module.film_siren_rows(points.get_device())
+        self.tiles = point_tiles(call.row_offsets, len(points), bound)
+        self.tile_parts = self.module.film_siren_backward_parts(device)
+        self.part_points = bound // self.tile_parts
+        self.keeps_affine = self.module.film_siren_body(device) == "sm80"
+        self.slots = self.tiles.bound  # tiles of a launch
+        if self.of_products:
+            self.slots = min(max(CHUNK_POINTS // bound, 1), self.tiles.bound)
+        self.blocks = self.module.film_siren_blocks(self.slots, device)
+        self.parts = self.slots * self.tile_parts
+        if not self.of_products:
+            self.parts = self.blocks * self.module.FILM_ROWS // self.part_points
         self.grad_points = torch.empty_like(points) if needed.points else None
         self.grad_directions = torch.empty_like(call.directions) if needed.directions else None
         self.sum_sizes = (
@@ -65,7 +77,7 @@ class _Backward:
             3 * self.width if needed.view_weight else 0,
             self.channels if needed.head_bias else 0,
         )
-        self.sums = points.new_empty(self.tiles.bound, sum(self.sum_sizes))
+        self.sums = points.new_empty(self.tiles.bound * self.tile_parts, sum(self.sum_sizes))
         self.inputs = ceil_div(points.shape[1], self.width) * self.width
         self.outputs = self.module.film_siren_outputs(self.channels)
         self.first = points.new_zeros(1, 1, self.width, self.inputs)
@@ -76,37 +88,43 @@ class _Backward:
     def run(self) -> FilmSirenGradients[Tensor]:
         """All gradients; those that are not needed may be anything."""
         call = self.call
-        chunk, groups = self._chunk(), groups_of_tiles(self.tiles, call.row_groups)
+        chunk = self._chunk()
+        groups = groups_of_tiles(self.tiles, call.row_groups).repeat_interleave(self.tile_parts)
         film = torch.stack(folded_film(call, 1.0), 3)
         operands = (
             padded(film, (len(call.frequencies), self.layers + 1, self.width, 2)),
             backward_stream(
                 call.weights, call.trunk_channels, self.width, self.constants,
-                points=self.needed.points,
+                points=self.needed.points, again=not self.keeps_affine,
             ),
             padded(call.weights.first_weight[:, : self.constants.coordinates], (self.width, 4)),
             padded(call.weights.view_weight[:, :, :3], (self.groups, self.width, 4)),
         )  # fmt: skip
         for first_tile in range(0, self.tiles.bound, max(self.slots, 1)):
             self._launch_layers(first_tile, operands, chunk)
-            self._add_products(chunk, groups[first_tile : first_tile + self.slots])
+            begin = first_tile * self.tile_parts
+            self._add_products(chunk, groups[begin : begin + self.parts])
         return self._gradients()
 
     def _chunk(self) -> Chunk:
         def words(*shape: int, columns: int) -> Tensor:
-            size = self.module.FILM_ROWS * columns // 2
+            size = self.part_points * columns // 2
             return torch.empty(*shape, size, dtype=torch.int32, device=self.grad_output.device)
 
+        layers = self.parts, self.layers + 1
+        output_deltas = words(self.parts, columns=self.outputs)
+        activations = None
+        if self.of_products or not self.keeps_affine:
+            activations = words(*layers, columns=self.width)
         if not self.of_products:
-            return Chunk(words(self.blocks, columns=self.outputs), None, None, None, None)
-        layers = self.slots, self.layers + 1
+            return Chunk(output_deltas, activations, None, None, None)
         inputs = self.needed.first_weight and not self.thin
         return Chunk(
-            words(self.slots, columns=self.outputs),
+            output_deltas,
+            activations,
             words(*layers, columns=self.width),
-            words(*layers, columns=self.width),
-            words(self.slots, columns=self.inputs) if inputs else None,
-            self.grad_output.new_empty(self.slots, self.layers + 2),
+            words(self.parts, columns=self.inputs) if inputs else None,
+            self.grad_output.new_empty(self.parts, self.layers + 2),
         )
 
     def _launch_layers(
@@ -115,8 +133,9 @@ class _Backward:
         call, (film, stream, first_rows, view_rows) = self.call, operands
         end = self.tiles.used.clamp(max=first_tile + self.slots)
         affine = self.grad_output.new_empty(
-            self.blocks, self.layers + 1, self.width // 8, self.module.FILM_THREADS, 4
-        )
+            self.blocks if self.keeps_affine else 0,
+            self.layers + 1, self.width // 8, self.module.FILM_THREADS, 4,
+        )  # fmt: skip
         tensors = [
             call.points, call.directions, self.tiles.table, end, call.row_groups, film, stream,
             self.grad_output, first_rows, view_rows, affine, *chunk, self.sums, self.grad_points,
@@ -157,7 +176,7 @@ class _Backward:
         left: Tensor,  # (slots, layers, words of N columns)
         right: Tensor,
         inverses: Tensor,
-        tile_groups: Tensor,
+        tile_groups: Tensor,  # of each part
         *,
         trunk_channels: int = -1,
     ) -> None:
@@ -167,9 +186,9 @@ class _Backward:
         splits = max(1, min(PRODUCT_BLOCKS // blocks, len(tile_groups)))
         product = total.new_empty(splits, *total.shape)
         sizes = [
-            len(tile_groups), layers, groups, splits, every, left_width // RUN,
-            right_width // RUN, trunk_channels, left.stride(0), left.stride(1), right.stride(0),
-            right.stride(1), inverses.stride(0), inverses.stride(1),
+            len(tile_groups), layers, groups, splits, every, self.part_points // RUN,
+            left_width // RUN, right_width // RUN, trunk_channels, left.stride(0), left.stride(1),
+            right.stride(0), right.stride(1), inverses.stride(0), inverses.stride(1),
         ]  # fmt: skip
         tensors = addresses(left, right, inverses, tile_groups, product)
         with on_stream(total) as place:
@@ -179,9 +198,10 @@ class _Backward:
     def _gradients(self) -> FilmSirenGradients[Tensor]:
         rows, width = len(self.call.frequencies), self.width
         row_sums = self.sums.new_empty(rows, self.sums.shape[1])
+        first = self.tiles.first * self.tile_parts
         with on_stream(self.sums) as place:
             self.module.film_siren_row_sums(
-                rows, row_sums.shape[1], addresses(self.tiles.first, self.sums, row_sums), place
+                rows, row_sums.shape[1], addresses(first, self.sums, row_sums), place
             )
         of_angles, of_points, of_directions, of_channels = row_sums.split(self.sum_sizes, 1)
         by_layer = of_angles.unflatten(1, (self.layers + 1, SUM_KINDS, width))

@@ -99,8 +99,10 @@ def backward_stream(
     constants: Constants,
     *,
     points: bool,
+    again: bool,
 ) -> Tensor:  # (G, slabs, width, depth) fp16
-    """Forward, then back; `points`: they need a gradient."""
+    """Forward, then back; `points`: they need a gradient; `again`: W h is multiplied again on the
+    way back."""
     depth, coordinates = constants.depth, constants.coordinates
     groups, heads, channels, _ = weights.head_weight.shape
     first, view = weights.first_weight.expand(groups, -1, -1), weights.view_weight
@@ -116,18 +118,37 @@ def backward_stream(
         begin, stop = begin // depth * depth, ceil_div(end, depth) * depth
         return slabs(reads[:, read, begin:stop].mT, max(stop - begin, 0))
 
+    def of_layer(layer: int) -> list[Tensor]:
+        """What W h takes on the way back: for each `depth` outputs all inputs, then coordinates."""
+        if not again:
+            return []
+        matrices = [view[:, :, 3:], _in_parts(view[:, :, :3], coordinates)]
+        if layer < heads + 1:
+            matrices = [hidden[:, layer - 1]]
+        if layer == 0:
+            matrices = [_in_parts(first, coordinates) if thin else first]
+        result = []
+        for begin in range(0, width, depth):
+            for matrix in matrices:
+                rows = padded(matrix, (groups, width, ceil_div(matrix.shape[2], depth) * depth))
+                pieces = _slabs(rows[:, begin : begin + depth], depth).flatten(1, 2)
+                size = ceil_div(pieces.shape[1], width) * width
+                result.append(padded(pieces, (groups, size, depth)).unflatten(1, (-1, width)))
+        return result
+
     thin = first.shape[2] <= coordinates
     parts = [slabs(_in_parts(first, coordinates), depth) if thin else slabs(first, inputs)]
     parts += [slabs(hidden[:, layer], width) for layer in range(heads)]
     parts.append(slabs(view[:, :, 3:], width))
     parts.append(slabs(_in_parts(view[:, :, :3], coordinates), depth))
-    parts.append(of_heads(heads, trunk_channels, channels))
+    parts += [of_heads(heads, trunk_channels, channels), *of_layer(heads + 1)]
     parts.append(slabs(view[:, :, 3:].mT, width))
-    parts.append(of_heads(heads - 1, 0, trunk_channels))
+    parts += [of_heads(heads - 1, 0, trunk_channels), *of_layer(heads)]
     for layer in range(heads - 1, -1, -1):
         parts.append(slabs(hidden[:, layer].mT, width))
         if layer > 0:
             parts.append(of_heads(layer - 1, 0, channels))
+        parts += of_layer(layer)
     if points and not thin:
         rows = padded(first.mT, (groups, inputs, first.shape[1]))
         parts += [slabs(rows[:, at : at + width], width) for at in range(0, inputs, width)]

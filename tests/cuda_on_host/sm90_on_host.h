@@ -49,9 +49,9 @@ struct Piece {  // of a copy, to one block
 };
 
 struct Product {
-  float* d[WARP];
-  const uint32_t* a[WARP];
-  uint32_t b;
+  float* d[WARP] = {};
+  const uint32_t* a[WARP];  // null: a lies in shared memory
+  uint32_t a_matrix, b;
   int columns;
   bool onto;
   unsigned lanes = 0;  // that have issued it
@@ -66,6 +66,7 @@ struct Lane {
   long products = 0;         // issued
   std::vector<long> groups;  // products issued when each was closed
   bool fenced = false;
+  std::vector<std::pair<uint32_t, uint32_t>> stores;  // that products do not see yet: place, word
 };
 
 inline float half_of(uint16_t bits) {
@@ -173,23 +174,35 @@ struct Hopper : cuda_on_host::Device {
     const unsigned char* memory = bytes_of(w * WARP / blockDim.x);
     static float b[16][256];  // inputs, outputs
     for (int n = 0; n < product.columns; ++n)
+      for (int k = 0; k < 16; ++k) b[k][n] = element(memory, product.b, n, k);
+    for (int row = 0; row < 16; ++row) {
+      float a[16];
       for (int k = 0; k < 16; ++k) {
-        uint32_t at = (product.b & 0x3fff) << 4;
-        at += static_cast<uint32_t>(n / 8 * 1024 + n % 8 * 128 + k * 2);
-        uint16_t bits;
-        std::memcpy(&bits, memory + (at ^ (at >> 7 & 7) << 4), 2);
-        b[k][n] = half_of(bits);
+        if (product.a[0] == nullptr) {
+          a[k] = element(memory, product.a_matrix, static_cast<int>(w * 16 % 64) + row, k);
+          continue;
+        }
+        const uint32_t word = product.a[row % 8 * 4 + k % 8 / 2][k / 8 * 2 + row / 8];
+        a[k] = half_of(static_cast<uint16_t>(word >> k % 2 * 16));
       }
-    for (int row = 0; row < 16; ++row) multiply_row(product, row, b);
+      multiply_row(product, row, a, b);
+    }
   }
 
-  static void multiply_row(const Product& product, int row, const float (&b)[16][256]) {
+  // Of a matrix in shared memory.
+  static float element(const unsigned char* memory, uint32_t matrix, int row, int column) {
+    uint32_t at = (matrix & 0x3fff) << 4;
+    at += static_cast<uint32_t>(row / 8 * 1024 + row % 8 * 128 + column * 2);
+    uint16_t bits;
+    std::memcpy(&bits, memory + (at ^ (at >> 7 & 7) << 4), 2);
+    return half_of(bits);
+  }
+
+  static void multiply_row(const Product& product, int row, const float (&a)[16],
+                           const float (&b)[16][256]) {
     float sums[256] = {};
-    for (int k = 0; k < 16; ++k) {
-      const uint32_t word = product.a[row % 8 * 4 + k % 8 / 2][k / 8 * 2 + row / 8];
-      const float a = half_of(static_cast<uint16_t>(word >> k % 2 * 16));
-      for (int n = 0; n < product.columns; ++n) sums[n] += a * b[k][n];
-    }
+    for (int k = 0; k < 16; ++k)
+      for (int n = 0; n < product.columns; ++n) sums[n] += a[k] * b[k][n];
     for (int n = 0; n < product.columns; ++n) {
       float& to = product.d[row % 8 * 4 + n % 8 / 2][n / 8 * 4 + row / 8 * 2 + n % 2];
       to = product.onto ? to + sums[n] : sums[n];
@@ -304,10 +317,36 @@ inline void wait_for_products(int pending) {
 }
 
 template <int COUNT>
-void hold(float*) {}
+void hold(float* sums) {
+  for (const Product& product : hopper.warps[current / WARP].waiting)
+    require(product.d[current % WARP] != sums, "registers are used while products write them");
+}
 
+inline void group_sync(const char* what) {
+  if (fault((std::string("no barrier: ") + what).c_str())) return;
+  const int number = static_cast<int>(2 + threadIdx.x / GROUP);
+  const NamedBarrier& barrier = hopper.blocks[block_rank()].named[number];
+  const unsigned meeting = barrier.meetings;
+  count_at(number, GROUP);
+  cuda_on_host::wait_until([&barrier, meeting] { return barrier.meetings != meeting; });
+}
+
+// Products see it once it is fenced, and NaN before.
+inline void store_shared(uint32_t to, uint32_t word) {
+  std::memset(bytes_of(block_rank()) + to, 0xff, 4);
+  hopper.lanes[current].stores.emplace_back(to, word);
+}
+
+inline void fence_shared() {
+  if (fault("stores are not fenced")) return;
+  for (const auto& [to, word] : hopper.lanes[current].stores)
+    std::memcpy(bytes_of(block_rank()) + to, &word, 4);
+  hopper.lanes[current].stores.clear();
+}
+
+// a: a thread's words, or null for the matrix at `a_matrix`.
 template <int COLUMNS>
-void multiply(float* d, const uint32_t (&a)[4], uint32_t b, bool onto) {
+void issue(float* d, const uint32_t* a, uint32_t a_matrix, uint32_t b, bool onto) {
   Lane& lane = hopper.lanes[current];
   Warp& warp = hopper.warps[current / WARP];
   require(lane.fenced, "products without a fence");
@@ -315,13 +354,23 @@ void multiply(float* d, const uint32_t (&a)[4], uint32_t b, bool onto) {
   if (number == warp.waiting.size()) {
     warp.waiting.emplace_back();
     warp.waiting.back().b = b, warp.waiting.back().columns = COLUMNS;
-    warp.waiting.back().onto = onto;
+    warp.waiting.back().onto = onto, warp.waiting.back().a_matrix = a_matrix;
   }
   Product& product = warp.waiting[number];
-  require(product.b == b && product.columns == COLUMNS && product.onto == onto,
+  require(product.b == b && product.columns == COLUMNS && product.onto == onto &&
+              product.a_matrix == a_matrix,
           "the threads of a warp want different products");
   product.d[current % WARP] = d, product.a[current % WARP] = a;
   ++product.lanes;
+}
+
+template <int COLUMNS>
+void multiply(float* d, const uint32_t (&a)[4], uint32_t b, bool onto) {
+  issue<COLUMNS>(d, a, 0, b, onto);
+}
+
+inline void multiply_shared(float (&d)[32], uint32_t a, uint32_t b, bool onto) {
+  issue<64>(d, nullptr, a, b, onto);
 }
 
 }  // namespace sm90

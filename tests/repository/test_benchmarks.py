@@ -210,7 +210,7 @@ def test_counted_work_of_gradients() -> None:
     there, back = 4 * (1 + 8) + 1, 4 * 8 + 4  # layers, directions; layers, points
     heads = 6 + 1  # of layers 2 to 7, of the view layer: 3 channels a slab
     slabs, angles = there + back + heads, 9 * 256
-    counted = roofline_gradients.gradients_pass(stack, weights=False)
+    counted = roofline_gradients.gradients_pass(stack, "sm80", weights=False)
     by_hand = (slabs * 256 * 64 * 2 + 2 * angles * 8) / 128  # weights and FiLM of a tile
     by_hand += 2 * angles * 4  # W h
     by_hand += 2 * 4 * (256 + 3 + 3) + 2 * (64 + heads * 64)
@@ -218,10 +218,18 @@ def test_counted_work_of_gradients() -> None:
     inputs = (there - 1 + back) * 64 + 16 + heads * 16
     assert counted.chain.matrix == 2 * 256 * inputs
     assert counted.products.matrix == 0
-    counted = roofline_gradients.gradients_pass(stack, weights=True)
+    counted = roofline_gradients.gradients_pass(stack, "sm80", weights=True)
     assert counted.chain.l2 == pytest.approx(by_hand + 2 * angles * 2)
     assert counted.products.matrix == 2 * 256 * (9 * 256 + 7 * 64)
     assert counted.products.l2 == 2 * (9 * (256 + 2 * 256) + 7 * (64 + 256))
+    counted = roofline_gradients.gradients_pass(stack, "sm90", weights=True)
+    slabs += 4 * (1 + 8) + 4  # W h of all layers; directions, a slab for each 64 columns
+    by_hand = slabs * 256 * 64 * 2 / 256 + 2 * angles * 8 / 128
+    by_hand += (angles + angles - 256) * 2 + angles * 2  # activations there and back, deltas
+    by_hand += 4 * (3 * (256 + 3) + 2 * 3) + 2 * (64 + heads * 64)
+    assert counted.chain.l2 == pytest.approx(by_hand)
+    inputs = (there - 1 + back + 4 * (1 + 8) + heads) * 64 + 2 * 16
+    assert counted.chain.matrix == 2 * 256 * inputs
     table = roofline_gradients.steps()
     for _, render, culled, inversion, training in table:
         assert float(culled) < float(render) < float(inversion) < float(training)
