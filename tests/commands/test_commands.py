@@ -52,7 +52,7 @@ def test_info_for_people(capsys):
     assert info.main([]) == 0
     text = capsys.readouterr().out
     assert "8,780,641" in text and "reference       available" in text
-    assert "sm90            wgmma, 9.0: " in text
+    assert "sm90            wgmma forward and backward, 9.0: " in text
 
 
 def test_render_writes_image_semantics_and_depth(weights, tmp_path):

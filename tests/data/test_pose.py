@@ -1,5 +1,7 @@
 """Landmarks and pose from label maps: drawn faces, and CelebAMask-HQ's pose table."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -35,8 +37,9 @@ def test_projection_is_the_models_camera():
 @pytest.mark.parametrize("pose", [(0.0, 0.0), (0.4, 0.0), (-0.3, 0.2), (0.1, -0.25)])
 def test_exact_landmarks_give_back_the_pose(pose):
     points = template_points(*pose)
-    # A prior this wide leaves the landmarks alone.
-    wide = CameraConfig(yaw_std=100.0, pitch_std=100.0)
+    wide = CameraConfig()
+    for name in ("yaw_std", "pitch_std"):  # no camera may have it: the landmarks are left alone
+        object.__setattr__(wide, name, math.inf)
     found = estimate_pose(points[:5], points[5], camera=wide)
     np.testing.assert_allclose(found, pose, atol=1e-4)
 

@@ -1,5 +1,6 @@
 """Files of the editor: uploads, saved and damaged faces, its folder; and how it begins and ends."""
 
+import errno
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -148,7 +150,14 @@ def test_a_folder_that_cannot_be_written_to_is_said_at_the_start(
 ):
     (tmp_path / "file").write_text("")
     (tmp_path / "closed").mkdir()
-    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "closed")
+    make = Path.mkdir
+
+    def refused(path, *arguments, **named):
+        if tmp_path / "closed" in path.parents:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        make(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "mkdir", refused)
     assert command.main(["--out", str(tmp_path / out)]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and str(tmp_path / out) in said and "folder" in said
