@@ -25,7 +25,14 @@ from .errors import UserError
 from .invert import InvertOptions
 from .invert import run as run_invert
 from .model.generator import Generator
-from .options import EditJob, FitArguments, FitOptions, RefitOptions, open_checkpoint
+from .options import (
+    EditJob,
+    FitArguments,
+    FitOptions,
+    RefitOptions,
+    check_project,
+    open_checkpoint,
+)
 from .outputs import check_outputs
 
 
@@ -101,6 +108,7 @@ def run(options: EditOptions) -> None:
 
 def _inverted(options: EditOptions) -> Path:
     """The project of --image, made by `invert` with what both commands take."""
+    check_project(options.out)
     path = options.out.with_suffix(".face.safetensors")
     check_outputs([options.out], [path], kind=FORMAT)
     if options.paste is not None and options.image is not None:

@@ -133,6 +133,12 @@ def given(options: Any, *names: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def check_project(out: Path) -> None:
+    """UserError where `out` is no name for a project."""
+    if out.is_dir() or out.suffix != ".safetensors":
+        raise UserError(f"--out {out}: name a file that ends in .safetensors")
+
+
 @contextmanager
 def tools(
     options: FitOptions, out: Path, *, beside: tuple[str, ...], vgg: bool = True
@@ -142,8 +148,7 @@ def tools(
     Within the block the options' backend is in use. beside: the pictures OUT.NAME.png that the task
     may write.
     """
-    if out.is_dir() or out.suffix != ".safetensors":
-        raise UserError(f"--out {out}: name a file that ends in .safetensors")
+    check_project(out)
     pictures = [out.with_suffix(f".{name}.png") for name in beside]
     check_outputs([out, *pictures], paths_in(options), kind=FORMAT)
     perceptual, note = None, ""

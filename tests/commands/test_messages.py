@@ -116,6 +116,13 @@ def test_a_face_is_named_once(capsys):
     assert "with either --project or --seed" in said(export, words, capsys)
 
 
+def test_the_name_of_an_edit_is_looked_at_before_its_photograph(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b.jpg").write_bytes(b"none")
+    words = ["--image", "b.jpg", "--set", "smile=+1", "--out", "edited"]
+    assert "--out edited: name a file that ends in .safetensors" in said(edit, words, capsys)
+
+
 def test_a_run_without_a_state(tmp_path, capsys):
     text = said(train, ["--resume", tmp_path], capsys)
     assert "(none found): give a run folder whose training saved one" in text
