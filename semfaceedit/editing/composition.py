@@ -10,6 +10,7 @@ from torch.nn.functional import grid_sample
 
 from ..data.align import Window
 from ..errors import UserError
+from .photograph_file import GREY
 from .recolour import GroupChange, recoloured, weight_of
 
 LEAST = 1 / 512  # weight, below which a pixel of the photograph is kept as it is
@@ -38,8 +39,9 @@ def composed(
     field: Tensor | None = None,
 ) -> Pasted:
     """The photograph, drawn along the field, with the change of all groups, and the new shape over
-    it."""
+    it. In greys where the photograph has no colours."""
     height, width = pixels.shape[:2]
+    grey = not has_colours(pixels)
     result, region = pixels.copy(), np.zeros((height, width), bool)
     maps = [group.maps for group in groups if group is not None]
     reaches = [own[:, 4:5] for own in maps] + ([] if shape is None else [shape[:, :1]])
@@ -60,6 +62,9 @@ def composed(
             over = _sampled(shape, grid)
             made = made + over[:, :1] * (over[:, 1:] - made)
             weights = weights.maximum(over[:, :1])
+        if grey:
+            made = (made * made.new_tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
+            made = made.expand(-1, 3, -1, -1)
         mask = (weights > LEAST)[0, 0].numpy()
         white = np.iinfo(pixels.dtype).max
         values = (made[0].movedim(0, -1) * white).round().clamp(0, white).numpy()
@@ -73,6 +78,11 @@ def composed(
             "or lies outside the photograph: ask for more, or for another edit"
         )
     return Pasted(result, region)
+
+
+def has_colours(pixels: np.ndarray) -> bool:
+    """Whether any pixel of (h, w, 3) is no grey."""
+    return bool((pixels[..., :1] != pixels[..., 1:]).any())
 
 
 def shares(pixels: np.ndarray) -> Tensor:

@@ -385,6 +385,20 @@ def test_a_grey_photograph_stays_grey(editor, pixels, tmp_path, suffix, transpar
     check_paste(project, out)  # it is known as ours
 
 
+def test_a_photograph_of_greys_in_rgb_stays_grey(editor, pixels, tmp_path):
+    grey = np.repeat(pixels.mean(-1, keepdims=True).astype(np.uint8), 3, 2)
+    path, out = photo_file(tmp_path / "photo.png", grey), tmp_path / "out.png"
+    project = project_of(editor, path)
+    pasted = paste_to_file(editor.generator, project, recoloured_face(editor, project), path, out)
+    with Image.open(out) as picture:
+        assert picture.mode == "RGB"
+        shown = np.asarray(picture)
+    assert np.array_equal(shown, pasted.pixels)
+    assert np.array_equal(shown[..., 0], shown[..., 1])
+    assert np.array_equal(shown[..., 0], shown[..., 2])
+    assert (shown != grey).any()
+
+
 @pytest.mark.parametrize("source", ["jpg", "png", "tif"])
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
 def test_xmp_stays(pixels, tmp_path, source, suffix):
