@@ -43,13 +43,16 @@ class Gpu:
     body: str  # of film_siren's CUDA kernels, that runs there
     l2: float  # TB/s
     memory: float  # TB/s
+    # The share of processors on which clusters find room. They lie within a group of processors, of
+    # which an H100 has some of 16 and some of 18: an assumption, of clusters of four.
+    clustered: float = 1.0
 
 
 GPUS = {
     "RTX 4090": Gpu(89, 128, 2.52, 165, 1.0, "sm80", 5.0, 1.01),
     "A100": Gpu(80, 108, 1.41, 312, 1.0, "sm80", 4.5, 2.04),
-    "H100": Gpu(90, 132, 1.83, 989, 0.62, "sm90", 5.5, 3.35),
-    "H200": Gpu(90, 132, 1.83, 989, 0.62, "sm90", 5.5, 4.80),
+    "H100": Gpu(90, 132, 1.83, 989, 0.62, "sm90", 5.5, 3.35, 128 / 132),
+    "H200": Gpu(90, 132, 1.83, 989, 0.62, "sm90", 5.5, 4.80, 128 / 132),
     "B200": Gpu(100, 148, 1.85, 2250, 0.25, "sm80", 9.0, 8.00),
 }
 
@@ -203,9 +206,11 @@ class Prediction:
 
 def predict(work: Work, points: int, gpu: Gpu, kernel: str) -> Prediction:
     """`kernel` is "triton", or the CUDA body."""
-    by_warp = gpu.by_warp if kernel == "sm80" else 1.0
-    rate = gpu.tflops * 1e12 * by_warp
+    share = {"triton": 1.0, "sm80": gpu.by_warp, "sm90": gpu.clustered}[kernel]
+    rate = gpu.tflops * 1e12 * share
     clocks = max(work.sines / SINES, work.sines * PER_SINE[kernel] / LANES)
+    if kernel == "sm90":
+        clocks /= gpu.clustered
     seconds = points * clocks / (gpu.processors * gpu.ghz * 1e9)
     return Prediction(
         1e3 * points * work.matrix / rate,

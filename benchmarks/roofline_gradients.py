@@ -96,11 +96,12 @@ def milliseconds(each: Pass, points: int, gpu: Gpu) -> dict[str, float]:
     """Products of the chain, its sines and cosines, memory for what it keeps; products over points;
     the whole."""
     rate = gpu.tflops * 1e12 * gpu.by_warp
-    processors = gpu.processors * gpu.ghz * 1e9
+    processors = gpu.processors * gpu.ghz * 1e9 * gpu.clustered
     instructions = PER_SINE[each.body] + PER_COSINE[each.body]
     clocks = each.chain.sines * max(2 / SINES, instructions / LANES)
     parts = {
-        "products": each.chain.matrix / (rate if each.body == "sm80" else gpu.tflops * 1e12),
+        "products": each.chain.matrix
+        / (rate if each.body == "sm80" else gpu.tflops * 1e12 * gpu.clustered),
         "sines": clocks / processors,
         "kept": each.kept / (gpu.memory * 1e12),
         "over points": max(

@@ -52,6 +52,38 @@ inline int64_t shared_limit() {
   return bytes;
 }
 
+// Lets blocks of a kernel have so much shared memory.
+template <class Kernel>
+void allow_shared(const char* what, Kernel* kernel, int64_t bytes) {
+#if defined(__CUDACC__)
+  if (bytes > 48 * 1024)
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(bytes)),
+               what);
+#endif
+}
+
+// Clusters of a kernel that run at a time on the current device. Processors come in groups, and a
+// cluster lies in one of them: there may be fewer than all processors have room for.
+template <int CLUSTER, class Kernel>
+int64_t clusters_at_a_time(const char* what, Kernel* kernel, int threads, int64_t shared_floats) {
+  const int64_t bytes = shared_floats * static_cast<int64_t>(sizeof(float));
+  allow_shared(what, kernel, bytes);
+  cudaLaunchAttribute cluster = {};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = CLUSTER;
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  cudaLaunchConfig_t launch = {};
+  launch.gridDim = {CLUSTER, 1, 1};
+  launch.blockDim = {static_cast<unsigned>(threads), 1, 1};
+  launch.dynamicSmemBytes = bytes;
+  launch.attrs = &cluster;
+  launch.numAttrs = 1;
+  int count = 0;
+  check_cuda(cudaOccupancyMaxActiveClusters(&count, kernel, &launch), what);
+  return count;
+}
+
 // CLUSTER: blocks of a cluster, as the kernel's __cluster_dims__ says.
 template <int CLUSTER = 1, class... Parameters, class... Arguments>
 void launch(const char* what, const CudaPlace& place, void (*kernel)(Parameters...), int64_t blocks,
@@ -63,11 +95,8 @@ void launch(const char* what, const CudaPlace& place, void (*kernel)(Parameters.
         std::string(what) + ": the cuda backend needs " + std::to_string(bytes) +
         " bytes of shared memory a block at these sizes, this GPU has " +
         std::to_string(shared_limit()) + "; use the triton or reference backend");
+  allow_shared(what, kernel, bytes);
 #if defined(__CUDACC__)
-  if (bytes > 48 * 1024)
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(bytes)),
-               what);
   kernel<<<static_cast<unsigned>(blocks), threads, bytes,
            reinterpret_cast<cudaStream_t>(place.stream)>>>(arguments...);
 #else

@@ -10,10 +10,9 @@
 namespace semfaceedit {
 namespace {
 
-constexpr int BLOCK = 64;                              // columns of W h at a time
-constexpr int GROUPS = FILM_THREADS / GROUP;           // that hold points, of a block
-constexpr int PARTS = FILM_CLUSTER * GROUPS;           // of a tile
-constexpr int PIECE = FILM_ROWS / GROUPS * ROW_BYTES;  // 64 inputs of a part, in shared memory
+constexpr int BLOCK = 64;                                   // columns of W h at a time
+constexpr int PARTS = FILM_CLUSTER * FILM_GROUPS;           // of a tile
+constexpr int PIECE = FILM_ROWS / FILM_GROUPS * ROW_BYTES;  // 64 inputs of a part, in shared memory
 
 template <int WIDTH>
 struct BackwardGroup;
@@ -24,8 +23,8 @@ struct BackwardMemory {
   using Ring = GroupRing<WIDTH, 0>;
   static constexpr int ACTIVATIONS = (Ring::BYTES + 1023) / 1024 * 1024;
   static constexpr int OF_GROUP = WIDTH / FILM_INPUTS * PIECE;
-  static constexpr int SUMS = (ACTIVATIONS + GROUPS * OF_GROUP) / 4;  // floats
-  static constexpr int FLOATS = SUMS + GROUPS * PartSums<WIDTH, BackwardGroup<WIDTH>>::FLOATS;
+  static constexpr int SUMS = (ACTIVATIONS + FILM_GROUPS * OF_GROUP) / 4;  // floats
+  static constexpr int FLOATS = SUMS + FILM_GROUPS * PartSums<WIDTH, BackwardGroup<WIDTH>>::FLOATS;
 };
 
 // W h of a layer, BLOCK columns at a time.
@@ -52,7 +51,7 @@ struct MultipliedAffine {
 template <int WIDTH>
 struct BackwardGroup : GroupUnit<WIDTH, 0> {
   using Unit = GroupUnit<WIDTH, 0>;
-  static constexpr int WARPS = GROUP / 32, ROWS = FILM_ROWS / GROUPS;
+  static constexpr int WARPS = GROUP / 32, ROWS = FILM_ROWS / FILM_GROUPS;
 
   static SEMFACEEDIT_DEVICE int own_thread() {
     return sm80::unknown(static_cast<int>(threadIdx.x)) % GROUP;
@@ -62,7 +61,7 @@ struct BackwardGroup : GroupUnit<WIDTH, 0> {
     return sm80::unknown(static_cast<int>(threadIdx.x)) / GROUP - 1;
   }
   static SEMFACEEDIT_DEVICE int own_part() {
-    return static_cast<int>(blockIdx.x) * GROUPS + group();
+    return static_cast<int>(blockIdx.x) * FILM_GROUPS + group();
   }
   static SEMFACEEDIT_DEVICE int part(int number) { return number * PARTS + own_part() % PARTS; }
   static SEMFACEEDIT_DEVICE int first_row() { return own_part() % PARTS * ROWS; }

@@ -39,9 +39,10 @@ int64_t film_siren_rows(int device) {
 }
 
 int64_t film_siren_blocks(int64_t tiles, int device) {
-  const int64_t processors = attribute(cudaDevAttrMultiProcessorCount, device);
-  if (!by_groups(device)) return std::min(tiles, processors);
-  return FILM_CLUSTER * std::min<int64_t>(tiles, processors / FILM_CLUSTER);
+  if (!by_groups(device))
+    return std::min<int64_t>(tiles, attribute(cudaDevAttrMultiProcessorCount, device));
+  const DeviceGuard guard(device);
+  return FILM_CLUSTER * std::min(tiles, film_siren_sm90_clusters());
 }
 
 void film_siren_forward(int64_t width, int64_t blocks, const FilmSirenChain& chain,
@@ -51,7 +52,9 @@ void film_siren_forward(int64_t width, int64_t blocks, const FilmSirenChain& cha
   forward(width, blocks, chain, place);
 }
 
-int64_t film_siren_backward_parts(int device) { return by_groups(device) ? 4 : 1; }
+int64_t film_siren_backward_parts(int device) {
+  return by_groups(device) ? FILM_CLUSTER * FILM_GROUPS : 1;
+}
 
 void film_siren_backward(int64_t width, int64_t blocks, const FilmSirenBackward& pass,
                          const CudaPlace& place) {

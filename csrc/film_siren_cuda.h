@@ -25,7 +25,8 @@ namespace semfaceedit {
 
 constexpr int FILM_ROWS = 128;               // points of a block
 constexpr int FILM_THREADS = 2 * FILM_ROWS;  // that hold them
-constexpr int FILM_CLUSTER = 2;              // blocks that share a tile, by sm_90's body
+constexpr int FILM_CLUSTER = 4;              // blocks that share a tile, by sm_90's body
+constexpr int FILM_GROUPS = 2;               // of threads that hold points, of such a block
 constexpr int FILM_NARROW = 24;              // channels that are summed up on the way
 constexpr int FILM_INPUTS = 64;              // of a slab
 constexpr int FILM_COORDINATES = 3;          // up to so many inputs are coordinates
@@ -75,5 +76,7 @@ void film_siren_forward_sm90(int64_t width, int64_t blocks, const FilmSirenChain
                              const CudaPlace& place);
 // Whether this build has machine code of the latter for the current device.
 bool film_siren_sm90_is_built();
+// Clusters of it that the current device runs at a time.
+int64_t film_siren_sm90_clusters();
 
 }  // namespace semfaceedit

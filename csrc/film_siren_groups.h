@@ -1,12 +1,12 @@
-// The matrix unit of film_siren_chain.h by wgmma, for compute capability 9.0 alone (sm_90a). Two blocks
-// form a cluster and share a tile, half of its points each: every slab of weights comes from L2 once
-// for both. A thread of the first warpgroup fills a ring of places in shared memory; the two others
+// The matrix unit of film_siren_chain.h by wgmma, for compute capability 9.0 alone (sm_90a). The
+// blocks of a cluster share a tile, a part of its points each: every slab of weights comes from L2 once
+// for all of them. A thread of the first warpgroup fills a ring of places in shared memory; the two others
 // hold 64 points each, their activations in registers from layer to layer. While one of them computes
 // sines, the other multiplies: they take turns.
 //
 // A place of the ring has a barrier that ends a phase when it is full (the filling thread arrives, and
-// all bytes do), and one that does when it is empty (every warp of both blocks that holds points
-// arrives, at both blocks). In a place lies a slab with the rows of WIDTH outputs and of ADDED narrow
+// all bytes do), and one that does when it is empty (every warp of the cluster that holds points
+// arrives, at each block). In a place lies a slab with the rows of WIDTH outputs and of ADDED narrow
 // channels and, if there are these, behind the last slab of a layer its FiLM.
 #pragma once
 
@@ -42,7 +42,7 @@ struct GroupRing {
   }
 };
 
-// Fills the ring of its block, and half of every place in the other's.
+// Fills its share of every place, in the rings of all blocks of the cluster.
 template <int WIDTH, int ADDED>
 struct Filler {
   using Ring = GroupRing<WIDTH, ADDED>;
@@ -51,9 +51,10 @@ struct Filler {
 
   SEMFACEEDIT_DEVICE void copy(uint32_t to, const void* from, int64_t item, int size,
                                uint32_t bytes) const {
-    const uint32_t half = bytes / 2 * sm90::block_rank();
-    sm90::copy_to_both(to + half, static_cast<const char*>(from) + item * size + half, bytes / 2,
-                       ring.full(ring.place));
+    const uint32_t share = bytes / FILM_CLUSTER, first = share * sm90::block_rank();
+    sm90::copy_to_cluster<FILM_CLUSTER>(to + first,
+                                        static_cast<const char*>(from) + item * size + first, share,
+                                        ring.full(ring.place));
   }
 
   // Rows of a slab into the next place, and a layer's FiLM behind it if it is not negative.
@@ -219,7 +220,7 @@ SEMFACEEDIT_DEVICE inline void run_groups(const Fill& fill, const Hold& hold) {
     hold(ring);
     if (threadIdx.x < 2 * GROUP) Unit::take_turn();  // so that nothing is left at the barriers
   }
-  sm90::cluster_sync();  // no block ends while the other can still arrive at it
+  sm90::cluster_sync();  // no block ends while another can still arrive at it
 }
 
 }  // namespace semfaceedit

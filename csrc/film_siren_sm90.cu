@@ -49,10 +49,14 @@ __global__ void __cluster_dims__(FILM_CLUSTER) __launch_bounds__(GROUP + FILM_TH
 #endif
 }
 
+constexpr int THREADS = GROUP + FILM_THREADS;
+template <int WIDTH>
+constexpr int64_t SHARED = GroupRing<WIDTH, FILM_NARROW>::BYTES / sizeof(float);
+
 template <int WIDTH>
 void launch_chain(int64_t blocks, const FilmSirenChain& chain, const CudaPlace& place) {
-  launch<FILM_CLUSTER>("film_siren", place, chain_kernel<WIDTH>, blocks, GROUP + FILM_THREADS,
-                       GroupRing<WIDTH, FILM_NARROW>::BYTES / sizeof(float), chain);
+  launch<FILM_CLUSTER>("film_siren", place, chain_kernel<WIDTH>, blocks, THREADS, SHARED<WIDTH>,
+                       chain);
 }
 
 }  // namespace
@@ -67,6 +71,11 @@ bool film_siren_sm90_is_built() {
   cudaFuncAttributes attributes;
   check_cuda(cudaFuncGetAttributes(&attributes, chain_kernel<256>), "film_siren");
   return attributes.ptxVersion >= 90;  // elsewhere the kernels are empty
+}
+
+int64_t film_siren_sm90_clusters() {
+  // Of gradients and of other widths too: all have room for one block on a processor.
+  return clusters_at_a_time<FILM_CLUSTER>("film_siren", chain_kernel<256>, THREADS, SHARED<256>);
 }
 
 }  // namespace semfaceedit

@@ -95,14 +95,15 @@ __device__ __forceinline__ void arrive(uint32_t barrier, uint32_t block) {
       : "memory");
 }
 
-// Bytes (a multiple of 16) from device memory to the same place in both blocks of a cluster; they
+// Bytes (a multiple of 16) from device memory to the same place in all BLOCKS of a cluster; they
 // count at the barrier that lies there in each.
-__device__ __forceinline__ void copy_to_both(uint32_t to, const void* from, uint32_t bytes,
-                                             uint32_t barrier) {
+template <int BLOCKS>
+__device__ __forceinline__ void copy_to_cluster(uint32_t to, const void* from, uint32_t bytes,
+                                                uint32_t barrier) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
       "[%0], [%1], %2, [%3], %4;" ::"r"(to),
-      "l"(from), "r"(bytes), "r"(barrier), "h"(static_cast<uint16_t>(3))
+      "l"(from), "r"(bytes), "r"(barrier), "h"(static_cast<uint16_t>((1 << BLOCKS) - 1))
       : "memory");
 }
 

@@ -19,6 +19,7 @@ struct alignas(16) uint4 {
 namespace cuda_on_host {
 
 constexpr int PROCESSORS = 6;
+constexpr int CLUSTERS = 2;  // that run at a time
 
 // The first and the second digit of the compute capability; CUDA_ON_HOST_CAPABILITY is both.
 inline int capability() {
@@ -97,6 +98,28 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, int attribute, int) {
   const int values[] = {cuda_on_host::shared_limit(), cuda_on_host::PROCESSORS,
                         cuda_on_host::capability() / 10, cuda_on_host::capability() % 10};
   return *value = values[attribute], cudaSuccess;
+}
+struct dim3 {
+  unsigned x, y, z;
+};
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    struct {
+      int x, y, z;
+    } clusterDim;
+  } val;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+template <class Kernel>
+cudaError_t cudaOccupancyMaxActiveClusters(int* count, Kernel, const cudaLaunchConfig_t*) {
+  return *count = cuda_on_host::CLUSTERS, cudaSuccess;
 }
 template <class Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel) {

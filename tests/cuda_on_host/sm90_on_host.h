@@ -23,7 +23,7 @@ inline void require(bool right, const char* what) {
   if (!right) throw std::runtime_error(what);
 }
 
-constexpr unsigned BLOCKS = 2, GROUP = 128, WARP = 32;
+constexpr unsigned GROUP = 128, WARP = 32;
 
 struct Barrier {
   int arrivals, missing;
@@ -99,7 +99,7 @@ struct Hopper : cuda_on_host::Device {
   Hopper() { cuda_on_host::devices.push_back(this); }
 
   void begin() override {
-    blocks.assign(BLOCKS, Block{});
+    blocks.assign(cuda_on_host::count / blockDim.x, Block{});
     pieces.clear();
     warps.assign(cuda_on_host::count / WARP, Warp{});
     lanes.assign(cuda_on_host::count, Lane{});
@@ -265,9 +265,11 @@ inline void arrive(uint32_t address, uint32_t block) {
   Hopper::arrive(hopper.barrier(block, address, true), 1, 0);
 }
 
-inline void copy_to_both(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier) {
+template <unsigned BLOCKS>
+void copy_to_cluster(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier) {
   require(bytes % 16 == 0 && to % 16 == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0,
-          "copy_to_both: not a multiple of 16");
+          "copy_to_cluster: not a multiple of 16");
+  require(BLOCKS == hopper.blocks.size(), "copy_to_cluster: the cluster has other blocks");
   const uint32_t cut = schedule() % (bytes / 16 + 1) * 16;
   for (unsigned block = 0; block < BLOCKS; ++block) {
     if (block != block_rank() && fault("a copy goes to one block alone")) continue;

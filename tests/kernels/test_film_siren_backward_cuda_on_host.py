@@ -169,7 +169,7 @@ def test_what_is_not_finite_shows() -> None:
 # Several tiles for a block and slabs of every kind; then a view layer that reads no channel.
 # And tiles that do not count beside others.
 SCHEDULED = {
-    "several tiles": ((150, 70, 64, 2, 9, 2, 30), 1, 1.0),
+    "several tiles": ((700, 70, 64, 2, 3, 2, 30), 1, 1.0),
     "no viewed channel": ((130, 3, 128, 2, 2, 1, 64), 64, 1.0),
     "very different tiles": (REACHING, 1, REACH),
 }

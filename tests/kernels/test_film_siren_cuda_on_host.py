@@ -54,6 +54,7 @@ STACKS = {
     "one point": ((1, 2, 16, 2, 1, 1, 25), 25),
     "trunk and view in one block": ((140, 3, 16, 3, 2, 1, 52), 30),
     "more inputs than width": ((90, 150, 60, 2, 2, 1, 5), 2),
+    "a full tile": ((590, 3, 40, 3, 1, 1, 30), 1),  # of all blocks of a cluster
 }
 LARGE_STACKS = {
     "paper": ((130, 3, 256, 8, 2, 1, 276), 1),
@@ -98,7 +99,7 @@ def unwritten_memory_is_nan() -> Iterator[None]:
 # Several tiles for a block, slabs of every kind, and FiLM that is loaded where older FiLM was.
 SCHEDULED = {
     "80": ((140, 70, 64, 2, 2, 2, 30), 1),
-    "90": ((300, 70, 100, 4, 5, 2, 30), 1),
+    "90": ((1200, 70, 100, 4, 3, 2, 30), 1),
 }
 SEEDS = range(4)
 

@@ -196,7 +196,7 @@ def test_counted_work_of_film_siren() -> None:
     slabs = 1 + 4 * stacks["geometry"].layers + 1  # points, other layers, directions
     plain = 1 + 4 * 7  # last heads; wide heads of layers 2 to 7 and of the view layer
     weights = (slabs * (256 + 24) + plain * 256) * 64 * 2
-    by_hand = (weights + film) / 256 + 4 * (3 + 3 + 276) + (6 + 6) * 256 * 2
+    by_hand = (weights + film) / (4 * 128) + 4 * (3 + 3 + 276) + (6 + 6) * 256 * 2
     assert roofline.cuda_work(stacks["geometry"], "sm90").l2 == pytest.approx(by_hand)
     for architecture, passes in ((80, 2), (89, 3), (90, 2)):  # of 32 columns; of 256, or twice 128
         kib = roofline.triton_work(stacks["geometry"], architecture).l2 * 128 / 1024
@@ -224,7 +224,7 @@ def test_counted_work_of_gradients() -> None:
     assert counted.products.l2 == 2 * (9 * (256 + 2 * 256) + 7 * (64 + 256))
     counted = roofline_gradients.gradients_pass(stack, "sm90", weights=True)
     slabs += 4 * (1 + 8) + 4  # W h of all layers; directions, a slab for each 64 columns
-    by_hand = slabs * 256 * 64 * 2 / 256 + 2 * angles * 8 / 128
+    by_hand = slabs * 256 * 64 * 2 / (4 * 128) + 2 * angles * 8 / 128
     by_hand += (angles + angles - 256) * 2 + angles * 2  # activations there and back, deltas
     by_hand += 4 * (3 * (256 + 3) + 2 * 3) + 2 * (64 + heads * 64)
     assert counted.chain.l2 == pytest.approx(by_hand)
@@ -258,6 +258,19 @@ def test_predictions() -> None:
             assert triton.total == pytest.approx(triton.matrix + triton.epilogue + triton.l2)
     assert roofline.Prediction(3.0, 2.0, 1.0, "L2").total == 5.0
     assert roofline.Prediction(3.0, 2.0, 4.0, "L2, sines").total == 4.0
+
+
+# Milliseconds that a picture of `paper` at 256x256 should take: all points, those that --cull 1e-4
+# leaves, a step of training.
+TARGETS = {"RTX 4090": (45.0,), "H100": (8.0, 4.5, 40.0), "H200": (8.0, 4.5, 40.0)}
+
+
+def test_predicted_times_are_within_the_targets() -> None:
+    """What is asked of a real GPU must be possible by the data sheet, at the least."""
+    for name, render, culled, _, training in roofline_gradients.steps():
+        times = (float(render), float(culled), float(training))
+        for time, target in zip(times, TARGETS.get(name, ()), strict=False):
+            assert time <= target, name
 
 
 FITTING = ("benchmarks/*.py", "tools/*.py", "semfaceedit/evaluation/*.py")
