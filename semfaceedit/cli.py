@@ -32,7 +32,7 @@ from .errors import UserError
 from .failures import file_advice, is_lack_of_memory, memory_advice
 from .kernels import BackendError
 from .outputs import check_written, flag_of
-from .usage import check_ranges, errors_in_one_line, gathered, known_options, refuse
+from .usage import check_effect, check_ranges, errors_in_one_line, gathered, known_options, refuse
 
 Options = TypeVar("Options")
 
@@ -57,6 +57,7 @@ def run_command(
         with _terminable():
             options = parse(options_type, argv, name=name)
             check_ranges(options)
+            check_effect(options)
             if isinstance(seed := getattr(options, "seed", None), int):
                 check_seed(seed)
             if not _only_says(options):

@@ -3,6 +3,7 @@ semfaceedit.edit`."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
@@ -26,6 +27,9 @@ from .invert import InvertOptions
 from .invert import run as run_invert
 from .model.generator import Generator
 from .options import (
+    OF_A_FIT,
+    OF_ITS_MODELS,
+    CheckpointOptions,
     EditJob,
     FitArguments,
     FitOptions,
@@ -34,6 +38,7 @@ from .options import (
     open_checkpoint,
 )
 from .outputs import check_outputs
+from .usage import With, refuse_given
 
 
 @dataclass(kw_only=True)
@@ -66,19 +71,22 @@ class EditOptions(RefitOptions):
     "hair lightness=-1". Done before --labels or --paint."""
     list_sliders: bool = False
     """List the sliders of the weights, and stop."""
-    directions: Path | None = None
+    directions: Annotated[Path | None, With("set", "list_sliders")] = None
     """Sliders of `find-directions` (default: W-directions.safetensors beside the weights
     W.safetensors)."""
     out: Path = Path("edited.safetensors")
     """Face project to write; a preview (the face before, or what a fit aims at, beside the result),
     the label map and views are written beside it."""
-    compare_unmasked: bool = False
+    compare_unmasked: Annotated[bool, With("labels", "paint")] = False
     """Repeat the edit without the mask of Eq. 10 and report how much both change outside the
     region."""
 
 
 def run(options: EditOptions) -> None:
     if options.list_sliders:
+        kept = {field.name for field in fields(CheckpointOptions)} | {"list_sliders", "directions"}
+        others = [field.name for field in fields(options) if field.name not in kept]
+        refuse_given(options, others, "has no effect with --list-sliders, which stops after it:")
         generator, _ = open_checkpoint(options)
         print(table(need_directions(find_sliders(generator, options.directions))))
         return
@@ -89,6 +97,10 @@ def run(options: EditOptions) -> None:
     fits = options.labels is not None or bool(options.paint)
     if not fits and not options.set:
         raise UserError("nothing to do: give --labels with an edited label map, --paint or --set")
+    if not fits:
+        no_fit = "is for a fit, which --set does without: give --labels or --paint, or"
+        models = ("resolution", *OF_ITS_MODELS) if options.image is None else ()
+        refuse_given(options, (*OF_A_FIT, *models), no_fit)
     changes = parse_changes(options.set)
     project = options.project or _inverted(options)
     if options.image is not None and options.vgg_weights is None and not options.download_vgg:

@@ -23,7 +23,7 @@ from .metrics.perceptual import load_perceptual
 from .options import EncoderOptions, open_checkpoint, open_encoder
 from .outputs import FOLDER
 from .parsing.network import load_parser
-from .usage import Within
+from .usage import Within, Without
 from .web_editor.session import EditingSession
 
 HOST = "127.0.0.1"
@@ -42,7 +42,7 @@ class EditorOptions(EncoderOptions):
 
     project: Path | None = None
     """Face project to open first (default: the face of --seed)."""
-    seed: int = 1
+    seed: Annotated[int, Without("project")] = 1
     """Generated face to open first."""
     out: Annotated[Path, FOLDER] = Path("faces")
     """Folder in which the page opens and saves face projects."""

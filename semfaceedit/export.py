@@ -22,10 +22,14 @@ from .model.renderer import RenderOutput, render
 from .options import CheckpointOptions, open_checkpoint
 from .outputs import FOLDER, check_outputs
 from .training.trainer import images_before
-from .usage import Within
+from .usage import With, Within, refuse_given
 
 CHECK_SEEDS = range(8)
 CHECK_POSE = (0.2, 0.1)  # yaw, pitch
+USED_BY = {  # options of a baked face, of some of its files alone
+    ("texture_format", "looks"): {"page"},
+    ("mesh_size",): {"gltf", "surface"},
+}
 HALF_PSNR = 50.0  # dB; below it the pictures of half-precision weights differ to the eye
 
 
@@ -48,12 +52,12 @@ class ExportOptions(CheckpointOptions):
     """Run folder of `train`, finished or not; its newest state is exported."""
     out: Path | None = None
     """With --run: weights file to write (.safetensors)."""
-    ema_decay: Annotated[float | None, Within(0, 1)] = None
+    ema_decay: Annotated[float | None, Within(0, 1), With("run")] = None
     """With --run: decay of the moving average to export (default: the run's first, which its
     samples show)."""
-    half: bool = True
+    half: Annotated[bool, With("run")] = True
     """With --run: write fp16, after a check that pictures stay the same; --no-half writes fp32."""
-    discriminators: bool = True
+    discriminators: Annotated[bool, With("run")] = True
     """With --run: write the discriminators too, in fp16."""
     project: Path | None = None
     """Face project to bake."""
@@ -61,16 +65,16 @@ class ExportOptions(CheckpointOptions):
     """Generated face to bake instead."""
     bake: Annotated[Path | None, FOLDER] = None
     """Folder for the baked face."""
-    texture_size: Annotated[int, Within(16, 2048)] = TEXELS
+    texture_size: Annotated[int, Within(16, 2048), With("bake")] = TEXELS
     """Texels along each edge of a layer; 256 suits pictures of 256 x 256 pixels."""
-    texture_format: ImageFormat = "webp"
+    texture_format: Annotated[ImageFormat, With("bake")] = "webp"
     """Of the colours: png keeps them exactly, webp and jpeg are smaller."""
-    files: tuple[str, ...] = ()
+    files: Annotated[tuple[str, ...], With("bake")] = ()
     """What to write: page (face.html), gltf (face.glb), surface (surface.ply, and surface.obj with
     its texture), depth (depth.png, 16 bits) (default: all of them)."""
-    mesh_size: Annotated[int, Within(2, 512)] = 96
+    mesh_size: Annotated[int, Within(2, 512), With("bake")] = 96
     """Vertices along each edge of a layer's mesh in face.glb."""
-    looks: Annotated[int, Within(0, len(LOOK_SEEDS))] = LOOKS
+    looks: Annotated[int, Within(0, len(LOOK_SEEDS)), With("bake")] = LOOKS
     """Other colours for each region, of other seeds, among which the page lets one choose."""
 
 
@@ -79,6 +83,7 @@ def run(options: ExportOptions) -> None:
     if options.run is not None and any(value is not None for value in baked):
         raise UserError("--run exports weights, --bake a face: give one of them")
     if options.run is not None:
+        refuse_given(options, ("checkpoint", "device", "backend"), "is for --bake, not --run:")
         _export_weights(options, options.run, options.out)
     elif options.bake is not None:
         _bake(options, options.bake)
@@ -98,6 +103,9 @@ def _bake(options: ExportOptions, folder: Path) -> None:
         if kind not in KINDS:
             raise UserError(f"--files {kind}{meant(kind, KINDS)}: use {', '.join(KINDS)}")
     kinds = options.files or kinds_here()
+    for names, needs in USED_BY.items():
+        if not needs & set(kinds):
+            refuse_given(options, names, f"is for {' and '.join(sorted(needs))} of --files:")
     if options.files == () and "gltf" not in kinds:
         remark("face.glb is left out: pip install 'semfaceedit[gltf]' to write it")
     check_bake(folder, kinds)

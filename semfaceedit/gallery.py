@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from PIL import Image
 
-from .cli import parse_seeds, run_command, wrote
+from .cli import parse_seeds, remark, run_command, wrote
 from .editing.refit import EditSettings
 from .errors import UserError, meant
 from .evaluation import gallery_edits, gallery_figures
@@ -19,7 +19,7 @@ from .kernels import use_backend
 from .model.mean_face import fingerprint
 from .options import CheckpointOptions, open_checkpoint
 from .outputs import FOLDER, check_outputs, paths_in, save_page, save_picture
-from .usage import Within
+from .usage import Within, flag_of, is_given
 
 FIGURES: dict[str, tuple[str, Callable[[Studio], Figure]]] = {
     "multiview": ("Generated faces from several sides", gallery_figures.multiview),
@@ -32,6 +32,10 @@ FIGURES: dict[str, tuple[str, Callable[[Studio], Figure]]] = {
     "inversion": ("Inversion of a picture with a label map", gallery_figures.inversion),
     "edits": ("Editing through the label map", gallery_edits.edits),
     "transfer": ("Regions from one face to another", gallery_edits.transfers),
+}
+FIGURES_OF = {  # options that are for these figures alone
+    **dict.fromkeys(("iterations", "image_weight"), {"edits", "transfer"}),
+    **dict.fromkeys(("invert_iterations", "tune"), {"inversion"}),
 }
 RECORD = "gallery.json"
 
@@ -97,6 +101,10 @@ def run(options: GalleryOptions) -> None:
             "faces beside one another"
         )
     chosen = [name for name in FIGURES if not options.only or name in options.only]
+    for name, served in FIGURES_OF.items():
+        if is_given(options, name) and not served & set(chosen):
+            figures = " and ".join(sorted(served))
+            remark(f"{flag_of(options, name)} has no effect here: it is for {figures}")
     pages = [options.out / name for name in (RECORD, "README.md")]
     check_outputs([*pages, *(options.out / f"{n}.png" for n in chosen)], paths_in(options))
     generator, run = open_checkpoint(options)

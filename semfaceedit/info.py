@@ -1,10 +1,12 @@
 """What is installed and what can run: `python -m semfaceedit.info`."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from .cli import print_json, run_command
 from .machine import collect
 from .model import config
+from .usage import With
 
 
 @dataclass(kw_only=True)
@@ -14,8 +16,8 @@ class InfoOptions:
     Example: semfaceedit info --preset paper --json
     """
 
-    preset: str = "paper"
-    """Preset to count as `generator_parameters`."""
+    preset: Annotated[str, With("json")] = "paper"
+    """With --json: preset to count as `generator_parameters`."""
     json: bool = False
     """Print one JSON object."""
 

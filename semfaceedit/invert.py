@@ -20,7 +20,7 @@ from .model.generator import Generator
 from .options import FitOptions, finish, given, open_checkpoint, open_encoder, tools
 from .parsing.network import load_parser
 from .parsing.photographs import parse_file
-from .usage import Within
+from .usage import With, Within, Without
 
 FITTED = Within(-POSE_LIMIT, POSE_LIMIT, unit="radians")
 
@@ -39,7 +39,7 @@ class InvertOptions(FitOptions):
     labels: Path | None = None
     """Its label map in CelebAMask-HQ ids or colours, showing the same area (default: read off the
     photograph and kept as OUT.mask.png, to be mended and given here where it is wrong)."""
-    face: Annotated[int, Within(1)] = 1
+    face: Annotated[int, Within(1), Without("labels", "seed")] = 1
     """Which face of the photograph, where its map is read: 1 the largest, 2 the next."""
     parser: Path | None = None
     """A network of `train-parser`, which reads the map in place of the one that ships."""
@@ -47,9 +47,9 @@ class InvertOptions(FitOptions):
     """Invert the generated face of this seed instead: a check of checkpoint and settings."""
     out: Path = Path("face.safetensors")
     """The face project to write; a preview and its label map are kept beside it."""
-    align: bool = True
+    align: Annotated[bool, Without("seed")] = True
     """Crop by the face's landmarks; --no-align takes the largest centred square."""
-    mask_order: MaskOrder | None = None
+    mask_order: Annotated[MaskOrder | None, With("labels")] = None
     """What the ids of --labels mean: celebamask-hq, or bisenet for maps of face-parsing.PyTorch
     (default: CelebAMask-HQ's, refused where they do not look like it)."""
     yaw: Annotated[float | None, FITTED] = None
@@ -66,7 +66,9 @@ class InvertOptions(FitOptions):
     with an encoder 2, one in twelve)."""
     tune: Annotated[int, Within(0)] = InvertSettings.tune_iterations
     """Pivotal tuning: so many steps of the weights after the offsets (0: none; 100 to 350)."""
-    tune_rate: Annotated[float, Within(above=0, most=1)] = InvertSettings.tune_learning_rate
+    tune_rate: Annotated[float, Within(above=0, most=1), With("tune")] = (
+        InvertSettings.tune_learning_rate
+    )
     """Adam's rate of pivotal tuning."""
 
 

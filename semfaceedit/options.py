@@ -25,7 +25,7 @@ from .model.config import Config
 from .model.generator import Generator
 from .outputs import check_outputs, paths_in
 from .pictures.grids import save_png
-from .usage import Within
+from .usage import With, Within, Without, refuse_given
 
 
 @dataclass(kw_only=True)
@@ -66,9 +66,9 @@ class FitOptions(EncoderOptions):
     in the paper; edits with an encoder 5)."""
     resolution: Annotated[int | None, Within(4, 1024)] = None
     """Width and height in pixels (default: those of the checkpoint or the project)."""
-    vgg_weights: Path | None = None
+    vgg_weights: Annotated[Path | None, Without("no_vgg")] = None
     """Weights of torchvision's VGG-16, .pth or .safetensors, for the VGG term of the loss."""
-    download_vgg: bool = False
+    download_vgg: Annotated[bool, Without("vgg_weights", "no_vgg")] = False
     """Download torchvision's VGG-16 weights (528 MB) to torch's cache, for that term."""
     no_vgg: bool = False
     """Leave the term out without saying so."""
@@ -93,10 +93,14 @@ class RefitOptions(FitOptions):
     needless."""
     paste: Path | None = None
     """Write the edit into the photograph at its full size, too: a .png, .tif or .jpg file."""
-    photograph: Path | None = None
+    photograph: Annotated[Path | None, With("paste")] = None
     """The photograph for --paste (default: the file that the face was inverted from)."""
 
 
+OF_A_FIT = (  # options that have no effect where an edit or a transfer needs no fit
+    "appearance", "dilation", "iterations", "learning_rate", "start_samples", "image_weight",
+)  # fmt: skip
+OF_ITS_MODELS = ("encoder", "vgg_weights", "download_vgg")  # likewise, but for a photograph's fit
 FOLLOWED = 0.5  # of the labels inside, below which an edit is said to have failed
 EDIT_PICTURES = ("labels", "preview", "views")  # beside an edited face
 
@@ -156,8 +160,6 @@ def tools(
     if device.type == "cpu":
         keep_freed_memory()
     given = options.vgg_weights is not None or options.download_vgg
-    if given and options.no_vgg:
-        raise UserError("--no-vgg leaves the VGG term out: leave out its weights, or --no-vgg")
     if vgg and given:
         perceptual, origin = load_perceptual(
             options.vgg_weights, download=options.download_vgg, device=device
@@ -188,6 +190,10 @@ class EditJob:
         self.options, self.out = options, out
         self.generator, _ = open_checkpoint(options)
         self.encoder = open_encoder(options, self.generator) if needs_fit else None
+        if self.encoder is not None:
+            refuse_given(
+                options, ["start_samples"], "is for fits without an encoder: give --no-encoder, or"
+            )
         self.face = FaceProject.load(path, self.generator)
         self.pasting = _check_pasting(options, self.face, path)
 
@@ -234,8 +240,6 @@ def _check_pasting(
 ) -> tuple[Path, Path] | None:
     """Photograph and output of --paste; UserError, before any work, where that cannot be."""
     if options.paste is None:
-        if options.photograph is not None:
-            raise UserError("--photograph is for --paste: name the file to write, too")
         return None
     return check_paste(project, options.paste, options.photograph, near), options.paste
 

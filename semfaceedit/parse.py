@@ -10,7 +10,7 @@ from .outputs import FOLDER, check_outputs
 from .parsing.folders import photographs_in
 from .parsing.network import load_parser
 from .parsing.photographs import parse_file
-from .usage import Within
+from .usage import With, Within
 
 
 @dataclass(kw_only=True)
@@ -29,7 +29,7 @@ class ParseOptions:
     """Which face of a photograph: 1 the largest, 2 the next."""
     parser: Path | None = None
     """A network of `train-parser` in place of the one that ships."""
-    device: str | None = None
+    device: Annotated[str | None, With("parser")] = None
     """Where --parser runs: cpu, cuda or cuda:N."""
 
 

@@ -23,7 +23,7 @@ from .errors import UserError
 from .model.labels import colorize
 from .outputs import FOLDER, check_replaceable, save_picture
 from .parsing.folders import read_folder
-from .usage import Within
+from .usage import Within, Without
 
 PREVIEW_FACES = 24
 PREVIEW_COLUMNS = 4  # faces in a row, each with its photograph and its crop
@@ -58,12 +58,12 @@ class PrepareOptions:
     masks: Literal["given", "auto"] = "given"
     """given: label maps lie beside the photographs. auto: predict them and keep them in OUT-masks/,
     where they can be corrected; maps already there are reused."""
-    mask_order: MaskOrder | None = None
+    mask_order: Annotated[MaskOrder | None, Without("masks")] = None
     """What the ids of id maps mean: celebamask-hq, or bisenet for maps of face-parsing.PyTorch
     (default: CelebAMask-HQ's, refused where many maps do not look like it)."""
     skip_bad: bool = False
     """Leave out faces whose files cannot be read or do not fit, and record them."""
-    keep_bad_masks: bool = False
+    keep_bad_masks: Annotated[bool, Without("masks")] = False
     """Keep the CelebAMask-HQ faces whose masks are known to be wrong."""
     preview: bool = True
     """Write preview.png, to check landmarks and crops by eye."""

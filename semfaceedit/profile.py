@@ -13,7 +13,7 @@ from .kernels import use_backend
 from .machine import machine
 from .model import checkpoint, config
 from .model.generator import Generator
-from .usage import Within
+from .usage import Within, Without
 
 
 @dataclass(kw_only=True)
@@ -23,7 +23,7 @@ class ProfileOptions:
     Example: semfaceedit profile --preset small --resolution 64 --json
     """
 
-    preset: str = "paper"
+    preset: Annotated[str, Without("checkpoint")] = "paper"
     """Model with random weights and round manifolds; paper at 256 renders 3.14 million samples, of
     which 88 % are met."""
     checkpoint: Path | None = None

@@ -25,7 +25,7 @@ from .options import CheckpointOptions, open_checkpoint
 from .outputs import FOLDER, check_outputs, paths_in
 from .pictures.grids import picture_rows, save_png, tile
 from .pictures.video import check_animation, save_animation
-from .usage import Within
+from .usage import With, Within
 
 SEEN = Within(-VISIBLE, VISIBLE, unit="radians")
 KINDS = ("image", "semantics", "depth", "normals", "labels")
@@ -61,9 +61,9 @@ class RenderOptions(CheckpointOptions):
     """Write a video with this file name into --out: .mp4, .gif or .webp."""
     interpolate: str | None = None
     """Codes that change from each face to the next: all, z, or the name of a group."""
-    frames: Annotated[int, Within(1, 100_000)] = 48
+    frames: Annotated[int, Within(1, 100_000), With("video", "interpolate")] = 48
     """Frames of a turn, or from one face to the next (without --video: pictures in a strip)."""
-    fps: Annotated[int, Within(1, 240)] = 24
+    fps: Annotated[int, Within(1, 240), With("video")] = 24
     """Frames per second of the video; at most 50 for .gif."""
     resolution: Annotated[int | None, Within(1, 4096)] = None
     """Width and height in pixels (default: the checkpoint's)."""
@@ -244,6 +244,11 @@ def _check(options: RenderOptions) -> None:
         raise UserError("--interpolate uses one yaw: give a single value to --yaws")
     if options.video is not None:
         check_animation(Path(options.video), options.fps)
+        if set(options.kinds) == {"labels"}:
+            raise UserError(
+                "--video has no effect on labels, which are pictures: name another of --kinds, or "
+                "leave out --video"
+            )
     if options.save_projects and options.truncation < 1:
         raise UserError("--save-projects writes faces as they are: leave --truncation out")
     if options.save_projects and not _seeds(options):

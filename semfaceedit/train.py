@@ -22,9 +22,9 @@ from .training.settings import (
     with_phases,
     with_resolution,
 )
-from .usage import Within, check_ranges
+from .usage import Within, check_ranges, is_given
 
-NEW_RUN = ("config", "set", "batch", "phases", "resolution", "rare_share", "init")
+NEW_RUN = ("out", "config", "set", "batch", "phases", "resolution", "rare_share", "init")
 OF_FILE = (  # options that a file of settings may hold
     "preset", "init", "paired", "phases", "batch", "resolution", "rare_share", "seed",
     "stage1_iterations", "stage2_iterations", "procedural_count",
@@ -169,7 +169,7 @@ def _resumed(options: TrainOptions, state: dict[str, Any]) -> Config:
     """The settings of the run that is resumed, which no option may change."""
     config = from_dict(json.loads(state["config"]))
     for name in NEW_RUN:
-        if getattr(options, name) not in (None, ()):
+        if is_given(options, name):
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} sets a new run: leave it out, or leave out --resume")
     if options.paired and not config.discriminator.paired:

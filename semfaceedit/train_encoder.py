@@ -19,7 +19,7 @@ from .model.generator import Generator
 from .options import CheckpointOptions, open_checkpoint
 from .outputs import check_outputs, paths_in
 from .procedural.sources import open_training_data
-from .usage import Within
+from .usage import Within, Without
 
 
 @dataclass(kw_only=True)
@@ -44,7 +44,7 @@ class TrainEncoderOptions(CheckpointOptions):
     out: Path | None = None
     """Encoder file to write (default: beside the weights W.safetensors, W-encoder.safetensors,
     where it is found without being named)."""
-    minutes: Annotated[float, Within(above=0)] = TrainingSettings.minutes
+    minutes: Annotated[float, Within(above=0), Without("steps")] = TrainingSettings.minutes
     """Minutes of training, over all resumptions."""
     steps: Annotated[int | None, Within(1)] = None
     """Train for so many rounds instead."""

@@ -12,7 +12,7 @@ from .model.labels import GROUP_NAMES, GROUP_OF_CLASS
 from .outputs import check_outputs, paths_in
 from .parsing.network import FORMAT, ParserSettings, held_out_score, save_parser, train_parser
 from .procedural.sources import open_training_data
-from .usage import Within
+from .usage import Within, Without
 
 WIDTHS = (16, 32, 64, 96, 128)
 
@@ -30,7 +30,7 @@ class TrainParserOptions:
     data: Path | None = None
     """Photographs with label maps, in any layout that `train` reads (default: procedural faces,
     which teach nothing about photographs)."""
-    procedural_count: Annotated[int, Within(1, 10_000_000)] = 3000
+    procedural_count: Annotated[int, Within(1, 10_000_000), Without("data")] = 3000
     """Number of procedural faces, without --data."""
     out: Path = Path("parser.safetensors")
     """Network file to write."""

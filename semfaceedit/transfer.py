@@ -6,7 +6,8 @@ from pathlib import Path
 from .cli import run_command
 from .editing.project import FaceProject
 from .editing.region_transfer import What, transfer
-from .options import EditJob, RefitOptions
+from .options import OF_A_FIT, OF_ITS_MODELS, EditJob, RefitOptions
+from .usage import refuse_given
 
 
 @dataclass(kw_only=True)
@@ -35,9 +36,16 @@ class TransferOptions(RefitOptions):
 
 
 def run(options: TransferOptions) -> None:
-    job = EditJob(options, options.target, options.out)
+    fits = options.what != "appearance"
+    if not fits:
+        refuse_given(
+            options,
+            (*OF_A_FIT, *OF_ITS_MODELS),
+            "is for a fit, which --what appearance does without: give another --what, or",
+        )
+    job = EditJob(options, options.target, options.out, needs_fit=fits)
     source = FaceProject.load(options.source, job.generator)
-    with job.arguments(vgg=options.what != "appearance") as fit:
+    with job.arguments(vgg=fits) as fit:
         edited = transfer(
             job.generator,
             job.face,

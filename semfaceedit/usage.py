@@ -7,8 +7,8 @@ import io
 import math
 import re
 import sys
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, NoReturn, get_type_hints
 
 from .errors import UserError
@@ -134,6 +134,57 @@ class Within:
 
 def _plain(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+class With:
+    """Options of which one at least must be given for another to have an effect:
+    `fps: Annotated[int, Within(1, 240), With("video")] = 24` in an options dataclass."""
+
+    def __init__(self, *names: str):
+        self.names = names
+
+
+class Without(With):
+    """Options beside each of which another has no effect: `seed: Annotated[int,
+    Without("project")] = 1`."""
+
+
+def is_given(options: Any, name: str) -> bool:
+    """Whether an option of a dataclass has another value than its default."""
+    (field,) = [field for field in fields(options) if field.name == name]
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    return bool(getattr(options, name) != default)
+
+
+def flag_of(options: Any, name: str) -> str:
+    """An option as it is given: `--fps`, or `--no-half` for what is switched off."""
+    return ("--no-" if getattr(options, name) is False else "--") + name.replace("_", "-")
+
+
+def check_effect(options: Any) -> None:
+    """UserError for an option that is given and has, as `With` and `Without` tell, no effect."""
+    for name, kind in get_type_hints(type(options), include_extras=True).items():
+        for mark in getattr(kind, "__metadata__", ()):
+            if not isinstance(mark, With) or not is_given(options, name):
+                continue
+            flag, others = flag_of(options, name), [o for o in mark.names if is_given(options, o)]
+            if isinstance(mark, Without):
+                for other in others:
+                    raise UserError(
+                        f"{flag} has no effect with {flag_of(options, other)}: leave out one of "
+                        "them"
+                    )
+            elif not others:
+                needed = " or ".join("--" + other.replace("_", "-") for other in mark.names)
+                refuse_given(options, [name], f"is for {needed}: give that too, or")
+
+
+def refuse_given(options: Any, names: Iterable[str], why: str) -> None:
+    """UserError for the first of these options that is given: "--fps WHY leave out --fps"."""
+    for name in names:
+        if is_given(options, name):
+            flag = flag_of(options, name)
+            raise UserError(f"{flag} {why} leave out {flag}")
 
 
 def check_ranges(options: Any) -> None:

@@ -95,6 +95,11 @@ def find_source(
     if (root / NATIVE_IMAGES).is_dir():
         parts = any((root / name).is_dir() for name in NATIVE_MASKS)
         if parts or not (root / MERGED_MASKS).is_dir():
+            if mask_order is not None:
+                raise UserError(
+                    f"{root}: has a mask for each part, which tells what it is by its name: leave "
+                    "out --mask-order, which is for maps of ids"
+                )
             return _find_native(root, keep_bad_masks)
         folders = root / NATIVE_IMAGES, root / MERGED_MASKS
         return _find_pairs(root, folders, keep_bad_masks, mask_order)

@@ -24,7 +24,7 @@ from ..outputs import FOLDER, check_outputs, paths_in, save_page
 from ..procedural.sources import open_training_data
 from ..training.run import RunPlan, train
 from ..training.run_folder import Cadence, TrainingData
-from ..usage import Within
+from ..usage import Within, Without
 from .session import EvaluateOptions, digest, plain
 from .tables import format_number, table
 
@@ -95,7 +95,7 @@ class AblationOptions:
     """Seeds, e.g. 0,1: each variant is trained once per seed, and the tables show means."""
     data: Path | None = None
     """Real pictures, in any layout that `train` reads (default: procedural faces)."""
-    procedural_count: Annotated[int, Within(2, 10_000_000)] = 2000
+    procedural_count: Annotated[int, Within(2, 10_000_000), Without("data")] = 2000
     """Number of procedural faces, without --data."""
     count: Annotated[int, Within(2)] = 2000
     """Number of generated pictures to measure each variant on."""

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ..cli import select_device, wrote
+from ..cli import remark, select_device, wrote
 from ..errors import UserError, meant
 from ..files import write_text
 from ..kernels import use_backend
 from ..outputs import check_outputs, paths_in, save_page
 from ..training.distributed import join_world
+from ..usage import flag_of, is_given
 from .consistency import POSE_PICTURES, consistency
 from .cost import cost
 from .editing import editing
@@ -23,7 +24,7 @@ from .novelty import novelty
 from .pictures import generate_pictures
 from .quality import quality
 from .semantics import semantics
-from .session import COMPARED, EvaluateOptions, Evaluation
+from .session import COMPARED, QUESTIONS_OF, EvaluateOptions, Evaluation
 from .writing import collect, markdown
 
 QUESTIONS: dict[str, Callable[[Evaluation], None]] = {
@@ -52,6 +53,7 @@ def evaluate(options: EvaluateOptions, questions: Sequence[str] = ()) -> None:
             evaluation = Evaluation.open(options, device, world)
             prepare(evaluation, chosen)
             if world.is_main:
+                say_of_others(options, chosen)
                 for name in chosen:
                     QUESTIONS[name](evaluation)
                     write_report(evaluation, chosen)
@@ -72,6 +74,14 @@ def chosen_questions(options: EvaluateOptions, questions: Sequence[str]) -> list
     if not options.all and not questions:
         raise UserError(f"name what to measure before the options: {known}; or --all")
     return [name for name in QUESTIONS if options.all or name in questions]
+
+
+def say_of_others(options: EvaluateOptions, chosen: Sequence[str]) -> None:
+    """A remark for every option that is given and for questions alone that are not asked."""
+    for option, served in QUESTIONS_OF.items():
+        if is_given(options, option) and not served & set(chosen):
+            which = " or ".join(name for name in QUESTIONS if name in served)
+            remark(f"{flag_of(options, option)} has no effect here: it is for {which}")
 
 
 def prepare(evaluation: Evaluation, chosen: Sequence[str]) -> None:

@@ -30,11 +30,29 @@ from ..options import EncoderOptions, open_encoder
 from ..outputs import FOLDER
 from ..procedural.sources import open_training_data
 from ..training.distributed import World
-from ..usage import Within, check_ranges
+from ..usage import Within, Without, check_ranges
 
 METRICS_VERSION = 1  # changes when a metric's definition does, so that no old result is reused
 COMPARED = {"quality", "semantics", "novelty"}  # with real pictures, over the whole set
 PHOTOGRAPHED = {"inversion", "consistency"}  # on pictures of --data, else on procedural heads
+GENERATED = {*COMPARED, "consistency"}  # pictures of the generator, drawn once for all
+QUESTIONS_OF = {  # options that are for these questions alone
+    **dict.fromkeys(("truncation", "count"), GENERATED),
+    "batch": {*GENERATED, "locality"},
+    "chunk_rays": {*GENERATED, "locality", "inversion"},
+    "data": COMPARED | PHOTOGRAPHED,
+    "procedural_count": COMPARED,
+    "training_data": {"novelty"},
+    **dict.fromkeys(("inception_weights", "download_inception"), {"quality", "semantics"}),
+    "parser_steps": {"semantics", "novelty"},
+    **dict.fromkeys(("pairs", "geometry_iterations", "appearance_iterations"), PHOTOGRAPHED),
+    "edited_faces": {"editing"},
+    "vgg_weights": {*PHOTOGRAPHED, "editing"},
+    **dict.fromkeys(("encoder", "no_encoder"), {"inversion", "editing"}),
+    "faces": {"locality", "consistency"},
+    "run_folder": {"consistency"},
+    **dict.fromkeys(("cost_resolutions", "cost_repeats"), {"cost"}),
+}
 DIGITS = 6  # of the figures in a report
 HELD_OUT = 1_000_000  # first seed of procedural faces that no training sees
 
@@ -66,7 +84,7 @@ class EvaluateOptions(EncoderOptions):
     `procedural`)."""
     training_data: Path | None = None
     """Pictures that the checkpoint was trained on, for novelty; --data then holds others."""
-    procedural_count: Annotated[int, Within(2, 10_000_000)] = 2000
+    procedural_count: Annotated[int, Within(2, 10_000_000), Without("data")] = 2000
     """Number of procedural faces, without --data."""
     count: Annotated[int, Within(2)] = 10_000
     """Number of generated pictures, compared with at most as many real ones (10,000 in the
@@ -83,7 +101,7 @@ class EvaluateOptions(EncoderOptions):
     """Rays of each picture evaluated at a time."""
     inception_weights: Path | None = None
     """Inception weights of torch-fidelity, for FID and KID (needs the `metrics` extra)."""
-    download_inception: bool = False
+    download_inception: Annotated[bool, Without("inception_weights")] = False
     """Download torch-fidelity's Inception weights (91 MB)."""
     parser_steps: Annotated[int, Within(1)] = 1500
     """Training steps of the network that segments generated pictures."""

@@ -11,9 +11,10 @@ from ..model.generator import count_parameters
 from ..model.labels import GROUP_OF_CLASS
 from ..model.mean_face import fingerprint
 from .sections import SECTIONS
-from .session import EvaluateOptions, Evaluation, plain
+from .session import QUESTIONS_OF, EvaluateOptions, Evaluation, plain
 from .tables import format_number
 
+PARTS = ("results", "missing", "timings")
 FORMAT = "semfaceedit-evaluation"
 HERE = (
     "checkpoint",
@@ -66,20 +67,32 @@ def collect(evaluation: Evaluation, chosen: Sequence[str]) -> dict[str, Any]:
         }
     )
     before = _earlier(evaluation, report)
-    for part in ("results", "missing", "timings"):
-        kept = {n: v for n, v in before.get(part, {}).items() if n.split(".")[0] not in chosen}
+    told, now = before.get("settings", {}), report["settings"]
+    answered = {name.split(".")[0] for part in PARTS for name in before.get(part, ())}
+    idle = {name for name, served in QUESTIONS_OF.items() if not served & set(chosen)}
+    both = now | {name: told[name] for name in idle & set(told)}
+    others = {name for name in answered - set(chosen) if _same_settings(name, told, both)}
+    now |= {name: both[name] for name in idle if QUESTIONS_OF[name] & others and name in both}
+    for part in PARTS:
+        kept = {n: v for n, v in before.get(part, {}).items() if n.split(".")[0] in others}
         report[part] = dict(sorted((kept | report[part]).items()))
     report["data"] = report["data"] or before.get("data")
     return report
 
 
+def _same_settings(question: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether all settings that a question depends on are as they were."""
+    names = [name for name in now if question in QUESTIONS_OF.get(name, {question})]
+    return all(name in before and before[name] == now[name] for name in names)
+
+
 def _earlier(evaluation: Evaluation, report: Mapping[str, Any]) -> dict[str, Any]:
-    """The report that is there, if it is of the same checkpoint, settings and data."""
+    """The report that is there, if it is of the same checkpoint and data."""
     try:
         before = json.loads((evaluation.options.out / "report.json").read_text())
     except (OSError, ValueError):
         return {}
-    same = all(before.get(key) == report[key] for key in ("version", "checkpoint", "settings"))
+    same = all(before.get(key) == report[key] for key in ("version", "checkpoint"))
     data = before.get("data")
     return before if same and (None in (data, report["data"]) or data == report["data"]) else {}
 

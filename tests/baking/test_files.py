@@ -189,7 +189,8 @@ def test_a_project_is_baked_under_its_name(tmp_path: Path) -> None:
     out = ["--out", str(tmp_path), "--save-projects", "--resolution", "16"]
     assert render.main(["--seeds", "4", *out]) == 0
     project_file = str(tmp_path / "face-4.safetensors")
-    assert run(tmp_path / "baked", "--project", project_file, "--files", "page") == 0
+    words = ["--bake", str(tmp_path / "baked"), "--files", "page", "--texture-size", "64"]
+    assert export.main([*words, "--project", project_file, "--looks", "1"]) == 0
     assert [path.name for path in (tmp_path / "baked").iterdir()] == ["face.html"]
     assert "<title>face-4</title>" in (tmp_path / "baked" / "face.html").read_text()
 

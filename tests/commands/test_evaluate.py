@@ -155,6 +155,26 @@ def test_only_what_is_used_is_made(weights, data, tmp_path, monkeypatch):
     assert "inversion" in report["results"] and report["data"] is None
 
 
+def test_a_question_asked_later_leaves_the_other_answers(weights, tmp_path, capsys):
+    """Whose options need not be given again; those that both depend on must be."""
+    common = ["--checkpoint", str(weights), "--out", str(tmp_path)]
+    cost_alone = ["cost", *common, "--cost-resolutions", "8", "--cost-repeats", "1"]
+    locality = ["locality", *common, "--faces", "4", "--batch", "4"]
+    assert evaluate.main(cost_alone) == 0
+    first = report_of(tmp_path)
+    assert evaluate.main(locality) == 0
+    report = report_of(tmp_path)
+    assert set(report["results"]) == {"cost", "locality"}
+    assert report["results"]["cost"] == first["results"]["cost"]
+    assert report["settings"]["cost_resolutions"] == [8] and report["settings"]["faces"] == 4
+    capsys.readouterr()
+    assert evaluate.main([*cost_alone, "--faces", "3"]) == 0
+    assert "note: --faces has no effect here" in capsys.readouterr().err
+    assert report_of(tmp_path) == report
+    assert evaluate.main([*locality, "--seed", "1"]) == 0
+    assert set(report_of(tmp_path)["results"]) == {"locality"}
+
+
 def test_other_settings_are_measured_anew(tmp_path):
     results = Results(tmp_path)
     assert results.measure("a", {"x": 1}, lambda: {"v": 1.0}) == {"v": 1.0}

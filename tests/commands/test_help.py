@@ -12,6 +12,7 @@ from commands import OPTIONS
 
 from semfaceedit import cli
 from semfaceedit.editing.mask_edits import EDITS
+from semfaceedit.usage import check_effect
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,7 +83,7 @@ def test_the_example_of_each_command_can_be_copied(name: str, monkeypatch) -> No
     assert found
     words = shlex.split(rest.partition("\n\n")[0].replace("\\\n", ""))
     assert words[: 1 + len(name.split())] == ["semfaceedit", *name.split()]
-    cli.parse(OPTIONS[name], words[1 + len(name.split()) :], name=name)
+    check_effect(cli.parse(OPTIONS[name], words[1 + len(name.split()) :], name=name))
 
 
 def test_every_label_edit_is_named_where_it_is_asked_for() -> None:

@@ -242,6 +242,7 @@ def test_bad_input_is_one_clear_line(data, straight, tmp_path, capsys):
         (["--rare-share", "1.5"], "--rare-share 1.5: use 0 to 1"),
         (["--resume", str(straight), "--resolution", "16"], "--resolution sets a new run"),
         (["--resume", str(straight), "--seed", "3"], "is a run of seed 0, not 3"),
+        (["--resume", str(straight), "--out=x"], "--out sets a new run"),
         (["--data", str(data), "--procedural-count", "5"], "leave out one of them"),
         (["--log-every", "0"], "--log-every 0: must be at least 1"),
         (["--checkpoint-every", "0"], "--checkpoint-every 0: must be at least 1"),
@@ -259,7 +260,8 @@ def test_bad_input_is_one_clear_line(data, straight, tmp_path, capsys):
     if not torch.cuda.is_available():
         cases.append((["--device", "cuda"], "CUDA is not available here"))
     for arguments, said in cases:
-        code, text = run([*arguments, "--out", str(tmp_path / "runs")], capsys)
+        out = [] if "--resume" in arguments else ["--out", str(tmp_path / "runs")]
+        code, text = run([*arguments, *out], capsys)
         line = text.strip().splitlines()[-1]
         assert code == 1 and line.startswith("semfaceedit train: error:") and said in line, text
     assert not (tmp_path / "runs").exists()

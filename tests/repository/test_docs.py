@@ -10,6 +10,7 @@ from commands import OPTIONS
 
 from semfaceedit.__main__ import COMMANDS
 from semfaceedit.cli import parse
+from semfaceedit.usage import check_effect
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -58,7 +59,7 @@ def test_documented_commands_take_the_options_shown() -> None:
             questions = list(takewhile(lambda word: not word.startswith("-"), arguments))
             arguments = arguments[len(questions) :]
             command = "evaluate ablate" if questions == ["ablate"] else command
-        parse(OPTIONS[command], arguments, name=command)
+        check_effect(parse(OPTIONS[command], arguments, name=command))
 
 
 def test_the_readme_is_short() -> None:
