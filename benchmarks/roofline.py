@@ -18,7 +18,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from semfaceedit.kernels import FilmSirenWeights, film_siren_cuda_streams  # noqa: E402
+from semfaceedit.kernels import FilmSirenWeights, _triton, film_siren_cuda_streams  # noqa: E402
 from semfaceedit.kernels import film_siren_triton_tiling as triton_tiling  # noqa: E402
 from semfaceedit.model import config  # noqa: E402
 from semfaceedit.model.labels import NUM_CLASSES  # noqa: E402
@@ -154,8 +154,11 @@ def weights_of(stack: Stack) -> FilmSirenWeights:
 
 def triton_work(stack: Stack, architecture: int) -> Work:
     """film_siren_triton_kernels.py: every block of columns reads the activations again, but
-    VIEW_BLOCKS of the heads together."""
-    tiling = triton_tiling.forward_tiling("fp16", architecture, stack.inputs)
+    VIEW_BLOCKS of the heads together. Tiles are those of the newest Triton,
+    whatever is installed."""
+    tiling = triton_tiling.forward_tiling(
+        "fp16", architecture, stack.inputs, stack.width, triton=_triton.NEWEST
+    )
     heads_at = triton_tiling.head_constants(stack.channels, tiling)
     width, rows, heads = stack.width, tiling.rows, stack.layers - 1
     tile, matrix = rows * width * HALF, width * width * HALF

@@ -5,6 +5,7 @@ launch imports them.
 """
 
 import functools
+import importlib
 import importlib.util
 import os
 from typing import Any
@@ -18,6 +19,20 @@ SHARED_LIMIT = {
     80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024, 120: 99 * 1024,
 }  # fmt: skip
 ARCHITECTURES = tuple(SHARED_LIMIT)
+REGISTERS, MOST = 65536, 255  # of a multiprocessor, of a thread
+
+Version = tuple[int, int]
+NEWEST: Version = (3, 9)  # of Triton, that tiles were chosen for; later ones get the same
+
+
+@functools.cache
+def version() -> Version:
+    """Of the installed Triton, which decides what registers a kernel takes; `NEWEST` if none."""
+    try:
+        major, minor, *_ = importlib.import_module("triton").__version__.split(".")
+    except ImportError:
+        return NEWEST
+    return int(major), int(minor)
 
 
 @functools.cache
@@ -75,6 +90,11 @@ def launch(
             **arguments, **constants, num_warps=warps, num_stages=stages, maxnreg=registers,
             enable_fp_fusion=True,
         )  # fmt: skip
+
+
+def resident(warps: int, registers: int) -> int:
+    """How many programs the registers of a multiprocessor hold: a thread gets them by eights."""
+    return REGISTERS // (32 * warps * ceil_div(registers, 8) * 8)
 
 
 def power_of_two(size: int, least: int = 1) -> int:

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from ._triton import (
+    MOST,
     capability,
     ceil_div,
     interpreted,
     launch,
     multiprocessors,
     padded,
+    resident,
     unavailable,
 )
 from .film_siren_gradients import Sums, gradients_of, only_needed
@@ -43,10 +45,11 @@ SUMS_BLOCK, SUMS_DEPTH = 64, 32
 
 def launch_forward(call: FilmSirenCall) -> Tensor:
     points, output = call.points, empty_output(call)
-    tiling = forward_tiling(call.precision, capability(points), points.shape[1])
+    width = call.weights.head_weight.shape[3]
+    tiling = forward_tiling(call.precision, capability(points), points.shape[1], width)
     network = _prepared(call, tiling)
     tiles = point_tiles(call.row_offsets, len(points), tiling.rows)
-    programs = min(8 // tiling.warps * multiprocessors(points), tiles.bound)
+    programs = min(resident(tiling.warps, MOST) * multiprocessors(points), tiles.bound)
     _launch_forward(network, tiles, tiling, output, _scratch(network, programs, tiling.rows))
     return output
 

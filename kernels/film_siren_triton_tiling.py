@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from ._triton import ceil_div, interpreted, power_of_two
+from ._triton import Version, ceil_div, interpreted, power_of_two, version
 
 PRECISIONS = ("fp32", "tf32", "fp16")
 DOT_PRECISION = {"fp32": "ieee", "tf32": "tf32", "fp16": "ieee"}
@@ -30,20 +30,27 @@ INTERPRETED = Tiling(
 )
 
 
-def forward_tiling(precision: str, architecture: int, inputs: int) -> Tiling:
-    """`architecture` as 80, 89, 90, ...; 0: the interpreter. Chosen to spill no registers."""
+def forward_tiling(
+    precision: str, architecture: int, inputs: int, width: int, triton: Version | None = None
+) -> Tiling:
+    """`architecture` as 80, 89, 90, ...; 0: the interpreter. Chosen to spill no registers, which
+    depends on the version of Triton; None: the installed one."""
     if architecture == 0:
         return INTERPRETED
     if precision == "fp32":
         return Tiling(rows=64, columns=32, slab=16, warps=8, stages=2, registers=255)
     if precision == "tf32":
-        return Tiling(rows=64, columns=64, slab=16, warps=4, stages=2)
-    slab, stages, view = 32, 2, 32  # others than 89 take these tiles untuned
+        return Tiling(rows=64, columns=64, slab=16, warps=4, stages=2, registers=255)
+    slab, stages, view, blocks = 32, 2, 32, 4  # others than 89 take these tiles untuned
     if architecture == 90:  # chains of eight wgmma, fed by what its shared memory holds
-        slab, view = 128 if inputs <= THIN else 64, 64
+        slab = 128 if inputs <= THIN else 64
     elif architecture == 80:
-        stages, view = 4, 64  # both spill registers on 89
-    return Tiling(128, 128, slab, warps=8, stages=stages, view_columns=view, view_blocks=4)
+        stages = 4  # spills registers on 89
+    if (triton or version()) < (3, 9):
+        blocks = 4 if width > 128 else 1
+    elif architecture in (80, 90):
+        view = 64  # spills registers on 89
+    return Tiling(128, 128, slab, warps=8, stages=stages, view_columns=view, view_blocks=blocks)
 
 
 def backward_tiling(precision: str, architecture: int) -> Tiling:

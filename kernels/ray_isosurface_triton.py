@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from ._triton import (
+    MOST,
     SHARED_LIMIT,
+    Version,
     capability,
     ceil_div,
     interpreted,
@@ -15,7 +17,9 @@ from ._triton import (
     multiprocessors,
     padded,
     power_of_two,
+    resident,
     unavailable,
+    version,
 )
 from .ray_isosurface_ops import HitGradients, Hits, Inputs, register, sizes
 from .ray_isosurface_reference import MIN_PLANE_SLOPE, FieldWeights, RayIsosurfaceGradients
@@ -31,7 +35,7 @@ HALF = 2  # bytes
 TOP = 15  # scaled weights are below two to this power
 WARPS = 4
 STAGES = 4  # of the pipelines that load slabs of a weight through scratch
-PROGRAMS = 4  # per multiprocessor
+PROGRAMS = 4  # per multiprocessor, at most
 SCRATCH_PROGRAMS = 2  # the same through scratch: what registers allow
 
 
@@ -43,6 +47,7 @@ class ForwardTiling:
     parts: int  # 0: activations do not fit the registers and go through scratch
     kept: bool  # weights stay in shared memory
     warps: int
+    registers: int  # that a thread takes, at most
     programs: int  # per multiprocessor
     hoisted: bool = False  # compute ahead of the loop over tiles what does not change in it
 
@@ -52,28 +57,48 @@ class ForwardTiling:
 
 
 def forward_tiling(
-    samples: int, width: int, hidden: int, precision: str, architecture: int
+    samples: int,
+    width: int,
+    hidden: int,
+    precision: str,
+    architecture: int,
+    triton: Version | None = None,
 ) -> ForwardTiling:
-    """Whole rays, at least 64 samples if a program is on a GPU. Chosen to spill no registers."""
+    """Whole rays, at least 64 samples if a program is on a GPU. Chosen to spill no registers; how
+    many it takes depends on the version of Triton, None: the installed one."""
     samples, width, parts = power_of_two(samples, 16), power_of_two(width, 16), PARTS[precision]
     if architecture == 0:
-        return ForwardTiling(max(32 // samples, 1), parts, hidden % 2 == 0, WARPS, PROGRAMS)
+        return ForwardTiling(max(32 // samples, 1), parts, hidden % 2 == 0, WARPS, MOST, PROGRAMS)
     warpgroups = architecture in (90, 100)
     rows = max(128 if architecture == 90 and width == 128 else 64, samples)
     # Triton 3.6 gives each product tensor memory of its own on 100: too much at width 128.
     most = {90: 128 * 128, 100: 64 * 64}.get(architecture, 64 * 128)
     if rows * width > most:
-        return ForwardTiling(rows // samples, 0, False, WARPS, SCRATCH_PROGRAMS, hoisted=True)
+        return ForwardTiling(rows // samples, 0, False, WARPS, MOST, SCRATCH_PROGRAMS, hoisted=True)
     limit = SHARED_LIMIT[architecture]
     needed = parts * HALF * width * (hidden * width + rows)  # weights, and activations on the way
     kept = needed <= limit and (warpgroups or width == 128)
     warps = 4 if rows * width <= 64 * 64 else 8
-    programs = PROGRAMS - (architecture == 120) if warps == 4 else 1  # what registers allow
+    registers = _narrow_registers(architecture, triton or version()) if warps == 4 else MOST
+    programs = min(resident(warps, registers), PROGRAMS)
     if kept:
         programs = min(programs, limit // needed)
     return ForwardTiling(
-        rows // samples, parts, kept, warps, programs, hoisted=kept and not warpgroups
+        rows // samples, parts, kept, warps, registers, programs, hoisted=kept and not warpgroups
     )
+
+
+def _narrow_registers(architecture: int, triton: Version) -> int:
+    """That a thread of a tile of up to 64 samples x width 64 takes, as it is compiled."""
+    if architecture == 90:
+        return 128
+    if architecture == 100:
+        return 136 if triton < (3, 8) else 128
+    if triton < (3, 7):
+        return MOST
+    if triton < (3, 9):
+        return 184 if architecture == 120 else 168
+    return 168 if architecture == 120 else 128
 
 
 def forward_constants(

@@ -242,6 +242,7 @@ def test_field_forward(name: str, precision: str, architecture: int) -> None:
     assert_no_spills(resources)
     _, samples, width = FIELDS[name]
     tiling = ray_isosurface_triton.forward_tiling(samples, width, 2, precision, architecture)
+    assert resources.registers <= tiling.registers, tiling
     assert resources.registers * 32 * tiling.warps * tiling.programs <= 65536, tiling
     assert (resources.shared + 1024) * tiling.programs <= _triton.SHARED_LIMIT[architecture] + 1024
     if tiling.kept:  # all weights lie in shared memory
@@ -305,7 +306,7 @@ def film(
     tiling = host.backward_tiling(precision, architecture)
     constants = host.network_constants(width, layers, inputs, precision)
     if name == "forward_kernel":
-        tiling = host.forward_tiling(precision, architecture, inputs)
+        tiling = host.forward_tiling(precision, architecture, inputs, width)
         constants |= {"KEEP": False, **host.head_constants(channels, tiling)}
     elif name == "recompute":
         name = "forward_kernel"
