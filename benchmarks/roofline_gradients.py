@@ -79,29 +79,43 @@ def gradients_pass(stack: Stack, body: str, *, weights: bool) -> Pass:
     if not weights:
         return Pass(body, chain, affine + own, Work(0, 0, 0, 0), 0)
     across = -(-stack.inputs // width)
+    # Left columns, right columns, how many, heads aside.
     pairs = [(width, width, layers)] + ([] if thin else [(width, across * width, 1)])
-    matrix = 2.0 * sum(left * right * count for left, right, count in pairs)
-    block = 128 if outputs % 128 == 0 else 64  # left columns
-    trunk = -(-stack.trunk // block) * block - stack.trunk // block * block
-    columns = (layers - 1) * outputs + trunk  # of layers 2 to L - 1, layer L and the view layer
-    matrix += 2.0 * width * columns
-    down = width // 128 or 1
-    moved = sum(count * (left * right // width + right * down) for left, right, count in pairs)
-    moved += columns + width * columns // block
-    read = (2 * (layers + 1) * width + outputs) * HALF
+    matrix = moved = 0.0
+    for left, right, count in pairs:
+        matrix += 2 * left * right * count
+        moved += count * (left * right // width + right * (left // shared_columns(left, body)))
+    columns = {}  # left columns of heads: of layers 2 to L - 1, of layer L and the view layer
+    for span in (shared_columns(outputs, "sm80"), shared_columns(outputs, body)):
+        trunk = -(-stack.trunk // span) * span - stack.trunk // span * span
+        columns[span] = (layers - 1) * outputs + trunk
+    block, span = min(columns), max(columns)
+    matrix += 2 * width * columns[span]  # a block that has nothing to do waits for its cluster
+    moved += columns[block] + width * columns[span] // span
+    # The heads read activations after the layers do: a chunk is more than L2 holds.
+    read = (sum((left + right) * count for left, right, count in pairs) + outputs) * HALF
+    read += layers * width * HALF
     return Pass(body, chain, affine + own + kept, Work(0, matrix, moved * HALF, 0), read)
+
+
+def shared_columns(left: int, body: str) -> int:
+    """Left columns for which right is loaded once: of a block or, on 9.0, of a cluster."""
+    if left % 128 != 0:
+        return 64
+    cluster = next(blocks for blocks in (2, 3, 1) if left // 128 % blocks == 0)
+    return 128 * (cluster if body == "sm90" else 1)
 
 
 def milliseconds(each: Pass, points: int, gpu: Gpu) -> dict[str, float]:
     """Products of the chain, its sines and cosines, memory for what it keeps; products over points;
     the whole."""
-    rate = gpu.tflops * 1e12 * gpu.by_warp
+    share = gpu.by_warp if each.body == "sm80" else gpu.clustered
+    rate = gpu.tflops * 1e12 * share
     processors = gpu.processors * gpu.ghz * 1e9 * gpu.clustered
     instructions = PER_SINE[each.body] + PER_COSINE[each.body]
     clocks = each.chain.sines * max(2 / SINES, instructions / LANES)
     parts = {
-        "products": each.chain.matrix
-        / (rate if each.body == "sm80" else gpu.tflops * 1e12 * gpu.clustered),
+        "products": each.chain.matrix / rate,
         "sines": clocks / processors,
         "kept": each.kept / (gpu.memory * 1e12),
         "over points": max(

@@ -51,6 +51,9 @@ SEMFACEEDIT_DEVICE constexpr int64_t film_siren_outputs(int64_t channels) {
   return channels <= 64 ? 64 : (channels + 127) / 128 * 128;
 }
 
+// 2^-60: products over points leave out tiles whose deltas are so much smaller than the largest.
+constexpr float FILM_NOTHING = 8.67e-19f;
+
 // left^T right over the points of a run of tiles, here the parts of a launch, for several layers and
 // each group of rows.
 struct FilmSirenProduct {
@@ -68,18 +71,30 @@ struct FilmSirenProduct {
   float* product;              // (splits, layers, groups, left columns, right columns)
 };
 
+// Whether a channel of these columns of left reads what the layer's right is.
+SEMFACEEDIT_DEVICE inline bool is_read(const FilmSirenProduct& p, int layer, int first,
+                                       int columns) {
+  if (p.trunk_channels < 0) return true;
+  if (layer == p.layers - 2) return first < p.trunk_channels;
+  return layer < p.layers - 2 || first + columns > p.trunk_channels;
+}
+
 // Parts of a tile on a device.
 int64_t film_siren_backward_parts(int device);
 // Of so many blocks as `film_siren_blocks` says.
 void film_siren_backward(int64_t width, int64_t blocks, const FilmSirenBackward& pass,
                          const CudaPlace& place);
+void film_siren_weight_gradients(int64_t width, const FilmSirenProduct& product,
+                                 const CudaPlace& place);
 // The bodies, on the current device.
 void film_siren_backward_sm80(int64_t width, int64_t blocks, const FilmSirenBackward& pass,
                               const CudaPlace& place);
 void film_siren_backward_sm90(int64_t width, int64_t blocks, const FilmSirenBackward& pass,
                               const CudaPlace& place);
-void film_siren_weight_gradients(int64_t width, const FilmSirenProduct& product,
-                                 const CudaPlace& place);
+void film_siren_weight_gradients_sm80(int64_t width, const FilmSirenProduct& product,
+                                      const CudaPlace& place);
+void film_siren_weight_gradients_sm90(int64_t width, const FilmSirenProduct& product,
+                                      const CudaPlace& place);
 // (M, size) from (T, size): sums over the tiles first[m] to first[m + 1] of each FiLM row.
 void film_siren_row_sums(int64_t rows, int64_t size, const int64_t* first, const float* sums,
                          float* row_sums, const CudaPlace& place);

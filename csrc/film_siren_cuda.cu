@@ -64,4 +64,12 @@ void film_siren_backward(int64_t width, int64_t blocks, const FilmSirenBackward&
   backward(width, blocks, pass, place);
 }
 
+void film_siren_weight_gradients(int64_t width, const FilmSirenProduct& product,
+                                 const CudaPlace& place) {
+  const DeviceGuard guard(place.device);
+  const auto gradients =
+      by_groups(place.device) ? film_siren_weight_gradients_sm90 : film_siren_weight_gradients_sm80;
+  gradients(width, product, place);
+}
+
 }  // namespace semfaceedit

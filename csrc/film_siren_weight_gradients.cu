@@ -1,5 +1,5 @@
-// Products and sums over points, from what film_siren's backward pass keeps: by mma.sync, for compute
-// capability 8.0 and later.
+// Sums and products over points, from what film_siren's backward pass keeps: the latter by mma.sync, for
+// compute capability 8.0 and later.
 
 #include "film_siren_backward_chain.h"
 
@@ -17,7 +17,6 @@ struct PointRing {
   static constexpr int RUNS = 2;  // of 16 points
   static constexpr int LEFT_BYTES = LEFT / 16 * RUN_BYTES, RIGHT_BYTES = RIGHT / 16 * RUN_BYTES;
   static constexpr int STAGE = RUNS * (LEFT_BYTES + RIGHT_BYTES), STAGES = 3;
-  static constexpr float NOTHING = 8.67e-19f;  // 2^-60: tiles so much smaller than the largest
 
   const FilmSirenProduct& p;
   const uint32_t memory;
@@ -44,7 +43,7 @@ struct PointRing {
     sm80::block_sync("inverses are put down");
     for (int i = 0; i < FILM_THREADS; ++i) largest = shared[i] > largest ? shared[i] : largest;
     sm80::block_sync("inverses are read");
-    least = largest * NOTHING;
+    least = largest * FILM_NOTHING;
     find();
     for (int i = 0; i < STAGES - 1; ++i) load();
   }
@@ -112,9 +111,7 @@ __global__ void __launch_bounds__(FILM_THREADS, 1) weight_gradient_kernel(FilmSi
   const int share = (p.tiles + p.splits - 1) / p.splits;
   const int begin = matrix / (p.groups * p.layers) * share;
   int end = begin + share < p.tiles ? begin + share : p.tiles;
-  if (p.trunk_channels >= 0 && ((layer == p.layers - 2 && first_left >= p.trunk_channels) ||
-                                (layer == p.layers - 1 && first_left + LEFT <= p.trunk_channels)))
-    end = begin;  // no channel here reads it
+  if (!is_read(p, layer, first_left, LEFT)) end = begin;
   const int row = warp() % DOWN * 64, column = warp() / DOWN * COLUMNS;
 
   float sums[4][COLUMNS / 8][4] = {};
@@ -203,9 +200,8 @@ void launch_product(const FilmSirenProduct& p, const CudaPlace& place) {
 
 }  // namespace
 
-void film_siren_weight_gradients(int64_t width, const FilmSirenProduct& product,
-                                 const CudaPlace& place) {
-  const DeviceGuard guard(place.device);
+void film_siren_weight_gradients_sm80(int64_t width, const FilmSirenProduct& product,
+                                      const CudaPlace& place) {
   for_width(width, [&](auto constant) {
     constexpr int WIDTH = decltype(constant)::value;
     if (product.left_runs % 8 == 0)

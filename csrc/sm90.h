@@ -22,6 +22,18 @@ constexpr uint32_t MATRIX_FORM = 1024 >> 4 | 1u << 30;  // bytes to eight rows o
 constexpr uint32_t NEXT_INPUTS = 32 >> 4;               // to be added: 16 inputs on
 SEMFACEEDIT_DEVICE constexpr uint32_t rows_on(int rows) { return rows * 128 >> 4; }
 
+// Columns of 16 points in matrix order (film_siren_backward.h) as products over points take them. A
+// column's neighbour lies beside it, the next point 16 bytes on: to wgmma, whose K are the points, such
+// a matrix is transposed ("MN-major"). Not swizzled, PTX's canonical layout of that is, in pieces of 16
+// bytes, which are eight columns of a point: ((1, n), (8, k)) : ((., stride), (1, leading)), so eight
+// columns on lie "stride" bytes on, and eight points on "leading" bytes. Matrix order has eight points
+// on in the next matrix, eight columns on in the one after: 128 and 256 bytes.
+SEMFACEEDIT_DEVICE inline uint32_t points_at(uint32_t address) {
+  return (address & 0x3ffff) >> 4 | (128 >> 4) << 16;
+}
+
+constexpr uint32_t POINTS_FORM = 256 >> 4;
+
 }  // namespace sm90
 }  // namespace semfaceedit
 
@@ -104,6 +116,16 @@ __device__ __forceinline__ void copy_to_cluster(uint32_t to, const void* from, u
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
       "[%0], [%1], %2, [%3], %4;" ::"r"(to),
       "l"(from), "r"(bytes), "r"(barrier), "h"(static_cast<uint16_t>((1 << BLOCKS) - 1))
+      : "memory");
+}
+
+// The same to this block alone.
+__device__ __forceinline__ void copy_to_block(uint32_t to, const void* from, uint32_t bytes,
+                                              uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }
 
@@ -270,6 +292,41 @@ __device__ __forceinline__ void multiply<256>(float* d, const uint32_t (&a)[4], 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(MATRIX_FORM),
         "r"(static_cast<int>(onto)));
 }
+
+// d (64, COLUMNS) += a^T b by a warpgroup, of a (16, 64) and b (16, COLUMNS) as `points_at` says.
+template <int COLUMNS>
+__device__ void multiply_points(float* d, uint32_t a, uint32_t b);
+
+#define SEMFACEEDIT_MULTIPLY_POINTS(COLUMNS, NAMES, A, B, FORM, ...)                           \
+  template <>                                                                                  \
+  __device__ __forceinline__ void multiply_points<COLUMNS>(float* d, uint32_t a, uint32_t b) { \
+    asm volatile("{\n.reg .pred onto;\n.reg .b64 left, right;\nsetp.ne.b32 onto, " FORM        \
+                 ", 0;\n"                                                                      \
+                 "mov.b64 left, {" A ", " FORM "};\nmov.b64 right, {" B ", " FORM              \
+                 "};\n"                                                                        \
+                 "wgmma.mma_async.sync.aligned.m64n" #COLUMNS "k16.f32.f16.f16 {" NAMES        \
+                 "}, left, right, onto, 1, 1, 1, 1;\n}\n"                                      \
+                 : __VA_ARGS__                                                                 \
+                 : "r"(a), "r"(b), "r"(POINTS_FORM));                                          \
+  }
+
+SEMFACEEDIT_MULTIPLY_POINTS(32, SEMFACEEDIT_NAMES_0, "%16", "%17", "%18", SEMFACEEDIT_SIXTEEN(0))
+SEMFACEEDIT_MULTIPLY_POINTS(64, SEMFACEEDIT_NAMES_0 ", " SEMFACEEDIT_NAMES_16, "%32", "%33", "%34",
+                            SEMFACEEDIT_SIXTEEN(0), SEMFACEEDIT_SIXTEEN(16))
+SEMFACEEDIT_MULTIPLY_POINTS(128,
+                            SEMFACEEDIT_NAMES_0 ", " SEMFACEEDIT_NAMES_16 ", " SEMFACEEDIT_NAMES_32
+                                                ", " SEMFACEEDIT_NAMES_48,
+                            "%64", "%65", "%66", SEMFACEEDIT_SIXTEEN(0), SEMFACEEDIT_SIXTEEN(16),
+                            SEMFACEEDIT_SIXTEEN(32), SEMFACEEDIT_SIXTEEN(48))
+SEMFACEEDIT_MULTIPLY_POINTS(256,
+                            SEMFACEEDIT_NAMES_0 ", " SEMFACEEDIT_NAMES_16 ", " SEMFACEEDIT_NAMES_32
+                                                ", " SEMFACEEDIT_NAMES_48 ", " SEMFACEEDIT_NAMES_64
+                                                ", " SEMFACEEDIT_NAMES_80 ", " SEMFACEEDIT_NAMES_96
+                                                ", " SEMFACEEDIT_NAMES_112,
+                            "%128", "%129", "%130", SEMFACEEDIT_SIXTEEN(0), SEMFACEEDIT_SIXTEEN(16),
+                            SEMFACEEDIT_SIXTEEN(32), SEMFACEEDIT_SIXTEEN(48),
+                            SEMFACEEDIT_SIXTEEN(64), SEMFACEEDIT_SIXTEEN(80),
+                            SEMFACEEDIT_SIXTEEN(96), SEMFACEEDIT_SIXTEEN(112))
 
 }  // namespace sm90
 }  // namespace semfaceedit

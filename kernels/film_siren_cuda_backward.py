@@ -1,6 +1,6 @@
 """The gradients of `film_siren` in CUDA C++, fp16 operands: the layers there and back
 (`csrc/film_siren_backward_sm80.cu` and, for compute capability 9.0, `film_siren_backward_sm90.cu`),
-products over points (`csrc/film_siren_weight_gradients.cu`).
+products over points (`csrc/film_siren_weight_gradients.cu`, `film_siren_weight_gradients_sm90.cu`).
 
 Where weights have a gradient, tiles are taken in chunks, whose activations and deltas stay until
 the products over points. Every sum over points is added up in one order.
@@ -19,7 +19,8 @@ from .film_siren_reference import FilmSirenCall, FilmSirenGradients
 from .film_siren_tiles import folded_film, groups_of_tiles, point_tiles
 
 CHUNK_POINTS = 65_536  # whose activations and deltas are held at a time
-PRODUCT_BLOCKS = 264  # of a launch: products over points are split until there are so many
+# Blocks of a launch, by body: products over points are split until there are so many.
+PRODUCT_BLOCKS = {"sm80": 264, "sm90": 132}
 RUN = 16  # points, or columns, of matrix order
 SUM_KINDS = 2  # sums over a tile of each angle: see csrc/film_siren_backward.h
 
@@ -61,7 +62,8 @@ class _Backward:
         self.tiles = point_tiles(call.row_offsets, len(points), bound)
         self.tile_parts = self.module.film_siren_backward_parts(device)
         self.part_points = bound // self.tile_parts
-        self.keeps_affine = self.module.film_siren_body(device) == "sm80"
+        self.body = self.module.film_siren_body(device)
+        self.keeps_affine = self.body == "sm80"
         self.slots = self.tiles.bound  # tiles of a launch
         if self.of_products:
             self.slots = min(max(CHUNK_POINTS // bound, 1), self.tiles.bound)
@@ -183,7 +185,7 @@ class _Backward:
         layers, groups, left_width, right_width = total.shape
         every = groups == 1
         blocks = ceil_div(left_width, 128) * (right_width // self.width) * layers * groups
-        splits = max(1, min(PRODUCT_BLOCKS // blocks, len(tile_groups)))
+        splits = max(1, min(PRODUCT_BLOCKS[self.body] // blocks, len(tile_groups)))
         product = total.new_empty(splits, *total.shape)
         sizes = [
             len(tile_groups), layers, groups, splits, every, self.part_points // RUN,

@@ -48,10 +48,37 @@ struct Piece {  // of a copy, to one block
   const unsigned char* from;
 };
 
+// PTX's descriptor of a matrix in shared memory, and whether it is transposed there ("MN-major").
+struct Matrix {
+  uint64_t descriptor;
+  bool transposed;
+
+  bool operator==(const Matrix& other) const {
+    return descriptor == other.descriptor && transposed == other.transposed;
+  }
+
+  uint32_t bytes(int first_bit) const { return (descriptor >> first_bit & 0x3fff) << 4; }
+
+  // Where an element lies, by PTX's canonical layouts: `row` of M or N, `k` of the inputs.
+  uint32_t at(uint32_t row, uint32_t k) const {
+    const uint32_t start = bytes(0), leading = bytes(16), stride = bytes(32);
+    const auto form = static_cast<unsigned>(descriptor >> 62);
+    require(form <= 1 && (descriptor >> 49 & 7) == 0, "a matrix of another form");
+    if (form == 1) {  // swizzled: rows of 128 bytes
+      uint32_t at =
+          start + (transposed ? row / 64 * leading + row % 64 * 2 + k / 8 * stride + k % 8 * 128
+                              : row / 8 * stride + row % 8 * 128 + k * 2);
+      return at ^ (at >> 7 & 7) << 4;
+    }
+    if (transposed) return start + row / 8 * stride + row % 8 * 2 + k / 8 * leading + k % 8 * 16;
+    return start + row / 8 * stride + row % 8 * 16 + k / 8 * leading + k % 8 * 2;
+  }
+};
+
 struct Product {
   float* d[WARP] = {};
   const uint32_t* a[WARP];  // null: a lies in shared memory
-  uint32_t a_matrix, b;
+  Matrix a_matrix, b;
   int columns;
   bool onto;
   unsigned lanes = 0;  // that have issued it
@@ -189,12 +216,9 @@ struct Hopper : cuda_on_host::Device {
     }
   }
 
-  // Of a matrix in shared memory.
-  static float element(const unsigned char* memory, uint32_t matrix, int row, int column) {
-    uint32_t at = (matrix & 0x3fff) << 4;
-    at += static_cast<uint32_t>(row / 8 * 1024 + row % 8 * 128 + column * 2);
+  static float element(const unsigned char* memory, const Matrix& matrix, int row, int k) {
     uint16_t bits;
-    std::memcpy(&bits, memory + (at ^ (at >> 7 & 7) << 4), 2);
+    std::memcpy(&bits, memory + matrix.at(static_cast<uint32_t>(row), static_cast<uint32_t>(k)), 2);
     return half_of(bits);
   }
 
@@ -265,20 +289,32 @@ inline void arrive(uint32_t address, uint32_t block) {
   Hopper::arrive(hopper.barrier(block, address, true), 1, 0);
 }
 
+inline void copy_to(unsigned block, uint32_t to, const void* from, uint32_t bytes, uint32_t barrier,
+                    uint32_t cut) {
+  std::memset(bytes_of(block) + to, 0xff, bytes);
+  const auto* source = static_cast<const unsigned char*>(from);
+  if (cut != 0) hopper.pieces.push_back({block, to, barrier, cut, source});
+  if (cut != bytes) hopper.pieces.push_back({block, to + cut, barrier, bytes - cut, source + cut});
+}
+
+// Where a copy is cut in two.
+inline uint32_t cut_of(uint32_t to, const void* from, uint32_t bytes) {
+  require(bytes % 16 == 0 && to % 16 == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0,
+          "a copy is not of a multiple of 16");
+  return schedule() % (bytes / 16 + 1) * 16;
+}
+
 template <unsigned BLOCKS>
 void copy_to_cluster(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier) {
-  require(bytes % 16 == 0 && to % 16 == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0,
-          "copy_to_cluster: not a multiple of 16");
   require(BLOCKS == hopper.blocks.size(), "copy_to_cluster: the cluster has other blocks");
-  const uint32_t cut = schedule() % (bytes / 16 + 1) * 16;
-  for (unsigned block = 0; block < BLOCKS; ++block) {
-    if (block != block_rank() && fault("a copy goes to one block alone")) continue;
-    std::memset(bytes_of(block) + to, 0xff, bytes);
-    const auto* source = static_cast<const unsigned char*>(from);
-    if (cut != 0) hopper.pieces.push_back({block, to, barrier, cut, source});
-    if (cut != bytes)
-      hopper.pieces.push_back({block, to + cut, barrier, bytes - cut, source + cut});
-  }
+  const uint32_t cut = cut_of(to, from, bytes);
+  for (unsigned block = 0; block < BLOCKS; ++block)
+    if (block == block_rank() || !fault("a copy goes to one block alone"))
+      copy_to(block, to, from, bytes, barrier, cut);
+}
+
+inline void copy_to_block(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier) {
+  copy_to(block_rank(), to, from, bytes, barrier, cut_of(to, from, bytes));
 }
 
 inline void count_at(int number, unsigned threads) {
@@ -348,7 +384,7 @@ inline void fence_shared() {
 
 // a: a thread's words, or null for the matrix at `a_matrix`.
 template <int COLUMNS>
-void issue(float* d, const uint32_t* a, uint32_t a_matrix, uint32_t b, bool onto) {
+void issue(float* d, const uint32_t* a, Matrix a_matrix, Matrix b, bool onto) {
   Lane& lane = hopper.lanes[current];
   Warp& warp = hopper.warps[current / WARP];
   require(lane.fenced, "products without a fence");
@@ -366,13 +402,27 @@ void issue(float* d, const uint32_t* a, uint32_t a_matrix, uint32_t b, bool onto
   ++product.lanes;
 }
 
+// Rows of inputs, by the lower word of a descriptor.
+inline Matrix rows(uint32_t matrix) { return {uint64_t{MATRIX_FORM} << 32 | matrix, false}; }
+
 template <int COLUMNS>
 void multiply(float* d, const uint32_t (&a)[4], uint32_t b, bool onto) {
-  issue<COLUMNS>(d, a, 0, b, onto);
+  issue<COLUMNS>(d, a, Matrix{}, rows(b), onto);
 }
 
 inline void multiply_shared(float (&d)[32], uint32_t a, uint32_t b, bool onto) {
-  issue<64>(d, nullptr, a, b, onto);
+  issue<64>(d, nullptr, rows(a), rows(b), onto);
+}
+
+inline Matrix points(uint32_t matrix) {
+  uint64_t form = POINTS_FORM;
+  if (fault("a matrix has another stride")) form /= 2;
+  return {form << 32 | matrix, !fault("a matrix is not transposed")};
+}
+
+template <int COLUMNS>
+void multiply_points(float* d, uint32_t a, uint32_t b) {
+  issue<COLUMNS>(d, nullptr, points(a), points(b), true);
 }
 
 }  // namespace sm90

@@ -27,6 +27,7 @@ KERNELS = {
     "film_siren_backward_sm80": {"backward_chain_kernel": 255},
     "film_siren_backward_sm90": {"backward_chain_kernel": 168},
     "film_siren_weight_gradients": {"weight_gradient_kernel": 255, "row_sums_kernel": 64},
+    "film_siren_weight_gradients_sm90": {"weight_gradient_kernel": 168},
 }  # fmt: skip
 # Bytes of spills in the code and of a thread's stack, outside the innermost loops. The chain of
 # width 256 has a few words there that stay the same: one or two are read once a slab or a layer.
@@ -40,6 +41,7 @@ BODIES = {  # where they run
     "film_siren_backward_sm80": ("80", "89"),
     "film_siren_backward_sm90": ("90a",),
     "film_siren_weight_gradients": SHIPPED,
+    "film_siren_weight_gradients_sm90": ("90a",),
 }
 CASES = [
     pytest.param(
@@ -213,6 +215,25 @@ def test_machine_code_of_products_over_points(stem: str, architecture: str) -> N
             columns = right // (8 // (left // 64))
             assert len(products) == 2 * 4 * columns // 8, function  # 32 points
         assert all(part.startswith("HMMA.16816.F32") for part in products)
+
+
+def test_machine_code_of_products_over_points_by_wgmma() -> None:
+    """Four products for the 64 points of a part; a copy for the block, one for the cluster."""
+    _, functions = compiled("film_siren_weight_gradients_sm90", "90a")
+    sizes = {(128, cluster) for cluster in (1, 2, 3)} | {(64, 1)}
+    seen = set()
+    for function, code in functions.items():
+        match = re.search(r"weight_gradient_kernelILi(\d+)ELi(\d+)ELi(\d+)", function)
+        assert match is not None, function
+        left, right, cluster = map(int, match.groups())
+        seen.add((left, right, cluster))
+        products = [part for part in code if part.startswith(("HMMA", "HGMMA"))]
+        assert products == ["HGMMA.64"] * 4, function
+        sums = right * left // 128 // 2  # of a thread: scaled before products, and in the end
+        assert 2 * sums <= code.count("FMUL") <= 2 * sums + 8, function
+        copies = [part for part in code if part.startswith("UBLKCP")]
+        assert sorted(copies) == ["UBLKCP.S.G", "UBLKCP.S.G.MULTICAST"], function
+    assert seen == {(left, right, c) for left, c in sizes for right in (64, 128, 256)}
 
 
 def instructions_per_cosine(code: list[str]) -> float:
