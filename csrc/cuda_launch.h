@@ -10,6 +10,11 @@
 
 #include "ops_cuda.h"
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#undef __cluster_dims__  // nvcc refuses it there; kernels that want it do nothing there
+#define __cluster_dims__(...)
+#endif
+
 namespace semfaceedit {
 
 inline void check_cuda(cudaError_t error, const char* what) {

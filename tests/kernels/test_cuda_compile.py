@@ -100,6 +100,15 @@ def test_registers_and_spills(stem: str, architecture: str) -> None:
         assert stack <= (STACK.get(stem, 0) if may else 0), (name, stack)
 
 
+@pytest.mark.parametrize("stem", [stem for stem, runs in BODIES.items() if runs == ("90a",)])
+def test_bodies_of_90a_are_empty_elsewhere(stem: str) -> None:
+    """The module's files are compiled for all architectures, cluster attributes or not."""
+    said, functions = compiled(stem, "80")
+    assert {name for name, *_ in uses_of(stem, said)} == set(KERNELS[stem])
+    for function, code in functions.items():
+        assert not any(part.startswith(("HMMA", "HGMMA")) for part in code), function
+
+
 # Instructions an element of an epilogue, matrix instructions aside: FiLM, whole turns off, sine,
 # packing, and what an epilogue needs once.
 PER_SINE = {64: 8.5, 128: 7.75, 256: 7.5}
