@@ -10,7 +10,7 @@ import numpy as np
 from .cli import run_command
 from .editing.map_edit import compare_unmasked, edit
 from .editing.mask_edits import paint
-from .editing.photograph_file import check_format
+from .editing.photograph_file import check_alpha, check_format, read_original
 from .editing.project import FORMAT, FaceProject
 from .editing.refit import EditedFace
 from .editing.sliders import (
@@ -21,6 +21,7 @@ from .editing.sliders import (
     parse_changes,
     table,
 )
+from .editing.source_photograph import check_given
 from .editing.target import SourceCrop, Target, read_edited_labels
 from .errors import UserError
 from .invert import InvertOptions
@@ -125,7 +126,8 @@ def _inverted(options: EditOptions) -> Path:
     check_outputs([options.out], [path], kind=FORMAT)
     if options.paste is not None and options.image is not None:
         check_format(options.paste)
-        check_outputs([options.paste], [options.image], flag="--paste")
+        photographs = [path for path in (options.image, options.photograph) if path is not None]
+        check_outputs([options.paste], photographs, flag="--paste")
     changes, directions = parse_changes(options.set), None
     generator, _ = open_checkpoint(options)
     if changes:
@@ -133,7 +135,11 @@ def _inverted(options: EditOptions) -> Path:
         directions.columns(changes)  # which might ask for what there is not
 
     def check(target: Target) -> None:
-        """What the face must show, which its map tells before the fit."""
+        """What the face and --photograph must show, which is told before the fit."""
+        if options.photograph is not None and target.crop is not None:
+            check_given(target.image, target.crop, options.photograph)
+        if options.paste is not None and options.image is not None:
+            check_alpha(options.paste, read_original(options.photograph or options.image))
         if directions is not None:
             check_shown(directions, changes, target.labels, generator.config.group_of_class)
         _painted(options, target.labels, target.crop)

@@ -94,6 +94,12 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text))  # type: ignore[arg-type]
 
 
+def check_regular(path: Path) -> None:
+    """OSError where `path` is a pipe or a device, which a reader would wait for without end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError("it is a pipe or a device, not a file")
+
+
 def read_regular(path: Path, most: int) -> bytes:
     """The bytes of a regular file of at most `most` bytes; OSError for any other kind of file.
 

@@ -97,7 +97,7 @@ def flag_of(options: Any, name: str | None) -> str:
 def is_own(path: Path, *, kind: str | None = None) -> bool:
     """Whether the file at `path` is as one of the commands wrote it."""
     try:
-        return _KINDS[path.suffix.lower()](path, kind)
+        return path.is_file() and _KINDS[path.suffix.lower()](path, kind)
     except Exception:  # whatever a damaged file makes its reader say
         return False
 

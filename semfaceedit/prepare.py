@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw
 from .cli import run_command, wrote
 from .data.align import crop_pair
 from .data.dataset import open_packed
-from .data.landmarks_file import read_landmarks
+from .data.landmarks_file import landmarks_of, read_points
 from .data.layouts import Source, SourcePair, find_source
 from .data.mask_checks import MaskOrder
-from .data.packing import is_packed
+from .data.packing import check_packable, is_packed
 from .data.pose import Landmarks
 from .data.preparation import LocatedFace, holds_source, locate, pack_source, source_key
 from .errors import UserError
@@ -73,6 +73,10 @@ def run(options: PrepareOptions) -> None:
     """Pack `options.data` into `options.out`."""
     if is_packed(options.data):
         raise UserError(f"{options.data}: is packed already: give it to `train --data` as it is")
+    check_packable(options.out)
+    if options.preview:
+        check_replaceable(options.out / "preview.png")
+    points = {} if options.landmarks is None else read_points(options.landmarks)
     given: dict[str, Landmarks] = {}
     if options.masks == "auto":
         masks = options.out.with_name(f"{options.out.name}-masks")
@@ -88,10 +92,8 @@ def run(options: PrepareOptions) -> None:
             "leave out --landmarks"
         )
     if options.landmarks:
-        given |= read_landmarks(options.landmarks, source)
+        given |= landmarks_of(points, source, options.landmarks)
     key = source_key(source, options.resolution, align=options.align, landmarks=given)
-    if options.preview:
-        check_replaceable(options.out / "preview.png")
     if holds_source(options.out, key):
         print(f"{options.out} is up to date", file=sys.stderr)
     else:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
+from ..files import check_regular
 from ..model.labels import CLASS_NAMES, NUM_CLASSES, PALETTE
 from ..outputs import save_picture
 
@@ -163,6 +164,7 @@ def opened_picture(
 
 def _opened_by_pillow(path: Path) -> Image.Image:
     """Without Pillow's own limit, which is for servers that read other people's files."""
+    check_regular(path)
     with _PILLOW:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:

@@ -10,8 +10,8 @@ from .layouts import IMAGE_SUFFIXES, Source, composed
 from .pose import Landmarks
 
 
-def read_landmarks(path: Path, source: Source) -> dict[str, Landmarks]:
-    """Five points a face, by name; every name must belong to `source`."""
+def read_points(path: Path) -> dict[str, np.ndarray]:
+    """Five points (5, 2) a face, by name in Unicode's composed form."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -22,15 +22,22 @@ def read_landmarks(path: Path, source: Source) -> dict[str, Landmarks]:
         kind = "UTF-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "another encoding"
         raise UserError(f"{path}: is text of {kind}: save it as UTF-8") from None
     given = _parse_json(text, path) if text.lstrip().startswith("{") else _parse_lines(text, path)
-    names = {face.name for face in source.faces}
-    given = {composed(name): points for name, points in given.items()}
-    found = {name if name in names else _bare(name): points for name, points in given.items()}
-    for name, points in found.items():
-        if name not in names:
-            raise UserError(f"{path}: {name!r} is no face of {source.root}: correct or remove it")
+    if not given:
+        raise UserError(f"{path}: holds no landmarks: name another file, or leave out --landmarks")
+    for name, points in given.items():
         if points.shape != (5, 2) or not np.isfinite(points).all():
             raise UserError(f"{path}: {name!r} needs five points x y: correct or remove it")
-    return {name: Landmarks(points) for name, points in found.items()}
+    return {composed(name): points for name, points in given.items()}
+
+
+def landmarks_of(points: dict[str, np.ndarray], source: Source, path: Path) -> dict[str, Landmarks]:
+    """What `read_points` read from `path`, by the names of `source`, to which all must belong."""
+    names = {face.name for face in source.faces}
+    found = {name if name in names else _bare(name): five for name, five in points.items()}
+    for name in found:
+        if name not in names:
+            raise UserError(f"{path}: {name!r} is no face of {source.root}: correct or remove it")
+    return {name: Landmarks(five) for name, five in found.items()}
 
 
 def _parse_json(text: str, path: Path) -> dict[str, np.ndarray]:

@@ -33,6 +33,14 @@ def is_packed(path: Path) -> bool:
         return False
 
 
+def check_packable(out: Path) -> None:
+    """UserError where `out` is neither new nor empty nor a packed folder and nothing else."""
+    if out.exists() and not is_packed(out) and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: exists and is not packed data: choose another folder")
+    if foreign := sorted(path.name for path in out.glob("[!.]*") if path.name not in FILES):
+        raise UserError(f"{out / foreign[0]} would be lost: move it away or choose another folder")
+
+
 def pack_dataset(
     items: Iterable[Item], count: int, resolution: int, out: Path, info: dict[str, Any]
 ) -> None:
@@ -42,10 +50,7 @@ def pack_dataset(
     info: more entries for dataset.json, read after the last item. A packed folder at `out` is
     replaced; anything else there is an error.
     """
-    if out.exists() and not is_packed(out) and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists and is not packed data: choose another folder")
-    if foreign := sorted(path.name for path in out.glob("[!.]*") if path.name not in FILES):
-        raise UserError(f"{out / foreign[0]} would be lost: move it away or choose another folder")
+    check_packable(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _clear_abandoned(out)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..errors import UserError
+from ..files import check_regular
 from ..model.generator import Generator
 from ..model.mean_face import fingerprint
 from ..tensor_files import is_unchanged, reason_of, write_tensors
@@ -109,6 +110,7 @@ class Kind:
     def read(self, path: Path, generator: Generator) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Header and fp32 tensors of a file of this generator; UserError for any other file."""
         try:
+            check_regular(path)
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {}).get("semfaceedit", "{}"))
             if not isinstance(header, dict) or header.get("format") != self.format:

@@ -46,8 +46,12 @@ def find_photograph(
         )
     known = source.photograph
     if given is not None:
-        if known is None or sha256_of_file(_existing(given)) != known.sha256:
-            _compare(project, source, given)
+        like = check_given(project.image, source, given)
+        if like < COPY:
+            remark(
+                f"{given}: is not the very file that the face was inverted from, and looks a "
+                f"little different (correlation {like:.2f})"
+            )
         return given
     if known is None:
         raise NoPhotograph(
@@ -71,28 +75,25 @@ def find_photograph(
     )
 
 
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise UserError(f"--photograph {path}: no such file: check the path")
-    return path
-
-
-def _compare(project: FaceProject, source: SourceCrop, given: Path) -> None:
-    """A remark where a photograph may not be that of the face; UserError where it is not."""
+def check_given(picture: np.ndarray, source: SourceCrop, given: Path) -> float:
+    """How like a photograph is to a face's picture (R, R, 3), cut from the photograph of `source`:
+    the correlation of the greys, 1 for the same file. UserError where it shows another picture."""
+    if given.is_dir():
+        raise UserError(f"--photograph {given} is a folder: give the photograph in it")
+    if not given.is_file():
+        raise UserError(f"--photograph {given}: no such file: check the path")
+    if source.photograph is not None and sha256_of_file(given) == source.photograph.sha256:
+        return 1.0
     pixels = read_image(given)
     window = window_on(source, pixels.shape[1], pixels.shape[0])
-    like = likeness(project.image, crop(pixels, window, COMPARED, Image.Resampling.BOX))
+    like = likeness(picture, crop(pixels, window, COMPARED, Image.Resampling.BOX))
     if like < OTHER:
         raise UserError(
             f"--photograph {given}: shows another picture than the face was inverted from "
             f"(correlation {like:.2f}): give that photograph, or start anew from this one with "
             "--image"
         )
-    if like < COPY:
-        remark(
-            f"{given}: is not the very file that the face was inverted from, and looks a little "
-            f"different (correlation {like:.2f})"
-        )
+    return like
 
 
 def likeness(one: np.ndarray, other: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..files import sha256_of_file
+from ..files import check_regular, sha256_of_file
 from .session import EvaluateOptions, Unmeasured
 
 URL = (
@@ -81,6 +81,7 @@ def _downloaded() -> Path:
 def _check_tensors(path: Path) -> None:
     """The file holds tensors alone, so that reading it executes nothing."""
     try:
+        check_regular(path)
         torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise Unmeasured(f"--inception-weights {path}: no such file") from None

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..files import sha256_of_file
+from ..files import check_regular, sha256_of_file
 from ..tensor_files import reason_of
 
 URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
@@ -107,6 +107,7 @@ def load_perceptual(
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
+        check_regular(path)
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)

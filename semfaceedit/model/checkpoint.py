@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..errors import UserError, meant
-from ..files import write_atomically
+from ..files import check_regular, write_atomically
 from ..tensor_files import is_unchanged, reason_of, write_tensors
 from . import config_values
 from .config import Config, ModelConfig
@@ -86,6 +86,7 @@ def read_header(path: Path, kind: str = FORMAT) -> dict[str, Any]:
     if path.is_dir():
         raise UserError(f"{path} is a folder: give the file of weights in it")
     try:
+        check_regular(path)
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("semfaceedit", "{}"))
     except FileNotFoundError:

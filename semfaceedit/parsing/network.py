@@ -24,6 +24,7 @@ from ..cli import progress
 from ..data.dataset import FaceDataset, sample_order
 from ..data.seeds import mixed_seed
 from ..errors import UserError
+from ..files import check_regular
 from ..metrics.segmentation import SegmentationScore, confusion, score_of
 from ..model.labels import NUM_CLASSES
 from ..tensor_files import is_unchanged, reason_of, write_tensors
@@ -236,6 +237,7 @@ def save_parser(
 def load_parser(path: Path, device: torch.device) -> tuple[Parser, ParserSettings]:
     """A network that `train-parser` wrote, and its settings."""
     try:
+        check_regular(path)
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("semfaceedit", "{}"))
         if header.get("format") != FORMAT:

@@ -1,7 +1,9 @@
 """What commands say of input that cannot be used: what, where, and what to do, in one line."""
 
+import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from semfaceedit import (
     export,
     gallery,
     invert,
+    parse,
     profile,
     render,
     train,
@@ -66,6 +69,37 @@ def test_damaged_files_are_said_in_our_words(damaged, capsys):
         assert DAMAGED in text and str(words[-1] if pickle in words else damaged) in text, words
         assert "PyTorch" not in text
         assert "deserializ" not in text
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """A pipe that nobody writes to; one who opens it all the same reads an empty file."""
+    path = tmp_path / "a.safetensors"
+    os.mkfifo(path)
+    ends = threading.Thread(target=lambda: path.open("wb").close())
+    ends.start()
+    yield path
+    os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))  # lets the thread end
+    ends.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (render, ["--checkpoint"]),
+        (edit, ["--paint", "hat", "--project"]),
+        (invert, ["--seed", 0, "--encoder"]),
+        (invert, ["--seed", 0, "--vgg-weights"]),
+        (invert, ["--image", "a.jpg", "--parser"]),
+        (edit, ["--list-sliders", "--directions"]),
+        (parse, ["--images"]),
+    ],
+)
+def test_a_pipe_is_not_waited_for(command, words, pipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = said(command, [*words, pipe], capsys)
+    assert "it is a pipe" in text and str(pipe) in text
 
 
 def test_weights_of_the_package_are_named(capsys):

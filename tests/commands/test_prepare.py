@@ -210,19 +210,23 @@ def test_names_that_are_not_utf8_get_a_preview(tmp_path):
 
 
 def test_sigterm_leaves_nothing(tmp_path):
-    """The packing waits at a mask that is a pipe, which nobody writes."""
-    faces = write_pairs(tmp_path / "faces", {"0": draw_labels(64)})
-    mask = faces / "masks" / "0.png"
-    mask.unlink()
-    os.mkfifo(mask)
-    command = [sys.executable, "-m", "semfaceedit.prepare", "--data", str(faces), "--out"]
-    with subprocess.Popen([*command, str(tmp_path / "packed")]) as process:
-        with mask.open("wb"):  # it reads
+    """The packing waits for a pipe, which nobody writes."""
+    faces, pipe = write_pairs(tmp_path / "faces", {"0": draw_labels(64)}), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    code = (
+        "import sys; from pathlib import Path; from semfaceedit import prepare; "
+        "from semfaceedit.data import preparation; "
+        "preparation.prepare_face = lambda *_: Path(sys.argv[1]).read_bytes(); "
+        "sys.exit(prepare.main(sys.argv[2:]))"
+    )
+    words = [str(pipe), "--data", str(faces), "--out", str(tmp_path / "packed")]
+    with subprocess.Popen([sys.executable, "-c", code, *words]) as process:
+        with pipe.open("wb"):  # it reads
             assert list(tmp_path.glob(".packed.*"))
             process.terminate()
             time.sleep(0.1)
     assert process.returncode == 143
-    assert [path.name for path in tmp_path.iterdir()] == ["faces"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["faces", "pipe"]
 
 
 def test_as_a_process(tmp_path):

@@ -16,7 +16,7 @@ from PIL import Image
 from semfaceedit import prepare
 from semfaceedit.data.dataset import open_dataset
 from semfaceedit.data.decoding import read_image, read_label_map
-from semfaceedit.data.landmarks_file import read_landmarks
+from semfaceedit.data.landmarks_file import landmarks_of, read_points
 from semfaceedit.data.layouts import SourcePair, find_source
 from semfaceedit.data.mask_checks import BISENET_NAMES, blurred, wrong_order
 from semfaceedit.data.preparation import locate
@@ -361,6 +361,6 @@ def test_encodings_of_landmarks(tmp_path):
     source = find_source(write_pairs(tmp_path / "d", {"a": LABELS}))
     path, line = tmp_path / "l.txt", "a 1 2 3 4 5 6 7 8 9 10\n"
     path.write_text(line, encoding="utf-8-sig")
-    assert list(read_landmarks(path, source)) == ["a"]
+    assert list(landmarks_of(read_points(path), source, path)) == ["a"]
     path.write_text(line, encoding="utf-16")
-    assert "text of UTF-16: save it as UTF-8" in said(read_landmarks, path, source)
+    assert "text of UTF-16: save it as UTF-8" in said(read_points, path)

@@ -26,7 +26,7 @@ from slider_cases import tiny_sliders
 from torch import nn
 
 from semfaceedit.data.decoding import read_image, read_label_map
-from semfaceedit.data.landmarks_file import read_landmarks
+from semfaceedit.data.landmarks_file import landmarks_of, read_points
 from semfaceedit.data.layouts import Source, SourcePair, read_pose_table
 from semfaceedit.data.preparation import locate, prepare_face
 from semfaceedit.editing.encoder import EncoderSettings, load_encoder, new_encoder, save_encoder
@@ -200,7 +200,7 @@ def landmarks_case(folder: Path, random: Random) -> None:
     else:
         data = ("a " + " ".join(str(v) for p in points for v in p) + "\n").encode()
     path.write_bytes(damaged(data, random) if random.random() < 0.8 else data)
-    for given in read_landmarks(path, source).values():
+    for given in landmarks_of(read_points(path), source, path).values():
         assert given.points.shape == (5, 2) and np.isfinite(given.points).all()
 
 

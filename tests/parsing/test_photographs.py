@@ -5,6 +5,7 @@ Procedural heads stand for photographs: their maps and poses are known exactly.
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,6 +215,28 @@ def test_prepare_reads_maps(heads, read, tmp_path, capsys):
     assert json.loads((masks / "faces.json").read_text()).keys() == {"a", "b"}
 
 
+def test_what_prepare_cannot_use_is_said_before_maps_are_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("semfaceedit.prepare.read_folder", None)
+    for name in ("photos", "mine", "other"):
+        Path(name).mkdir()
+    Path("mine/notes.txt").write_text("text")
+    Path("other/preview.png").write_bytes(b"a picture of somebody's")
+    Path("empty.txt").write_text("")
+    for out, landmarks, said in (
+        ("mine", [], "mine: exists and is not packed data"),
+        ("other", [], "other: exists and is not packed data"),
+        ("new", ["--landmarks", "none.txt"], "none.txt: cannot be read"),
+        ("new", ["--landmarks", "photos"], "photos: cannot be read (Is a directory)"),
+        ("new", ["--landmarks", "empty.txt"], "empty.txt: holds no landmarks"),
+    ):
+        words = ["--data", "photos", "--masks", "auto", "--out", out, *landmarks]
+        assert prepare.main(words) == 1
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+    assert not list(tmp_path.glob("*-masks"))
+
+
 def test_invert_reads_the_map_off_the_photograph(heads, read, tmp_path, capsys):
     photo, out = tmp_path / "photo.png", tmp_path / "face.safetensors"
     Image.fromarray(heads[0][0]).save(photo)
@@ -281,6 +304,35 @@ def test_what_a_face_does_not_show_is_refused_before_the_fit(
     error = capsys.readouterr().err
     assert said in error and error.startswith("semfaceedit edit: error: ")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "paste", "said"),
+    [
+        ("folder", "new.png", "is a folder: give the photograph in it"),
+        ("text.png", "new.png", "cannot be read"),
+        ("other.png", "new.png", "shows another picture"),
+        ("clear.png", "new.jpg", "which JPEG cannot keep"),
+    ],
+)
+def test_a_photograph_to_paste_into_is_looked_at_before_the_fit(
+    given, paste, said, heads, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("text.png").write_text("text")
+    picture = Image.fromarray(heads[0][0])
+    picture.save("photo.png")
+    picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save("other.png")
+    picture.putalpha(100)
+    picture.save("clear.png")
+    monkeypatch.setattr(invert, "invert", None)
+    words = ["--checkpoint", str(write_checkpoint(tmp_path)), "--image", "photo.png",
+             "--paint", "fringe", "--photograph", given, "--paste", paste]  # fmt: skip
+    assert edit.main(words) == 1
+    error = capsys.readouterr().err.splitlines()
+    assert said in error[-1] and error[-1].startswith("semfaceedit edit: error: ")
+    assert not list(tmp_path.glob("new*"))
 
 
 def test_a_network_of_ones_own_reads_the_crop(heads, tmp_path):
