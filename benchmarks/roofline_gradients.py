@@ -22,6 +22,7 @@ from roofline import (
     weights_of,
 )
 
+from semfaceedit.kernels import film_siren_cuda_backward as cuda_backward
 from semfaceedit.kernels import film_siren_cuda_streams
 from semfaceedit.model import config
 
@@ -42,7 +43,7 @@ class Pass:
     chain: Work
     kept: float  # bytes written and read again, through memory
     products: Work
-    read: float  # bytes from memory for these
+    read: float  # bytes from and to memory for these
 
 
 def gradients_pass(stack: Stack, body: str, *, weights: bool) -> Pass:
@@ -95,7 +96,16 @@ def gradients_pass(stack: Stack, body: str, *, weights: bool) -> Pass:
     # The heads read activations after the layers do: a chunk is more than L2 holds.
     read = (sum((left + right) * count for left, right, count in pairs) + outputs) * HALF
     read += layers * width * HALF
+    pairs += [(width, width, layers - 1), (width, width, 1), (outputs, width, layers)]
+    read += sum(partial_sums(body, *each) for each in pairs[1:])
     return Pass(body, chain, affine + own + kept, Work(0, matrix, moved * HALF, 0), read)
+
+
+def partial_sums(body: str, left: int, right: int, layers: int) -> float:
+    """Bytes of a point: a launch's blocks read and write their sums once a chunk."""
+    blocks = -(-left // 128) * layers
+    splits = min(cuda_backward.PRODUCT_BLOCKS[body] // blocks, cuda_backward.PRODUCT_SPLITS)
+    return 2 * splits * layers * left * right * FLOAT / cuda_backward.CHUNK_POINTS
 
 
 def shared_columns(left: int, body: str) -> int:

@@ -68,7 +68,7 @@ struct FilmSirenProduct {
   const uint32_t* right;
   const float* inverses;       // of left
   const int64_t* tile_groups;  // (tiles,), -1: not used
-  float* product;              // (splits, layers, groups, left columns, right columns)
+  float* product;              // (splits, layers, groups, left columns, right columns): added to
 };
 
 // Whether a channel of these columns of left reads what the layer's right is.

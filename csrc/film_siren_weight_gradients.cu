@@ -117,7 +117,8 @@ __global__ void __launch_bounds__(FILM_THREADS, 1) weight_gradient_kernel(FilmSi
   float sums[4][COLUMNS / 8][4] = {};
   float inverse = 1.0f;
   Ring ring(p, shared_memory(), layer, group, first_left, first_right, begin, end);
-  SEMFACEEDIT_NO_UNROLL for (int tile = ring.next(begin - 1); tile < end; tile = ring.next(tile)) {
+  const int first = ring.next(begin - 1);
+  SEMFACEEDIT_NO_UNROLL for (int tile = first; tile < end; tile = ring.next(tile)) {
     const float own = ring.inverse(tile), ratio = inverse / own;
     inverse = own;
     SEMFACEEDIT_UNROLL
@@ -158,6 +159,7 @@ __global__ void __launch_bounds__(FILM_THREADS, 1) weight_gradient_kernel(FilmSi
     }
   }
 
+  if (first >= end) return;
   const int64_t width = p.right_runs * 16;
   float* to = p.product + static_cast<int64_t>(matrix) * p.left_runs * 16 * width;
   SEMFACEEDIT_UNROLL
@@ -165,7 +167,7 @@ __global__ void __launch_bounds__(FILM_THREADS, 1) weight_gradient_kernel(FilmSi
   for (int n = 0; n < COLUMNS / 8; ++n) SEMFACEEDIT_UNROLL
   for (int i = 0; i < 4; ++i) {
     const int64_t output = first_left + row + 16 * m + i / 2 * 8 + own_lane() / 4;
-    to[output * width + first_right + column + 8 * n + own_lane() % 4 * 2 + i % 2] =
+    to[output * width + first_right + column + 8 * n + own_lane() % 4 * 2 + i % 2] +=
         sums[m][n][i] * inverse;
   }
 }

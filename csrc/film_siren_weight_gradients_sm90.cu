@@ -159,13 +159,16 @@ SEMFACEEDIT_DEVICE inline void multiply_parts(const ProductBlock<LEFT, RIGHT, CL
 
   float sums[COLUMNS / 2] = {};
   float inverse = 1.0f;
+  bool added = false;
   SEMFACEEDIT_NO_UNROLL for (;; ring.advance()) {
     sm90::wait_barrier(ring.full(), ring.parity);
     const float own = ring.inverse();
     if (own == 0.0f) break;
     if (used) {
-      const float ratio = inverse / own;
+      // Of powers of two.
+      const float ratio = inverse * sm80::number_of((254u << 23) - sm80::bits_of(own));
       inverse = own;
+      added = true;
       SEMFACEEDIT_UNROLL
       for (float& sum : sums) sum *= ratio;
       Unit::template start<COLUMNS / 2>(sums, nullptr);
@@ -182,6 +185,7 @@ SEMFACEEDIT_DEVICE inline void multiply_parts(const ProductBlock<LEFT, RIGHT, CL
     if (own_lane() < CLUSTER) sm90::arrive(ring.empty(), own_lane());
   }
 
+  if (!added) return;
   const FilmSirenProduct& p = block.p;
   const int64_t width = p.right_runs * 16;
   const int64_t first = block.first_left + row + static_cast<int>(threadIdx.x) % GROUP / 32 * 16;
@@ -190,7 +194,7 @@ SEMFACEEDIT_DEVICE inline void multiply_parts(const ProductBlock<LEFT, RIGHT, CL
               block.first_right + column + own_lane() % 4 * 2;
   SEMFACEEDIT_UNROLL
   for (int j = 0; j < COLUMNS / 8; ++j) SEMFACEEDIT_UNROLL
-  for (int i = 0; i < 4; ++i) to[i / 2 * 8 * width + 8 * j + i % 2] = sums[4 * j + i] * inverse;
+  for (int i = 0; i < 4; ++i) to[i / 2 * 8 * width + 8 * j + i % 2] += sums[4 * j + i] * inverse;
 }
 
 template <int LEFT, int RIGHT, int CLUSTER>

@@ -19,8 +19,10 @@ from .film_siren_reference import FilmSirenCall, FilmSirenGradients
 from .film_siren_tiles import folded_film, groups_of_tiles, point_tiles
 
 CHUNK_POINTS = 65_536  # whose activations and deltas are held at a time
-# Blocks of a launch, by body: products over points are split until there are so many.
+# Blocks of a launch that have points to multiply, by body: products over points are split until
+# there are so many. A part of a tile is of one group: blocks of the others have nothing to do.
 PRODUCT_BLOCKS = {"sm80": 264, "sm90": 132}
+PRODUCT_SPLITS = 32  # at most: each reads and writes its sums once a chunk
 RUN = 16  # points, or columns, of matrix order
 SUM_KINDS = 2  # sums over a tile of each angle: see csrc/film_siren_backward.h
 
@@ -82,10 +84,19 @@ class _Backward:
         self.sums = points.new_empty(self.tiles.bound * self.tile_parts, sum(self.sum_sizes))
         self.inputs = ceil_div(points.shape[1], self.width) * self.width
         self.outputs = self.module.film_siren_outputs(self.channels)
-        self.first = points.new_zeros(1, 1, self.width, self.inputs)
-        self.hidden = points.new_zeros(heads, 1, self.width, self.width)
-        self.view = points.new_zeros(1, self.groups, self.width, self.width)
-        self.heads = points.new_zeros(self.layers, self.groups, self.outputs, self.width)
+        self.first = self._sums(1, 1, self.width, self.inputs)
+        self.hidden = self._sums(heads, 1, self.width, self.width)
+        self.view = self._sums(1, self.groups, self.width, self.width)
+        self.heads = self._sums(self.layers, self.groups, self.outputs, self.width)
+
+    def _sums(self, layers: int, groups: int, left_width: int, right_width: int) -> Tensor:
+        """(splits, layers, groups, N, K), for products over points to add to."""
+        blocks = ceil_div(left_width, 128) * ceil_div(right_width, self.width) * layers
+        splits = min(PRODUCT_BLOCKS[self.body] // max(blocks, 1), PRODUCT_SPLITS, self.parts)
+        if not self.of_products:
+            splits = 1
+        shape = max(splits, 1), layers, groups, left_width, right_width
+        return self.grad_output.new_zeros(shape)
 
     def run(self) -> FilmSirenGradients[Tensor]:
         """All gradients; those that are not needed may be anything."""
@@ -174,7 +185,7 @@ class _Backward:
 
     def _add(
         self,
-        total: Tensor,  # (layers, groups, N, K) += inverse (slots, layers) left^T right
+        total: Tensor,  # (splits, layers, groups, N, K) += inverse (slots, layers) left^T right
         left: Tensor,  # (slots, layers, words of N columns)
         right: Tensor,
         inverses: Tensor,
@@ -182,20 +193,16 @@ class _Backward:
         *,
         trunk_channels: int = -1,
     ) -> None:
-        layers, groups, left_width, right_width = total.shape
+        splits, layers, groups, left_width, right_width = total.shape
         every = groups == 1
-        blocks = ceil_div(left_width, 128) * (right_width // self.width) * layers * groups
-        splits = max(1, min(PRODUCT_BLOCKS[self.body] // blocks, len(tile_groups)))
-        product = total.new_empty(splits, *total.shape)
         sizes = [
             len(tile_groups), layers, groups, splits, every, self.part_points // RUN,
             left_width // RUN, right_width // RUN, trunk_channels, left.stride(0), left.stride(1),
             right.stride(0), right.stride(1), inverses.stride(0), inverses.stride(1),
         ]  # fmt: skip
-        tensors = addresses(left, right, inverses, tile_groups, product)
+        tensors = addresses(left, right, inverses, tile_groups, total)
         with on_stream(total) as place:
             self.module.film_siren_weight_gradients(self.width, sizes, tensors, place)
-        total += product.sum(0)
 
     def _gradients(self) -> FilmSirenGradients[Tensor]:
         rows, width = len(self.call.frequencies), self.width
@@ -219,10 +226,10 @@ class _Backward:
                 points=or_zeros(of_points, 3, width) if self.thin else None,
                 directions=or_zeros(of_directions, 3, width),
                 channels=or_zeros(of_channels, self.channels),
-                first=self.first[0, 0],
-                hidden=self.hidden[:, 0],
-                view=self.view[0],
-                heads=self.heads,
+                first=self.first.sum(0)[0, 0],
+                hidden=self.hidden.sum(0)[:, 0],
+                view=self.view.sum(0)[0],
+                heads=self.heads.sum(0),
             ),
             self.sums if self.grad_points is None else self.grad_points,
             self.sums if self.grad_directions is None else self.grad_directions,

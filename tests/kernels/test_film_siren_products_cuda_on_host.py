@@ -99,13 +99,11 @@ def exact(sizes: Sizes, points: int) -> Tensor:
 
 
 def run(module: ModuleType, sizes: Sizes) -> Tensor:
-    """(splits, layers, groups, left columns, right columns)"""
+    """(splits, layers, groups, left columns, right columns), added to ones."""
     points = module.film_siren_rows(0) // module.film_siren_backward_parts(0)
     left, right, inverses, groups = problem(sizes, points)
     words = [matrix_order(left), matrix_order(right)]
-    product = torch.full(
-        (sizes.splits, sizes.layers, sizes.groups, sizes.left, sizes.right), torch.nan
-    )
+    product = torch.ones(sizes.splits, sizes.layers, sizes.groups, sizes.left, sizes.right)
     strides = [size for tensor in (*words, inverses) for size in tensor.stride()[:2]]
     numbers = [
         sizes.parts, sizes.layers, sizes.groups, sizes.splits, sizes.groups == 1, points // 16,
@@ -123,7 +121,7 @@ def test_products(sizes: Sizes, host_module: ModuleType) -> None:
     points = host_module.film_siren_rows(0) // host_module.film_siren_backward_parts(0)
     product = run(host_module, sizes)
     assert product.isfinite().all()
-    actual, expected = product.double().sum(0), exact(sizes, points)
+    actual, expected = (product.double() - 1).sum(0), exact(sizes, points)
     wanted = read(sizes)[:, None, :, None].expand_as(expected)
     torch.testing.assert_close(actual[wanted], expected[wanted], rtol=1e-5, atol=2e-3)
 
