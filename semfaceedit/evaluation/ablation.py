@@ -25,6 +25,7 @@ from ..procedural.sources import open_training_data
 from ..training.run import RunPlan, train
 from ..training.run_folder import Cadence, TrainingData
 from ..usage import Within, Without
+from .inception import check_file
 from .session import EvaluateOptions, digest, plain
 from .tables import format_number, table
 
@@ -122,6 +123,8 @@ def ablate(options: AblationOptions) -> None:
             raise UserError(f"--variants {name}{meant(name, VARIANTS)}: use {', '.join(VARIANTS)}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("ablate runs in one process: start one per GPU with its own --variants")
+    if options.inception_weights is not None:
+        check_file(options.inception_weights)
     check_runs(options)
     for seed in seeds:
         for name in options.variants:

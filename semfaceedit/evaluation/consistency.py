@@ -182,7 +182,7 @@ def as_output(faces: FaceBatch) -> RenderOutput:
 
 def pose_accuracy(evaluation: Evaluation) -> dict[str, Any]:
     """How well D_c tells yaw and pitch (radians) of generated and of real pictures."""
-    network, origin = _image_discriminator(evaluation)
+    network, origin = image_discriminator(evaluation)
     resolution = evaluation.resolution
     if str(resolution) not in network.adapters:
         sizes = ", ".join(network.adapters)
@@ -227,12 +227,12 @@ def pose_errors(told: np.ndarray, poses: np.ndarray) -> dict[str, Any]:
 def _fingerprint(evaluation: Evaluation) -> str | None:
     """What tells D_c from those of other runs and steps; None where there is none."""
     try:
-        return hash_tensors(_image_discriminator(evaluation)[0].state_dict())
+        return hash_tensors(image_discriminator(evaluation)[0].state_dict())
     except Unmeasured:
         return None
 
 
-def _image_discriminator(evaluation: Evaluation) -> tuple[Discriminator, str]:
+def image_discriminator(evaluation: Evaluation) -> tuple[Discriminator, str]:
     """D_c of the checkpoint's own run, and where it was found (a file's name)."""
     options, model = evaluation.options, evaluation.config.model
     beside = discriminators_beside(evaluation.weights)
@@ -242,8 +242,10 @@ def _image_discriminator(evaluation: Evaluation) -> tuple[Discriminator, str]:
     else:
         folder = options.run_folder or evaluation.weights.parent
         try:
-            state = load_state(folder)
+            state = load_state(folder, flag="--run-folder")
         except UserError:
+            if options.run_folder is not None:
+                raise
             raise Unmeasured(
                 f"no discriminators: neither {beside.name} beside the checkpoint nor a usable "
                 f"state-*.pt in {folder} (give --run-folder)"

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..files import check_regular, sha256_of_file
+from ..errors import UserError
+from ..files import sha256_of_file
 from .session import EvaluateOptions, Unmeasured
 
 URL = (
@@ -78,10 +79,17 @@ def _downloaded() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / URL.rsplit("/", 1)[1]
 
 
+def check_file(path: Path) -> None:
+    """UserError where there is no file of weights at `path`."""
+    if path.is_dir():
+        raise UserError(f"--inception-weights {path} is a folder: give the file of weights in it")
+    if not path.is_file():
+        raise UserError(f"--inception-weights {path}: no such file: check the path")
+
+
 def _check_tensors(path: Path) -> None:
     """The file holds tensors alone, so that reading it executes nothing."""
     try:
-        check_regular(path)
         torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise Unmeasured(f"--inception-weights {path}: no such file") from None

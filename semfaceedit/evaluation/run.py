@@ -13,14 +13,14 @@ from ..kernels import use_backend
 from ..outputs import check_outputs, paths_in, save_page
 from ..training.distributed import join_world
 from ..usage import flag_of, is_given
-from .consistency import POSE_PICTURES, consistency
+from .consistency import POSE_PICTURES, consistency, image_discriminator
 from .cost import cost
 from .editing import editing
 from .figures import draw
-from .inception import asked_for
+from .inception import asked_for, check_file
 from .inversion import inversion, invert_pairs
 from .locality import locality
-from .novelty import novelty
+from .novelty import novelty, training_pictures
 from .pictures import generate_pictures
 from .quality import quality
 from .semantics import semantics
@@ -51,6 +51,7 @@ def evaluate(options: EvaluateOptions, questions: Sequence[str] = ()) -> None:
             torch.cuda.set_device(device)
         with use_backend(options.backend):
             evaluation = Evaluation.open(options, device, world)
+            check_inputs(evaluation, chosen)
             prepare(evaluation, chosen)
             if world.is_main:
                 say_of_others(options, chosen)
@@ -82,6 +83,20 @@ def say_of_others(options: EvaluateOptions, chosen: Sequence[str]) -> None:
         if is_given(options, option) and not served & set(chosen):
             which = " or ".join(name for name in QUESTIONS if name in served)
             remark(f"{flag_of(options, option)} has no effect here: it is for {which}")
+
+
+def check_inputs(evaluation: Evaluation, chosen: Sequence[str]) -> None:
+    """UserError, before pictures are made, for files that the options name and cannot be used."""
+    options, asked = evaluation.options, set(chosen)
+    if options.vgg_weights is not None and asked & QUESTIONS_OF["vgg_weights"]:
+        _ = evaluation.perceptual
+    if options.inception_weights is not None and asked & QUESTIONS_OF["inception_weights"]:
+        check_file(options.inception_weights)
+    if options.run_folder is not None and "consistency" in asked:
+        image_discriminator(evaluation)
+    if options.training_data is not None and "novelty" in asked:
+        with evaluation.world.main_first():  # it packs the data, which the others then find
+            training_pictures(evaluation)
 
 
 def prepare(evaluation: Evaluation, chosen: Sequence[str]) -> None:

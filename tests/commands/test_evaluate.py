@@ -288,8 +288,33 @@ def test_too_few_pictures_for_fid(weights, data, tmp_path, fake_inception):
     assert "quality.sliced_wasserstein" in report_of(tmp_path)["results"]
 
 
-def test_weights_that_are_named_must_be_there(weights, data, tmp_path, capsys):
-    arguments = ("quality", "--inception-weights", str(tmp_path / "none.pth"))
+def test_files_that_are_named_are_looked_at_before_pictures_are_made(
+    weights, data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("semfaceedit.evaluation.run.prepare", None)
+    (tmp_path / "text.pth").write_text("text")
+    (tmp_path / "folder").mkdir()
+    for question, option, name, said in (
+        ("quality", "--inception-weights", "none.pth", "none.pth: no such file: check the path"),
+        ("semantics", "--inception-weights", "folder", "folder is a folder: give the file of"),
+        ("inversion", "--vgg-weights", "text.pth", "text.pth: not a state dict"),
+        ("consistency", "--run-folder", "none", "none: no such run folder"),
+        ("consistency", "--run-folder", "folder", "--run-folder"),
+        ("novelty", "--training-data", "folder", "folder: no known layout"),
+        ("novelty", "--training-data", "text.pth", "text.pth is a file"),
+    ):
+        assert run(weights, data, tmp_path / "out", question, option, str(tmp_path / name)) == 1
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1, (question, error)
+    words = ["ablate", "--inception-weights", str(tmp_path / "none.pth"), "--out"]
+    assert evaluate.main([*words, str(tmp_path / "out")]) == 1
+    assert "none.pth: no such file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_named_must_be_weights(weights, data, tmp_path, capsys):
+    (tmp_path / "text.pth").write_text("text")
+    arguments = ("quality", "--inception-weights", str(tmp_path / "text.pth"))
     assert run(weights, data, tmp_path / "out", *arguments) == 1
     said = capsys.readouterr().err
     assert "quality.fid was requested by passing its weights" in said.splitlines()[-1]
