@@ -10,7 +10,7 @@ follow each other as the kernel makes them; then the same of gradients. Needs no
 import argparse
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -65,6 +65,7 @@ class Stack:
     groups: int
     channels: int
     trunk: int
+    identity: bool = False  # the first layer, which has no product then
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,13 @@ def stacks(preset: str = "paper") -> dict[str, Stack]:
     width, groups = model.width, model.groups
     return {
         "geometry": Stack(3, width, model.geometry_depth, 1, channels, 1),
-        "appearance": Stack(width, width, model.appearance_depth, groups, 3, 0),
+        "appearance": Stack(width, width, model.appearance_depth, groups, 3, 0, identity=True),
     }
 
 
 def useful_flops(stack: Stack) -> int:
-    rows = stack.inputs + 3 + stack.layers * stack.width + (stack.layers - 1) * stack.channels
+    inputs = 0 if stack.identity else stack.inputs
+    rows = inputs + 3 + stack.layers * stack.width + (stack.layers - 1) * stack.channels
     return 2 * stack.width * rows
 
 
@@ -115,6 +117,7 @@ def cuda_work(stack: Stack, body: str) -> Work:
     those of a cluster, without the narrow rows where none is read: from the slab of the narrow
     channels on.
     """
+    stack = replace(stack, identity=False)  # these kernels multiply with it
     constants = cuda_constants()
     narrow, depth = constants["NARROW"], constants["INPUTS"]
     stream = film_siren_cuda_streams.weight_stream(
@@ -156,17 +159,18 @@ def triton_work(stack: Stack, architecture: int) -> Work:
     """film_siren_triton_kernels.py: every block of columns reads the activations again, but
     VIEW_BLOCKS of the heads together. Tiles are those of the newest Triton,
     whatever is installed."""
+    inputs = 0 if stack.identity else stack.inputs  # of the first product
     tiling = triton_tiling.forward_tiling(
-        "fp16", architecture, stack.inputs, stack.width, triton=_triton.NEWEST
+        "fp16", architecture, inputs, stack.width, triton=_triton.NEWEST
     )
     heads_at = triton_tiling.head_constants(stack.channels, tiling)
     width, rows, heads = stack.width, tiling.rows, stack.layers - 1
     tile, matrix = rows * width * HALF, width * width * HALF
     blocks = width // min(tiling.columns, width)
-    thin = stack.inputs <= triton_tiling.THIN
+    thin = inputs <= triton_tiling.THIN
     total = stack.layers * (blocks * tile + matrix + tile) + tile  # read, weights, written
     if not thin:
-        total += 2 * blocks * rows * stack.inputs * HALF + width * stack.inputs * HALF
+        total += 2 * blocks * rows * inputs * HALF + width * inputs * HALF
     padded = triton_tiling.padded_channels(stack.channels)
     columns = heads_at["HEAD_COLUMNS"]
     view = heads_at["VIEW_COLUMNS"] * heads_at["VIEW_BLOCKS"]
@@ -175,7 +179,7 @@ def triton_work(stack: Stack, architecture: int) -> Work:
     reads = narrow // columns * heads + (padded - narrow) // view * heads
     total += reads * tile + heads * padded * width * HALF
     total += rows * (stack.inputs + 3 + stack.channels) * FLOAT
-    rows_of_weights = stack.layers * width + heads * padded + (0 if thin else stack.inputs)
+    rows_of_weights = stack.layers * width + heads * padded + (0 if thin else inputs)
     sines = (stack.layers + 1) * width
     return Work(useful_flops(stack), 2 * width * rows_of_weights, total / rows, sines)
 

@@ -30,7 +30,8 @@ def gradients_of(
 ) -> FilmSirenGradients[Tensor]:
     """With the gradients of points and directions."""
     groups, heads, channels, width = call.weights.head_weight.shape
-    inputs, layers, split = call.points.shape[1], heads + 1, call.trunk_channels
+    inputs, layers = call.weights.first_weight.shape[1], heads + 1
+    split = call.trunk_channels
     phases = sums.angles[:, :, :width]
     biases = call.frequencies * phases  # (M, L + 1, W)
     first = sums.first if sums.points is None else sums.points.sum(0).T

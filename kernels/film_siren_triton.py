@@ -21,7 +21,7 @@ from ._triton import (
 )
 from .film_siren_gradients import Sums, gradients_of, only_needed
 from .film_siren_ops import empty_output, register
-from .film_siren_reference import FilmSirenCall, FilmSirenGradients
+from .film_siren_reference import FilmSirenCall, FilmSirenGradients, is_identity
 from .film_siren_tiles import TURN, Tiles, folded_film, groups_of_tiles, point_tiles
 from .film_siren_triton_tiling import (
     PRECISIONS,
@@ -36,17 +36,21 @@ from .film_siren_triton_tiling import (
     tile_constants,
 )
 
-__all__ = ["PRECISIONS", "backward", "forward", "unavailable"]
+__all__ = ["PRECISIONS", "backward", "forward", "skips_identity", "unavailable"]
 
 CHUNK_TILES = 256  # tiles whose activations the backward pass holds at a time
 SPLITS = 8  # partial sums of each weight gradient
 SUMS_BLOCK, SUMS_DEPTH = 64, 32
 
 
+def skips_identity() -> bool:
+    return True
+
+
 def launch_forward(call: FilmSirenCall) -> Tensor:
     points, output = call.points, empty_output(call)
-    width = call.weights.head_weight.shape[3]
-    tiling = forward_tiling(call.precision, capability(points), points.shape[1], width)
+    width, multiplied = call.weights.first_weight.shape
+    tiling = forward_tiling(call.precision, capability(points), multiplied, width)
     network = _prepared(call, tiling)
     tiles = point_tiles(call.row_offsets, len(points), tiling.rows)
     programs = min(resident(tiling.warps, MOST) * multiprocessors(points), tiles.bound)
@@ -69,7 +73,7 @@ class Operands(NamedTuple):
     scales: Tensor  # (M, L + 1, W): frequencies, in turns where the sine takes turns
     shifts: Tensor  # (M, L + 1, W): frequency times bias plus phase, in the same unit
     row_groups: Tensor
-    first_weight: Tensor  # (W, 3) fp32, or (W, padded inputs) if a point has more than three
+    first_weight: Tensor  # (W, 3) fp32; (W, padded inputs) if a point has more; (W, 0): identity
     weights: Tensor  # (L - 1 + G, W, W): hidden layers, then view layers
     view_direction: Tensor  # (G, W, 3) fp32
     head_weight: Tensor  # (G, L - 1, padded channels, W)
@@ -108,20 +112,20 @@ class Network(NamedTuple):
 def _prepared(call: FilmSirenCall, tiling: Tiling) -> Network:
     weights, precision = call.weights, call.precision
     groups, heads, channels, own_width = weights.head_weight.shape
-    inputs = call.points.shape[1]
-    constants = network_constants(own_width, heads + 1, inputs, precision)
+    inputs, identity = call.points.shape[1], is_identity(weights.first_weight)
+    constants = network_constants(own_width, heads + 1, inputs, precision, identity=identity)
     width = constants["WIDTH"]
     step = max(64, tile_constants(tiling, width)["SLAB"])
     sizes = Sizes(
         inputs,
-        16 if constants["THIN"] else ceil_div(inputs, step) * step,
+        16 if constants["THIN"] or identity else ceil_div(inputs, step) * step,
         channels,
         padded_channels(channels),
         call.trunk_channels,
     )
     operand = torch.float16 if precision == "fp16" else torch.float32
-    first_shape = (width, 3) if constants["THIN"] else (width, sizes.padded_inputs)
-    first_weight = padded(weights.first_weight, first_shape)
+    columns = 3 if constants["THIN"] else 0 if identity else sizes.padded_inputs
+    first_weight = padded(weights.first_weight, (width, columns))
     view = weights.view_weight
     matrices = torch.cat([weights.hidden_weight, view[:, :, 3:]])
     film_shape = (len(call.frequencies), heads + 2, width)
@@ -320,7 +324,8 @@ class _Backward:
                 activations[:, last - 1 : last],
             ),
         ]  # fmt: skip
-        if not self.network.constants["THIN"]:
+        constants = self.network.constants
+        if not constants["THIN"] and not constants["IDENTITY"]:
             first = (needed.first_weight, self.first, slice(0, 1), scratch.copied[:, None])
             layers.insert(0, first)
         for need, total, which, right in layers:

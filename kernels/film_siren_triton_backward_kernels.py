@@ -107,6 +107,7 @@ def backward_kernel(
     LAYERS: tl.constexpr,
     WIDTH: tl.constexpr,
     THIN: tl.constexpr,
+    IDENTITY: tl.constexpr,
     NEED_POINTS: tl.constexpr,
     NEED_DIRECTIONS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -207,6 +208,9 @@ def backward_kernel(
                     dy += tl.sum(delta * tl.load(own_view + 1)[None, :], 1)
                     dz += tl.sum(delta * tl.load(own_view + 2)[None, :], 1)
             if layer == 0:
+                if IDENTITY and NEED_POINTS:
+                    of_points = grad_points + row[:, None] * inputs + column[None, :]
+                    tl.store(of_points, delta, mask=inside[:, None] & (column < inputs)[None, :])
                 if THIN:
                     _store_three_sums(
                         layer_sums + 2 * WIDTH, points, row, inside, inputs, delta, column, WIDTH
@@ -225,7 +229,7 @@ def backward_kernel(
             dx = tl.zeros((ROWS,), tl.float32)
             dy = tl.zeros((ROWS,), tl.float32)
             dz = tl.zeros((ROWS,), tl.float32)
-    if NEED_POINTS:
+    if NEED_POINTS and not IDENTITY:
         if THIN:
             _store_three(grad_points, row, inside, inputs, dx, dy, dz)
         else:

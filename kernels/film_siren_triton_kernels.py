@@ -2,7 +2,8 @@
 
 Points come in tiles of ROWS that share one FiLM row. The activations of a tile lie in `scratch`, in
 the type of the matrix operands: fp32, or fp16 with products, FiLM and sine in fp32. Layer 0 reads
-the points, layer `LAYERS` is the view layer. `weights` are those of layers 1 to LAYERS - 1, then of
+the points, or is their sine where they are its products (IDENTITY); layer `LAYERS` is the view
+layer. `weights` are those of layers 1 to LAYERS - 1, then of
 one view layer for each group. FiLM and biases are folded: a layer is sine(scale W h + shift).
 """
 
@@ -35,6 +36,13 @@ def _copy_points(points, row, inside, inputs, padded_inputs, to, ROWS: tl.conste
         x = tl.load(points + row[:, None] * inputs + column[None, :], mask=mask, other=0.0)
         at = tl.arange(0, ROWS)[:, None] * padded_inputs + column[None, :]
         tl.store(to + at, x.to(to.dtype.element_ty))
+
+
+@triton.jit
+def _own_products(points, row, inside, inputs, column):
+    """Points that are the products W h of the first layer themselves."""
+    mask = inside[:, None] & (column < inputs)[None, :]
+    return tl.load(points + row[:, None] * inputs + column[None, :], mask=mask, other=0.0)
 
 
 @triton.jit
@@ -77,6 +85,7 @@ def _layers(
     LAYERS: tl.constexpr,
     WIDTH: tl.constexpr,
     THIN: tl.constexpr,  # at most three inputs: fp32, straight from the points
+    IDENTITY: tl.constexpr,  # no first product: the points are that
     KEEP: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -84,12 +93,14 @@ def _layers(
     PRECISION: tl.constexpr,
     FAST: tl.constexpr,
 ):
-    if not THIN:
+    if not THIN and not IDENTITY:
         _copy_points(points, row, inside, inputs, padded_inputs, copied, ROWS)
         tl.debug_barrier()
     for start in range(0, WIDTH, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
-        if THIN:
+        if IDENTITY:
+            product = _own_products(points, row, inside, inputs, column)
+        elif THIN:
             product = _three_inputs(points, row, inside, inputs, first_weight, column)
         else:
             product = times_transposed(
@@ -244,7 +255,7 @@ def forward_kernel(
     row_groups,  # (M,)
     tiles,  # (3, T): first point, point after the last, FiLM row
     tile_count,  # (1,): how many of T are used
-    first_weight,  # (WIDTH, 3) fp32 if THIN, else (WIDTH, padded_inputs)
+    first_weight,  # (WIDTH, 3) fp32 if THIN, (WIDTH, 0) if IDENTITY, else (WIDTH, padded_inputs)
     weights,  # (LAYERS - 1 + G, WIDTH, WIDTH)
     view_direction,  # (G, WIDTH, 3) fp32
     head_weight,  # (G, LAYERS - 1, padded_channels, WIDTH)
@@ -264,6 +275,7 @@ def forward_kernel(
     LAYERS: tl.constexpr,
     WIDTH: tl.constexpr,
     THIN: tl.constexpr,
+    IDENTITY: tl.constexpr,
     KEEP: tl.constexpr,  # keep what the backward pass needs, a tile a program; no output
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -292,7 +304,7 @@ def forward_kernel(
             points, directions, scales + film_row * ((LAYERS + 1) * WIDTH),
             shifts + film_row * ((LAYERS + 1) * WIDTH), group, first_weight, weights,
             view_direction, row, inside, own_copy, own_scratch, own_affine, inputs, padded_inputs,
-            LAYERS, WIDTH, THIN, KEEP, ROWS, COLUMNS, SLAB, PRECISION, FAST,
+            LAYERS, WIDTH, THIN, IDENTITY, KEEP, ROWS, COLUMNS, SLAB, PRECISION, FAST,
         )  # fmt: skip
         if not KEEP:
             own_heads = head_weight + group * ((LAYERS - 1) * padded_channels * WIDTH)

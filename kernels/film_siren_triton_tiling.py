@@ -33,8 +33,9 @@ INTERPRETED = Tiling(
 def forward_tiling(
     precision: str, architecture: int, inputs: int, width: int, triton: Version | None = None
 ) -> Tiling:
-    """`architecture` as 80, 89, 90, ...; 0: the interpreter. Chosen to spill no registers, which
-    depends on the version of Triton; None: the installed one."""
+    """`architecture` as 80, 89, 90, ...; 0: the interpreter. `inputs` of the first product, 0 if
+    there is none. Chosen to spill no registers, which depends on the version of Triton; None: the
+    installed one."""
     if architecture == 0:
         return INTERPRETED
     if precision == "fp32":
@@ -61,13 +62,16 @@ def backward_tiling(precision: str, architecture: int) -> Tiling:
     return Tiling(rows=64, columns=64, slab=32, warps=4, stages=3)
 
 
-def network_constants(width: int, layers: int, inputs: int, precision: str) -> dict[str, Any]:
+def network_constants(
+    width: int, layers: int, inputs: int, precision: str, *, identity: bool = False
+) -> dict[str, Any]:
     """What all kernels of one call have in common. Zeros fill other widths up: sin(0 x + 0) = 0."""
     precise = os.environ.get("SEMFACEEDIT_PRECISE_SIN") == "1"
     return {
         "LAYERS": layers,
         "WIDTH": power_of_two(width, 16),
-        "THIN": inputs <= THIN,
+        "THIN": inputs <= THIN and not identity,
+        "IDENTITY": identity,
         "PRECISION": DOT_PRECISION[precision],
         "FAST": precision != "fp32" and not precise and not interpreted(),
     }

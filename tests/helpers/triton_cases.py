@@ -340,7 +340,7 @@ def test_field_registered_ops() -> None:
     torch.library.opcheck(ops.ray_isosurface_backward_triton.default, arguments)
 
 
-# Points, inputs, width, layers, FiLM rows, groups, channels, trunk channels
+# Points, inputs (0: no first product), width, layers, FiLM rows, groups, channels, trunk channels
 STACKS = {
     "one point": (1, 3, 16, 2, 1, 1, 3, 0),
     "geometry": (37, 3, 32, 3, 4, 1, 24, 1),
@@ -348,11 +348,15 @@ STACKS = {
     "appearance": (37, 32, 32, 2, 5, 3, 3, 0),
     "odd": (23, 5, 17, 4, 5, 2, 21, 18),
     "two inputs, all channels from the trunk": (19, 2, 16, 3, 2, 1, 5, 5),
+    "no first product": (37, 0, 32, 2, 5, 3, 3, 0),
+    "odd, no first product": (23, 0, 17, 4, 5, 2, 21, 18),
+    "three wide, no first product": (19, 0, 3, 2, 2, 1, 5, 2),
 }
 SLOW_STACKS = {
     "small": (300, 3, 64, 3, 3, 1, 84, 1),
     "wide": (33, 3, 256, 3, 2, 1, 276, 1),
     "several chunks": (700, 16, 16, 3, 5, 3, 3, 0),
+    "several chunks, no first product": (700, 0, 16, 3, 5, 3, 3, 0),
 }
 
 
@@ -401,6 +405,7 @@ def test_stack(name: str, precision: str) -> None:
 GPU_STACKS = {
     "geometry": (200, 3, 64, 2, 3, 1, 52, 1),
     "colours": (60, 20, 64, 2, 2, 2, 3, 0),
+    "colours, no first product": (60, 0, 64, 2, 2, 2, 3, 0),
     "17 channels": (50, 3, 32, 2, 2, 1, 17, 1),
     "heads in one pass": (40, 3, 16, 2, 1, 1, 300, 1),
 }
@@ -427,8 +432,9 @@ def test_stack_at_larger_sizes(name: str, precision: str, monkeypatch: Any) -> N
     compare_stack(SLOW_STACKS[name], precision)
 
 
-def test_stack_each_gradient_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = (9, 5, 16, 2, 2, 2, 5, 2)
+@pytest.mark.parametrize("first_inputs", [5, 0])
+def test_stack_each_gradient_alone(first_inputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = (9, first_inputs, 16, 2, 2, 2, 5, 2)
     parts = stack_problem(sizes)
     inputs = parts[0]
     function = stack(parts, sizes[-1], "triton")
@@ -453,6 +459,16 @@ def test_stack_trunk_never_sees_the_direction() -> None:
     first, second = function(inputs)["output"], function(turned)["output"]
     assert torch.equal(first[:, :7], second[:, :7])
     assert second[:, 7:].isnan().all()
+
+
+def test_stack_without_a_first_product_reads_each_point_alone() -> None:
+    """At a width that zeros fill up: what lies behind a point is the next one."""
+    sizes = STACKS["odd, no first product"]
+    parts = stack_problem(sizes)
+    inputs = {**parts[0], "points": parts[0]["points"].clone()}
+    inputs["points"][7] = float("nan")
+    output = stack(parts, sizes[-1], "triton")(inputs)["output"]
+    assert output.isnan().any(1).nonzero().flatten().tolist() == [7]
 
 
 def test_stack_of_no_points() -> None:

@@ -304,7 +304,9 @@ def film(
 ) -> Resources:
     host = film_siren_triton_tiling
     tiling = host.backward_tiling(precision, architecture)
-    constants = host.network_constants(width, layers, inputs, precision)
+    constants = host.network_constants(
+        width, layers, inputs or width, precision, identity=inputs == 0
+    )
     if name == "forward_kernel":
         tiling = host.forward_tiling(precision, architecture, inputs, width)
         constants |= {"KEEP": False, **host.head_constants(channels, tiling)}
@@ -319,27 +321,31 @@ def film(
     else:
         constants |= host.tile_constants(tiling, width)
     module = "kernels" if name == "forward_kernel" else "backward_kernels"
+    types = film_types(precision, inputs or width)
     return compile_kernel(
-        f"film_siren_triton_{module}", name, film_types(precision, inputs), constants, architecture,
+        f"film_siren_triton_{module}", name, types, constants, architecture,
         warps=tiling.warps, stages=tiling.stages, registers=tiling.registers,
     )  # fmt: skip
 
 
-# Width, layers, inputs, channels
+# Width, layers, inputs (0: no first product), channels
 STACKS = {
     "paper geometry": (256, 8, 3, 276),  # seven summed heads of density, classes and descriptor
     "paper geometry without descriptors": (256, 8, 3, 20),
     "paper appearance": (256, 8, 256, 3),
+    "paper appearance, no first product": (256, 8, 0, 3),
     "geometry of width 128": (128, 8, 3, 148),
     "small geometry": (64, 3, 3, 84),
     "small appearance": (64, 2, 64, 3),
+    "small appearance, no first product": (64, 2, 0, 3),
 }
+QUICK = ("paper geometry", "paper appearance, no first product")
 EVERY_STACK = [
     pytest.param(name, precision, architecture, marks=[] if quick else [pytest.mark.slow])
     for name in STACKS
     for precision in film_siren_triton.PRECISIONS
     for architecture in ARCHITECTURES
-    for quick in [name == "paper geometry" and precision == "fp16"]
+    for quick in [precision == "fp16" and name in QUICK]
 ]
 
 

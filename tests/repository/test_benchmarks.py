@@ -203,6 +203,10 @@ def test_counted_work_of_film_siren() -> None:
         by_hand = 9 * 64 + 8 * (2 * 64 + 128) + 64 + 16 + 141  # of each tile
         by_hand += 7 * (passes * 64 + 288 / 2)
         assert kib == pytest.approx(by_hand, rel=0.03)
+    work = roofline.triton_work(stacks["appearance"], 90)
+    by_hand = 9 * 64 + 8 * (2 * 64 + 128) + 7 * (64 + 16 / 2) + 131  # no first product
+    assert work.l2 * 128 / 1024 == pytest.approx(by_hand, rel=1e-3)
+    assert work.matrix == 2 * 256 * (8 * 256 + 7 * 16)
 
 
 def test_counted_work_of_gradients() -> None:
