@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import film_siren_cases
 import pytest
@@ -103,6 +104,25 @@ def test_chunks_of_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     with unwritten_memory_is_nan():
         in_chunks = gradients(*case)
     assert_matches(in_chunks, {name: value.double() for name, value in whole.items()}, whole)
+
+
+def test_blocks_of_other_groups_are_not_counted(
+    host_module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of a tile is of one group: as many splits for many groups as for one."""
+    set_product_blocks(monkeypatch, 12)
+    launch, splits = host_module.film_siren_weight_gradients, []
+
+    def noted(width: int, sizes: list[int], *operands: object) -> None:
+        splits.append(sizes[3])
+        launch(width, sizes, *operands)
+
+    monkeypatch.setattr(host_module, "film_siren_weight_gradients", noted)
+    for groups in (1, 3):
+        gradients((600, 3, 16, 2, 3, groups, 5), 1)
+    half = len(splits) // 2
+    assert splits[:half] == splits[half:]
+    assert min(splits) > 1
 
 
 AMPLIFYING = (9, 3, 16, 8, 1, 1, 5)
