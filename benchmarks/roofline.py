@@ -10,7 +10,7 @@ follow each other as the kernel makes them; then the same of gradients. Needs no
 import argparse
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -117,7 +117,6 @@ def cuda_work(stack: Stack, body: str) -> Work:
     those of a cluster, without the narrow rows where none is read: from the slab of the narrow
     channels on.
     """
-    stack = replace(stack, identity=False)  # these kernels multiply with it
     constants = cuda_constants()
     narrow, depth = constants["NARROW"], constants["INPUTS"]
     stream = film_siren_cuda_streams.weight_stream(
@@ -147,8 +146,9 @@ def cuda_work(stack: Stack, body: str) -> Work:
 
 def weights_of(stack: Stack) -> FilmSirenWeights:
     width, groups, heads, channels = stack.width, stack.groups, stack.layers - 1, stack.channels
+    inputs = 0 if stack.identity else stack.inputs
     shapes = (
-        (width, stack.inputs), (width,), (heads, width, width), (heads, width),
+        (width, inputs), (width,), (heads, width, width), (heads, width),
         (groups, width, 3 + width), (groups, width), (groups, heads, channels, width),
         (groups, heads, channels),
     )  # fmt: skip

@@ -28,7 +28,7 @@ from semfaceedit.model import config
 
 # Instructions an element on the way back: what tests/kernels/test_cuda_compile.py counts, another
 # scale before the heads, scale and packing.
-PER_COSINE = {"sm80": 13.8 + 1 + 1.5, "sm90": 25.6 + 1 + 1.5}
+PER_COSINE = {"sm80": 13.8 + 1 + 1.5, "sm90": 29.1 + 1 + 1.5}
 STEP = 16  # inputs that the matrix unit takes at a time
 BLOCK = 64  # columns of W h that csrc/film_siren_backward_sm90.cu multiplies at a time
 # Points that are coloured in a render with --cull 1e-4: of eight faces of `portraits` at 64x64.
@@ -52,7 +52,7 @@ def gradients_pass(stack: Stack, body: str, *, weights: bool) -> Pass:
     constants = cuda_constants()
     again = body == "sm90"
     width, layers, depth, rows = stack.width, stack.layers, constants["INPUTS"], constants["ROWS"]
-    thin = stack.inputs <= constants["COORDINATES"]
+    thin = stack.inputs <= constants["COORDINATES"] and not stack.identity
     stream = film_siren_cuda_streams.backward_stream(
         weights_of(stack), stack.trunk, width, stream_constants(), points=True, again=again
     )
@@ -81,7 +81,9 @@ def gradients_pass(stack: Stack, body: str, *, weights: bool) -> Pass:
         return Pass(body, chain, affine + own, Work(0, 0, 0, 0), 0)
     across = -(-stack.inputs // width)
     # Left columns, right columns, how many, heads aside.
-    pairs = [(width, width, layers)] + ([] if thin else [(width, across * width, 1)])
+    pairs = [(width, width, layers)] + (
+        [] if thin or stack.identity else [(width, across * width, 1)]
+    )
     matrix = moved = 0.0
     for left, right, count in pairs:
         matrix += 2 * left * right * count

@@ -28,7 +28,7 @@ namespace semfaceedit {
 namespace {
 
 // Sizes and addresses in the order of FilmSirenChain.
-void film_siren_forward_binding(int64_t width, int64_t blocks, const std::array<int64_t, 6>& s,
+void film_siren_forward_binding(int64_t width, int64_t blocks, const std::array<int64_t, 7>& s,
                                 const Addresses<10>& a, const CudaPlace& place) {
   const FilmSirenChain chain{static_cast<int>(s[0]),
                              static_cast<int>(s[1]),
@@ -36,6 +36,7 @@ void film_siren_forward_binding(int64_t width, int64_t blocks, const std::array<
                              static_cast<int>(s[3]),
                              static_cast<int>(s[4]),
                              static_cast<int>(s[5]),
+                             static_cast<int>(s[6]),
                              floats(a[0]),
                              floats(a[1]),
                              integers(a[2]),
@@ -51,28 +52,21 @@ void film_siren_forward_binding(int64_t width, int64_t blocks, const std::array<
 }
 
 // The same of FilmSirenBackward; of its chain what it uses.
-void film_siren_backward_binding(int64_t width, int64_t blocks, const std::array<int64_t, 11>& s,
+void film_siren_backward_binding(int64_t width, int64_t blocks, const std::array<int64_t, 12>& s,
                                  const Addresses<19>& a, const CudaPlace& place) {
   const auto number = [&](int i) { return static_cast<int>(s[i]); };
   const auto words = [&](int i) { return reinterpret_cast<uint32_t*>(a[i]); };
-  const FilmSirenChain chain{number(0),
-                             number(1),
-                             number(2),
-                             number(3),
-                             number(4),
-                             number(5),
-                             floats(a[0]),
-                             floats(a[1]),
-                             integers(a[2]),
-                             integers(a[3]),
-                             integers(a[4]),
-                             floats(a[5]),
-                             reinterpret_cast<const uint16_t*>(a[6]),
-                             nullptr,
-                             nullptr,
+  const FilmSirenChain chain{number(0),      number(1),
+                             number(2),      number(3),
+                             number(4),      number(5),
+                             number(6),      floats(a[0]),
+                             floats(a[1]),   integers(a[2]),
+                             integers(a[3]), integers(a[4]),
+                             floats(a[5]),   reinterpret_cast<const uint16_t*>(a[6]),
+                             nullptr,        nullptr,
                              nullptr};
   const FilmSirenBackward pass{
-      chain,        number(6),    number(7),     number(8),     number(9),     number(10),
+      chain,        number(7),    number(8),     number(9),     number(10),    number(11),
       floats(a[7]), floats(a[8]), floats(a[9]),  floats(a[10]), words(11),     words(12),
       words(13),    words(14),    floats(a[15]), floats(a[16]), floats(a[17]), floats(a[18])};
   pybind11::gil_scoped_release release;

@@ -222,7 +222,7 @@ SEMFACEEDIT_DEVICE inline void go_forward(const FilmSirenBackward& p, int number
     }
   }
   multiply_points<WIDTH>(chain, number, unit, sums);
-  unit.done();
+  if (!chain.identity) unit.done();
   SEMFACEEDIT_NO_UNROLL for (int layer = 0;; ++layer) {
     unit.keep_affine(p, layer, sums);
     modulate<WIDTH>(sums, unit.film(number, layer), h);
@@ -331,25 +331,34 @@ SEMFACEEDIT_DEVICE inline void differentiate_coordinates(
   }
 }
 
+// Numbers from `first` on of the gradients of points: sums times `inverse`.
+template <int WIDTH>
+SEMFACEEDIT_DEVICE inline void write_grad_points(const FilmSirenBackward& p,
+                                                 const FilmSirenTile& tile, int t, int first,
+                                                 const float (&sums)[WIDTH / 2], float inverse) {
+  const int inputs = p.chain.inputs;
+  SEMFACEEDIT_UNROLL
+  for (int j = 0; j < WIDTH / 8; ++j) SEMFACEEDIT_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const int at = first + 8 * j + 2 * t + i % 2;
+    if (at < inputs && tile.used[i / 2])
+      p.grad_points[static_cast<int64_t>(tile.rows[i / 2]) * inputs + at] =
+          sums[4 * j + i] * inverse;
+  }
+}
+
 // The gradient of points of more than three numbers.
 template <int WIDTH, class Unit>
-SEMFACEEDIT_DEVICE inline void write_grad_points(const FilmSirenBackward& p, int number, Unit& unit,
-                                                 const uint32_t (&h)[WIDTH / 16][4]) {
+SEMFACEEDIT_DEVICE inline void multiply_grad_points(const FilmSirenBackward& p, int number,
+                                                    Unit& unit,
+                                                    const uint32_t (&h)[WIDTH / 16][4]) {
   const int inputs = p.chain.inputs;
   SEMFACEEDIT_NO_UNROLL for (int first = 0; first < inputs; first += WIDTH) {
     float sums[WIDTH / 2];
     unit.multiply(sums, nullptr, h, false);
     unit.done();
-    const FilmSirenTile tile = unit.tile(number);
-    const float inverse = PartSums<WIDTH, Unit>::inverse();
-    SEMFACEEDIT_UNROLL
-    for (int j = 0; j < WIDTH / 8; ++j) SEMFACEEDIT_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const int at = first + 8 * j + 2 * Unit::column() + i % 2;
-      if (at < inputs && tile.used[i / 2])
-        p.grad_points[static_cast<int64_t>(tile.rows[i / 2]) * inputs + at] =
-            sums[4 * j + i] * inverse;
-    }
+    write_grad_points<WIDTH>(p, unit.tile(number), Unit::column(), first, sums,
+                             PartSums<WIDTH, Unit>::inverse());
   }
 }
 
@@ -377,13 +386,15 @@ SEMFACEEDIT_DEVICE inline void go_back(const FilmSirenBackward& p, int number, U
         sums, Part::output_inverse(), unit.film(number, layer), unit.affine(p, number, layer)));
     Part::write(2, sums_of<Unit>(p, number) + layer * 2 * WIDTH);
     const bool view = layer == chain.layers;
-    if (view || (layer == 0 && chain.inputs <= FILM_COORDINATES)) {
+    if (view || (layer == 0 && reads_coordinates(chain))) {
       const int64_t group = unit.tile(number).group;
       const float* rows = view ? p.view_rows + group * 4 * WIDTH : p.first_rows;
       differentiate_coordinates<WIDTH>(
           p, number, unit, sums, view ? chain.directions : chain.points, view ? 3 : chain.inputs,
           reinterpret_cast<const float4*>(rows), view ? p.view_at : p.first_at,
           view ? p.grad_directions : p.grad_points);
+    } else if (layer == 0 && chain.identity && p.grad_points) {
+      write_grad_points<WIDTH>(p, unit.tile(number), Unit::column(), 0, sums, 1.0f);
     }
     const Scale scale(Part::largest());
     SEMFACEEDIT_UNROLL
@@ -400,8 +411,8 @@ SEMFACEEDIT_DEVICE inline void go_back(const FilmSirenBackward& p, int number, U
     }
     if (layer == 0) break;
   }
-  if (p.grad_points && chain.inputs > FILM_COORDINATES)
-    write_grad_points<WIDTH>(p, number, unit, h);
+  if (p.grad_points && !chain.identity && !reads_coordinates(chain))
+    multiply_grad_points<WIDTH>(p, number, unit, h);
 }
 
 }  // namespace semfaceedit

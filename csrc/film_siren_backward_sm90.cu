@@ -40,6 +40,7 @@ struct MultipliedAffine {
     SEMFACEEDIT_UNROLL
     for (float& sum : sums) sum = 0.0f;
     unit.multiply_affine(p, number, layer, first, sums);
+    sm90::keep_single();  // else ptxas copies what follows, for sums that are multiplied and read
   }
   SEMFACEEDIT_DEVICE float4 operator()(int j) const {
     const float* s = sums + 4 * (j % (BLOCK / 8));
@@ -187,8 +188,12 @@ struct BackwardGroup : GroupUnit<WIDTH, 0> {
   // BLOCK columns from `first` on of a layer's W h.
   SEMFACEEDIT_DEVICE void multiply_affine(const FilmSirenBackward& p, int number, int layer,
                                           int first, float (&sums)[BLOCK / 2]) {
+    if (sm80::unknown(layer) == 0 && this->p.identity) {
+      load_sums(this->p, this->tile(number), Unit::column(), sm80::unknown(first), sums);
+      return;
+    }
     const int inputs = this->p.inputs;
-    const bool view = layer == this->p.layers, thin = layer == 0 && inputs <= FILM_COORDINATES;
+    const bool view = layer == this->p.layers, thin = layer == 0 && reads_coordinates(this->p);
     if (!thin) {
       const int read = layer > 0 ? WIDTH : inputs;
       if (first == 0 && layer > 0) put_activations(p, number, layer);

@@ -11,6 +11,7 @@
 //                           if it is not null
 //   multiply_coordinates(sums, a, onto)   sums (+)= the 16 inputs a times W
 //   multiply_last(narrow, h)          narrow += h times the slab of NARROW channels alone
+//   next_film()             FiLM of a layer without a product may be read
 //   film(number, layer)     (factor, summand) of output pairs t, t + 4, ..., after the layer's product
 //   done()                  the last slab of a product, and FiLM, may be overwritten
 #pragma once
@@ -170,12 +171,37 @@ SEMFACEEDIT_DEVICE inline void multiply_coordinates(const float* from, int size,
   unit.multiply_coordinates(sums, a, onto);
 }
 
+// Columns [first, first + 2 COUNT) of the points as sums: what a first layer without a product reads.
+template <int COUNT>
+SEMFACEEDIT_DEVICE inline void load_sums(const FilmSirenChain& p, const FilmSirenTile& tile, int t,
+                                         int first, float (&sums)[COUNT]) {
+  SEMFACEEDIT_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const float* row = p.points + static_cast<int64_t>(tile.rows[i]) * p.inputs + first + 2 * t;
+    const int left = p.inputs - first - 2 * t;
+    SEMFACEEDIT_UNROLL
+    for (int j = 0; j < COUNT / 4; ++j) {
+      sums[4 * j + 2 * i] = 8 * j < left ? row[8 * j] : 0.0f;
+      sums[4 * j + 2 * i + 1] = 8 * j + 1 < left ? row[8 * j + 1] : 0.0f;
+    }
+  }
+}
+
+SEMFACEEDIT_DEVICE inline bool reads_coordinates(const FilmSirenChain& p) {
+  return !p.identity && p.inputs <= FILM_COORDINATES;
+}
+
 // The first layer's product.
 template <int WIDTH, class Unit>
 SEMFACEEDIT_DEVICE inline void multiply_points(const FilmSirenChain& p, int number, Unit& unit,
                                                float (&sums)[WIDTH / 2]) {
   const FilmSirenTile tile = unit.tile(number);
-  if (p.inputs <= FILM_COORDINATES) {
+  if (p.identity) {
+    unit.next_film();
+    load_sums(p, tile, Unit::column(), 0, sums);
+    return;
+  }
+  if (reads_coordinates(p)) {
     multiply_coordinates<WIDTH>(p.points, p.inputs, tile, unit, sums, false);
     return;
   }

@@ -5,7 +5,7 @@
 // slabs: 64 inputs of WIDTH outputs of one matrix, and of NARROW channels of the head that reads the
 // same inputs. A row of a slab is an output: 64 halves, in pieces of 8 whose place in the row is the
 // exclusive or of their number and the row's (modulo 8). The order: the first layer, its inputs
-// filled up to a multiple of WIDTH; the hidden layers; the view layer, and after it the directions;
+// filled up to a multiple of WIDTH (none where the first layer is the identity); the hidden layers; the view layer, and after it the directions;
 // one slab for the NARROW channels that read the view layer, 64 inputs after the other; then, for each
 // WIDTH of the channels that are left, the heads that read layers 2 to L, and the view layer. Where
 // none of these channels is the trunk's, the view layer is first, and layer L is not read.
@@ -33,6 +33,7 @@ constexpr int FILM_COORDINATES = 3;          // up to so many inputs are coordin
 
 struct FilmSirenChain {
   int inputs, layers, channels, trunk_channels;  // I L C
+  int identity;                                  // the first layer has no product: I is the width
   int tile_bound;                                // T
   int slabs;                                     // of a stream
   const float* points;                           // (P, I)

@@ -57,13 +57,13 @@ struct Filler {
                                         ring.full(ring.place));
   }
 
-  // Rows of a slab into the next place, and a layer's FiLM behind it if it is not negative.
+  // Rows of a slab into the next place, if any, and a layer's FiLM behind it if it is not negative.
   SEMFACEEDIT_DEVICE void load(int slab, int rows, int film) {
     sm90::wait_barrier(ring.empty(ring.place), ring.parity ^ 1);
     if (threadIdx.x == 0) {
       const uint32_t to = ring.memory + ring.place * Ring::PLACE;
       sm90::expect_bytes(ring.full(ring.place), rows * ROW_BYTES + (film >= 0 ? Ring::FILM : 0));
-      copy(to, p.stream, slab, Ring::SLAB, rows * ROW_BYTES);
+      if (rows > 0) copy(to, p.stream, slab, Ring::SLAB, rows * ROW_BYTES);
       if (film >= 0) copy(to + Ring::SLAB, p.film, film, Ring::FILM, Ring::FILM);
     }
     ring.advance();
@@ -102,6 +102,10 @@ struct GroupUnit {
   SEMFACEEDIT_DEVICE void done() const {
     __syncwarp();  // all its threads have read
     release(held);
+  }
+
+  SEMFACEEDIT_DEVICE void next_film() {
+    if constexpr (ADDED > 0) next_full();
   }
 
   SEMFACEEDIT_DEVICE const float4* film(int number, int layer) const {

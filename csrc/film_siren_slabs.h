@@ -93,6 +93,8 @@ struct WarpUnit {
     return FilmSirenTile(p, sm80::unknown(number), threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4);
   }
 
+  SEMFACEEDIT_DEVICE void next_film() const {}
+
   SEMFACEEDIT_DEVICE const float4* film(int number, int layer) const {
     return film_of<WIDTH>(p, number, layer, column());
   }

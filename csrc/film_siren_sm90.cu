@@ -16,6 +16,7 @@ struct ForwardFiller : Filler<WIDTH, FILM_NARROW> {
     int film = row * this->p.layers + row;
     const int view = film + this->p.layers, inputs = sm80::unknown(this->p.inputs);
     int left = inputs <= FILM_COORDINATES ? 1 : (inputs + WIDTH - 1) / WIDTH * SLABS;  // of a layer
+    if (this->p.identity) this->load(slab, 0, film++), left = SLABS;
     SEMFACEEDIT_NO_UNROLL for (; film <= view; ++film) {
       SEMFACEEDIT_NO_UNROLL for (; left != 0; ++slab) this->load(slab, WIDTH + FILM_NARROW,
                                                                  --left == 0 ? film : -1);

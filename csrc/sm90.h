@@ -150,6 +150,12 @@ __device__ __forceinline__ void group_sync(const char* what) {
   asm volatile("bar.sync %0, 128;" ::"r"(2 + threadIdx.x / 128) : "memory");
 }
 
+// The compiler does not copy what follows into several branches: a barrier of the warpgroup, by the
+// number of `group_sync`.
+__device__ __forceinline__ void keep_single() {
+  asm volatile("bar.sync %0, 128;" ::"r"(2 + threadIdx.x / 128) : "memory");
+}
+
 // A word in shared memory, for products to read after `fence_shared` and `__syncwarp`.
 __device__ __forceinline__ void store_shared(uint32_t to, uint32_t word) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(word) : "memory");

@@ -12,10 +12,10 @@ from ._triton import padded
 from .film_siren_cuda_backward import launch_backward
 from .film_siren_cuda_streams import constants_of, weight_stream
 from .film_siren_ops import empty_output, register
-from .film_siren_reference import FilmSirenCall
+from .film_siren_reference import FilmSirenCall, is_identity
 from .film_siren_tiles import folded_film, point_tiles
 
-__all__ = ["PRECISIONS", "backward", "bodies", "forward", "unavailable"]
+__all__ = ["PRECISIONS", "backward", "bodies", "forward", "skips_identity", "unavailable"]
 
 PRECISIONS = ("fp16",)
 
@@ -31,6 +31,11 @@ def bodies(device: int | None = None) -> dict[str, str | None]:
     index = torch.cuda.current_device() if device is None and torch.cuda.is_available() else device
     runs = module.film_siren_body(index or 0)
     return {body: None if body == runs else f"{runs} runs on this GPU" for body in BODIES}
+
+
+def skips_identity() -> bool:
+    """A first weight of size (W, 0) is not multiplied with."""
+    return True
 
 
 def _launch_forward(call: FilmSirenCall) -> Tensor:
@@ -52,7 +57,10 @@ def _launch_forward(call: FilmSirenCall) -> Tensor:
         weights.head_bias.sum(1), output,
         torch.empty(fragments, dtype=torch.int32, device=output.device),
     ]  # fmt: skip
-    sizes = [inputs, layers, channels, split, tiles.bound, stream.shape[1]]
+    sizes = [
+        inputs, layers, channels, split, is_identity(weights.first_weight), tiles.bound,
+        stream.shape[1],
+    ]  # fmt: skip
     with on_stream(output) as place:
         module.film_siren_forward(width, blocks, sizes, addresses(*tensors), place)
     return output

@@ -15,7 +15,7 @@ from ._extension import addresses, native_cuda, on_stream
 from ._triton import ceil_div, padded
 from .film_siren_cuda_streams import backward_stream, constants_of
 from .film_siren_gradients import Sums, gradients_of, only_needed
-from .film_siren_reference import FilmSirenCall, FilmSirenGradients
+from .film_siren_reference import FilmSirenCall, FilmSirenGradients, is_identity
 from .film_siren_tiles import folded_film, groups_of_tiles, point_tiles
 
 CHUNK_POINTS = 65_536  # whose activations and deltas are held at a time
@@ -55,10 +55,12 @@ class _Backward:
         self.constants = constants_of(self.module)
         self.groups, heads, self.channels, own_width = weights.head_weight.shape
         self.layers, self.width = heads + 1, self.module.film_siren_width(own_width)
-        self.thin = points.shape[1] <= self.constants.coordinates
+        self.identity = is_identity(weights.first_weight)
+        self.thin = not self.identity and points.shape[1] <= self.constants.coordinates
+        self.of_inputs = needed.first_weight and not self.thin and not self.identity
         self.of_products = (
             needed.hidden_weight or needed.view_weight or needed.head_weight
-            or (needed.first_weight and not self.thin)
+            or self.of_inputs
         )  # fmt: skip
         device, bound = points.get_device(), self.module.film_siren_rows(points.get_device())
         self.tiles = point_tiles(call.row_offsets, len(points), bound)
@@ -131,12 +133,11 @@ class _Backward:
             activations = words(*layers, columns=self.width)
         if not self.of_products:
             return Chunk(output_deltas, activations, None, None, None)
-        inputs = self.needed.first_weight and not self.thin
         return Chunk(
             output_deltas,
             activations,
             words(*layers, columns=self.width),
-            words(self.parts, columns=self.inputs) if inputs else None,
+            words(self.parts, columns=self.inputs) if self.of_inputs else None,
             self.grad_output.new_empty(self.parts, self.layers + 2),
         )
 
@@ -156,8 +157,8 @@ class _Backward:
         ]  # fmt: skip
         starts = [sum(self.sum_sizes[:i]) if self.sum_sizes[i] else -1 for i in (1, 2, 3)]
         sizes = [
-            call.points.shape[1], self.layers, self.channels, call.trunk_channels, self.tiles.bound,
-            stream.shape[1], first_tile, self.sums.shape[1], *starts,
+            call.points.shape[1], self.layers, self.channels, call.trunk_channels, self.identity,
+            self.tiles.bound, stream.shape[1], first_tile, self.sums.shape[1], *starts,
         ]  # fmt: skip
         with on_stream(self.grad_output) as place:
             self.module.film_siren_backward(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._triton import ceil_div, padded
-from .film_siren_reference import FilmSirenWeights
+from .film_siren_reference import FilmSirenWeights, is_identity
 
 
 class Constants(NamedTuple):
@@ -42,7 +42,10 @@ def weight_stream(
         rows = padded(matrix, (groups, width, inputs)), padded(head, (groups, narrow, inputs))
         return _slabs(torch.cat(rows, 1), depth)
 
-    if first.shape[2] <= coordinates:
+    parts = []
+    if is_identity(first):
+        pass
+    elif first.shape[2] <= coordinates:
         parts = [slabs(_in_parts(first, coordinates))]
     else:
         inputs = ceil_div(first.shape[2], width) * width
@@ -120,7 +123,7 @@ def backward_stream(
 
     def of_layer(layer: int) -> list[Tensor]:
         """What W h takes on the way back: for each `depth` outputs all inputs, then coordinates."""
-        if not again:
+        if not again or (layer == 0 and is_identity(first)):
             return []
         matrices = [view[:, :, 3:], _in_parts(view[:, :, :3], coordinates)]
         if layer < heads + 1:
@@ -136,7 +139,8 @@ def backward_stream(
                 result.append(padded(pieces, (groups, size, depth)).unflatten(1, (-1, width)))
         return result
 
-    thin = first.shape[2] <= coordinates
+    identity = is_identity(first)
+    thin = not identity and first.shape[2] <= coordinates
     parts = [slabs(_in_parts(first, coordinates), depth) if thin else slabs(first, inputs)]
     parts += [slabs(hidden[:, layer], width) for layer in range(heads)]
     parts.append(slabs(view[:, :, 3:], width))
@@ -149,7 +153,7 @@ def backward_stream(
         if layer > 0:
             parts.append(of_heads(layer - 1, 0, channels))
         parts += of_layer(layer)
-    if points and not thin:
+    if points and not thin and not identity:
         rows = padded(first.mT, (groups, inputs, first.shape[1]))
         parts += [slabs(rows[:, at : at + width], width) for at in range(0, inputs, width)]
     return torch.cat(parts, 1)

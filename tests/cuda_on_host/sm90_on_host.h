@@ -369,6 +369,8 @@ inline void group_sync(const char* what) {
   cuda_on_host::wait_until([&barrier, meeting] { return barrier.meetings != meeting; });
 }
 
+inline void keep_single() {}
+
 // Products see it once it is fenced, and NaN before.
 inline void store_shared(uint32_t to, uint32_t word) {
   std::memset(bytes_of(block_rank()) + to, 0xff, 4);

@@ -189,7 +189,8 @@ def test_resumed_suite_times_what_is_missing(tmp_path: Path) -> None:
 def test_counted_work_of_film_siren() -> None:
     """Bytes through L2 by hand, and how many multiplications come on each."""
     stacks = roofline.stacks()
-    slabs = 4 * (1 + stacks["appearance"].layers) + 1 + 1  # all layers; directions; last heads
+    # Layers but for the first, which has no product; directions; last heads.
+    slabs = 4 * stacks["appearance"].layers + 1 + 1
     film = 9 * 256 * 2 * 4
     by_hand = (slabs * (256 + 24) * 64 * 2 + film) / 128 + 4 * (256 + 3 + 3)
     assert roofline.cuda_work(stacks["appearance"], "sm80").l2 == pytest.approx(by_hand)
@@ -211,7 +212,7 @@ def test_counted_work_of_film_siren() -> None:
 
 def test_counted_work_of_gradients() -> None:
     stack = roofline.stacks()["appearance"]
-    there, back = 4 * (1 + 8) + 1, 4 * 8 + 4  # layers, directions; layers, points
+    there, back = 4 * 8 + 1, 4 * 8  # layers but for the first, directions; layers
     heads = 6 + 1  # of layers 2 to 7, of the view layer: 3 channels a slab
     slabs, angles = there + back + heads, 9 * 256
     counted = roofline_gradients.gradients_pass(stack, "sm80", weights=False)
@@ -224,15 +225,15 @@ def test_counted_work_of_gradients() -> None:
     assert counted.products.matrix == 0
     counted = roofline_gradients.gradients_pass(stack, "sm80", weights=True)
     assert counted.chain.l2 == pytest.approx(by_hand + 2 * angles * 2)
-    assert counted.products.matrix == 2 * 256 * (9 * 256 + 7 * 64)
-    assert counted.products.l2 == 2 * (9 * (256 + 2 * 256) + 7 * (64 + 256))
+    assert counted.products.matrix == 2 * 256 * (8 * 256 + 7 * 64)
+    assert counted.products.l2 == 2 * (8 * (256 + 2 * 256) + 7 * (64 + 256))
     counted = roofline_gradients.gradients_pass(stack, "sm90", weights=True)
-    slabs += 4 * (1 + 8) + 4  # W h of all layers; directions, a slab for each 64 columns
+    slabs += 4 * 8 + 4  # W h of these layers; directions, a slab for each 64 columns
     by_hand = slabs * 256 * 64 * 2 / (4 * 128) + 2 * angles * 8 / 128
     by_hand += (angles + angles - 256) * 2 + angles * 2  # activations there and back, deltas
     by_hand += 4 * (3 * (256 + 3) + 2 * 3) + 2 * (64 + heads * 64)
     assert counted.chain.l2 == pytest.approx(by_hand)
-    inputs = (there - 1 + back + 4 * (1 + 8) + heads) * 64 + 2 * 16
+    inputs = (there - 1 + back + 4 * 8 + heads) * 64 + 2 * 16
     assert counted.chain.matrix == 2 * 256 * inputs
     table = roofline_gradients.steps()
     for _, render, culled, inversion, training in table:
@@ -251,7 +252,7 @@ def test_predictions_in_the_documentation_are_those_of_now(
 
 
 def test_each_byte_through_l2_is_used_often_enough() -> None:
-    for name, of_block in (("geometry", 75), ("appearance", 100)):
+    for name, of_block in (("geometry", 75), ("appearance", 95)):  # of a block of 128
         stack = roofline.stacks()[name]
         assert roofline.cuda_work(stack, "sm80").intensity >= of_block, name
         assert roofline.cuda_work(stack, "sm90").intensity >= 128, name
