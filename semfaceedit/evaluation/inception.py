@@ -80,11 +80,12 @@ def _downloaded() -> Path:
 
 
 def check_file(path: Path) -> None:
-    """UserError where there is no file of weights at `path`."""
+    """UserError where `path` is no file of tensors."""
     if path.is_dir():
         raise UserError(f"--inception-weights {path} is a folder: give the file of weights in it")
     if not path.is_file():
         raise UserError(f"--inception-weights {path}: no such file: check the path")
+    _check_tensors(path)
 
 
 def _check_tensors(path: Path) -> None:

@@ -297,6 +297,7 @@ def test_files_that_are_named_are_looked_at_before_pictures_are_made(
     for question, option, name, said in (
         ("quality", "--inception-weights", "none.pth", "none.pth: no such file: check the path"),
         ("semantics", "--inception-weights", "folder", "folder is a folder: give the file of"),
+        ("quality", "--inception-weights", "text.pth", "text.pth: not a state dict"),
         ("inversion", "--vgg-weights", "text.pth", "text.pth: not a state dict"),
         ("consistency", "--run-folder", "none", "none: no such run folder"),
         ("consistency", "--run-folder", "folder", "--run-folder"),
@@ -313,8 +314,8 @@ def test_files_that_are_named_are_looked_at_before_pictures_are_made(
 
 
 def test_weights_that_are_named_must_be_weights(weights, data, tmp_path, capsys):
-    (tmp_path / "text.pth").write_text("text")
-    arguments = ("quality", "--inception-weights", str(tmp_path / "text.pth"))
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
+    arguments = ("quality", "--inception-weights", str(tmp_path / "other.pth"))
     assert run(weights, data, tmp_path / "out", *arguments) == 1
     said = capsys.readouterr().err
     assert "quality.fid was requested by passing its weights" in said.splitlines()[-1]
@@ -326,7 +327,9 @@ def test_weights_that_gave_one_of_their_figures_are_enough(
     weights, data, tmp_path, monkeypatch, fake_inception
 ):
     monkeypatch.setattr(quality, "LEAST_KID", 4)
-    assert run(weights, data, tmp_path, "quality", "--inception-weights", str(weights)) == 0
+    torch.save({"a": torch.zeros(1)}, tmp_path / "a.pth")
+    named = ("--inception-weights", str(tmp_path / "a.pth"))
+    assert run(weights, data, tmp_path, "quality", *named) == 0
     report = report_of(tmp_path)
     assert "quality.kid" in report["results"] and "quality.fid" in report["missing"]
 
