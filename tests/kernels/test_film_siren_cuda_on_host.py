@@ -241,7 +241,8 @@ def test_the_gpu_suite_with_this_backend(
     )  # fmt: skip
     suite = Suite(tmp_path / "toy.json", torch.device("cpu"))
     assert gpu_suite.run(suite, plan, 1) == 0
-    assert suite.has(kind="check", op="geometry", variant="cuda fp16", tensor="output", passed=True)
+    for op in ("geometry", gpu_checks.FOLDED):
+        assert suite.has(kind="check", op=op, variant="cuda fp16", tensor="output", passed=True)
     assert suite.has(kind="time", what="render", variant="cuda fp16")
     bodies = next(record for record in suite.records if record["kind"] == "bodies")
     assert bodies[BODIES[capability]] is None
