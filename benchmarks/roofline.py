@@ -4,7 +4,8 @@
 
 For each kernel and GPU: bytes through L2, multiplications of the matrix units, sines and the
 instructions around them for a tile of points, the least time of each resource, and the time if they
-follow each other as the kernel makes them; then the same of gradients. Needs no GPU.
+follow each other as the kernel makes them; then the same of gradients, and what plain PyTorch must
+take. Needs no GPU.
 """
 
 import argparse
@@ -278,13 +279,16 @@ def main() -> None:
 
 
 def tables() -> list[list[list[str]]]:
-    """Of the forward pass, of gradients, of whole steps; the first row of each is its header."""
+    """Of the forward pass, of gradients, of whole steps, of plain PyTorch; the first row of each is
+    its header."""
+    import roofline_baselines as baselines
     import roofline_gradients as gradients
 
     return [
         [HEADER, *lines()],
         [gradients.HEADER, *gradients.lines()],
         [gradients.STEPS_HEADER, *gradients.steps()],
+        [baselines.HEADER, *baselines.lines()],
     ]
 
 

@@ -19,6 +19,7 @@ import gpu_checks  # noqa: E402
 import gpu_suite  # noqa: E402
 import measuring  # noqa: E402
 import roofline  # noqa: E402
+import roofline_baselines  # noqa: E402
 import roofline_gradients  # noqa: E402
 import table  # noqa: E402
 import times_table  # noqa: E402
@@ -282,6 +283,38 @@ def test_predicted_times_are_within_the_targets() -> None:
         times = (float(render), float(culled), float(training))
         for time, target in zip(times, TARGETS.get(name, ()), strict=False):
             assert time <= target, name
+
+
+def test_what_plain_pytorch_moves_is_counted() -> None:
+    """By hand: a stack of two layers of 8 units, 4 inputs, 5 channels, the first of the trunk."""
+    stack = roofline.Stack(inputs=4, width=8, layers=2, groups=1, channels=5, trunk=1)
+    half, single = 2 * 8, 4 * 8  # bytes of a layer
+    sine = (half + single) + 2 * single + 2 * single  # times, plus, sine
+    rounded = single + half
+    first = 4 * (4 + 2) + (4 * 2 + half) + sine
+    second = rounded + 2 * half + sine
+    joined = 4 * (3 + 8)
+    view = 2 * joined + (joined + joined // 2) + (joined // 2 + half) + sine
+    heads = 2 * rounded + (half + 2) + (half + 2 * 4)  # each rounds what it reads
+    output = 2 * (2 * 5) + 2 * (2 * 5)  # joined, added to nothing
+    trace = roofline_baselines.traced(stack, gradients=False)
+    assert sum(o.bytes for o in trace.operations) == first + second + view + heads + output
+    flops = 2 * (4 * 8 + 8 * 8 + 11 * 8 + 8 * 5)
+    assert sum(o.flops for o in trace.operations) == flops
+    made = 3 * half + 2 * 5  # by products; each is read once
+    assert trace.between == made + 2 * 4 + half + joined // 2 + 2 * half  # and what they take
+    training = roofline_baselines.traced(stack, gradients=True)
+    assert sum(o.flops for o in training.operations) == 3 * flops
+
+
+def test_plain_pytorch_takes_longer_by_what_is_asked() -> None:
+    """2 times where it is compiled, 5 eager, 3 in training: by the data sheet on both sides."""
+    for name, _, _, render, _, _, step in roofline_baselines.lines():
+        if name in ("H100", "H200"):
+            eager, compiled = map(float, render.split(", "))
+            assert eager >= 5, name
+            assert compiled >= 2, name
+            assert float(step.split(", ")[0]) >= 3, name
 
 
 FITTING = ("benchmarks/*.py", "tools/*.py", "semfaceedit/evaluation/*.py")
